@@ -1,0 +1,75 @@
+# `make help` lists the targets. Every target sets up what it needs; nothing is installed twice.
+STUDY ?= quick
+JOBS ?= 1
+DATA ?=
+LIMIT_EPOCHS ?=
+REPO ?=
+
+# An existing environment (conda, Colab) can be used as it is: make VENV= test
+VENV ?= .venv
+PYTHON ?= python3
+ifeq ($(VENV),)
+BIN :=
+READY :=
+else
+BIN := $(VENV)/bin/
+READY := $(VENV)/.ready
+endif
+
+OPTIONS := $(STUDY) --jobs $(JOBS) $(if $(DATA),--data "$(DATA)") $(if $(LIMIT_EPOCHS),--limit-epochs $(LIMIT_EPOCHS))
+LAUNCH := $(BIN)python -m senet_lib.launch
+NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+
+.DEFAULT_GOAL := help
+.PHONY: help setup reproduce plan report publish test check lab lock badges clean
+
+help:  ## this list
+	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 11
+	@echo
+	@echo 'STUDY=name of studies/ (default quick)   JOBS=runs at a time   LIMIT_EPOCHS=n for a dry run'
+	@echo 'DATA=another data set (digits, fashion_mnist, cifar10, cifar100, folder:PATH) or the place of the data'
+
+setup: $(READY)  ## the virtual environment with the locked versions (done by every other target)
+
+$(VENV)/.ready: requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo 'error: Python 3.11 or newer is needed; make PYTHON=/path/to/python3.11'; exit 2; }
+	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@touch $@
+
+reproduce: $(READY)  ## execute what is left of STUDY, then render its report
+	@$(LAUNCH) reproduce $(OPTIONS)
+
+plan: $(READY)  ## STUDY's runs and an estimate of their time on this machine
+	@$(LAUNCH) plan $(OPTIONS)
+
+report: $(READY)  ## render STUDY's report again
+	@$(LAUNCH) report $(OPTIONS)
+
+publish: $(READY)  ## copy a finished STUDY's numbers and report to results/published/
+	@$(LAUNCH) publish $(OPTIONS)
+
+test: $(READY)  ## the tests
+	@$(BIN)python -m pytest
+
+check: $(READY)  ## style, and that notebook sources carry no outputs
+	@$(BIN)ruff check .
+	@$(BIN)ruff format --check .
+	@$(BIN)nbstripout --verify $(NOTEBOOKS)
+
+lab: $(READY)  ## JupyterLab on the notebooks
+	@$(BIN)jupyter lab --notebook-dir=. notebooks
+
+lock:  ## requirements.lock and environment.yml from pyproject.toml (needs uv)
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra lab --extra test \
+		--no-header --no-annotate --output-file requirements.lock pyproject.toml
+	$(PYTHON) tools/environment_yml.py
+
+badges: $(READY)  ## write the Colab badges and install source for REPO=owner/name into README and notebooks
+	@$(BIN)python tools/badges.py "$(REPO)"
+
+clean:  ## remove the environment and caches; results and data stay
+	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,79 @@
+"""Checkpoints that survive being killed in the middle of writing, and that notice a flipped byte.
+
+    checkpoint.pt           the newest
+    checkpoint.previous.pt  the one before it
+    checkpoint.sha256       the digests of the last few, the one about to be written included
+
+A checkpoint counts only if its digest is listed. The list is written before the checkpoint takes its name, so at every
+instant the files under the final names are complete and listed.
+"""
+
+import hashlib
+import io
+import os
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from senet_lib.results import replacing, sha256_of, write_text
+
+NEWEST, PREVIOUS, DIGESTS = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.sha256"
+
+
+class CheckpointMismatch(ValueError):
+    """The checkpoint belongs to a run that would give other numbers; the message names what differs."""
+
+
+def save(folder: Path, state: dict[str, Any]) -> None:
+    """Write `state` (tensors, numbers, strings, lists and dicts of them) as the newest checkpoint."""
+    folder = Path(folder)
+    content = io.BytesIO()
+    torch.save(state, content)
+    digest = hashlib.sha256(content.getbuffer()).hexdigest()
+    newest = folder / NEWEST
+    # More than two are kept, since a digest is listed before its file is there, and that may be interrupted repeatedly
+    write_text(folder / DIGESTS, "".join(f"{line}\n" for line in (digest, *_digests(folder)[:7])))
+    with replacing(folder / "checkpoint.next.pt") as file:
+        file.write(content.getbuffer())
+    if newest.exists():
+        os.replace(newest, folder / PREVIOUS)
+    os.replace(folder / "checkpoint.next.pt", newest)
+
+
+def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+    """The newest undamaged checkpoint, on the CPU; None when there is none, so that training starts at the beginning.
+
+    A damaged file is named in a warning and set aside as `<name>.damaged`. Raises CheckpointMismatch when the state's
+    'identity' differs from `identity`: resuming would not give the numbers of an undisturbed run.
+    """
+    folder = Path(folder)
+    digests = _digests(folder)
+    for name in (NEWEST, PREVIOUS):
+        path = folder / name
+        if not path.exists():
+            continue
+        if path.stat().st_size == 0 or sha256_of(path) not in digests:
+            path.replace(path.with_name(f"{name}.damaged"))
+            warnings.warn(f"{path}: damaged (its sha256 is not the recorded one); set aside", stacklevel=2)
+            continue
+        state = torch.load(path, map_location="cpu", weights_only=True)  # plain data only: nothing is executed
+        _check(path, state["identity"], identity)
+        return state
+    return None
+
+
+def _digests(folder: Path) -> list[str]:
+    path = folder / DIGESTS
+    return path.read_text(encoding="utf-8", errors="replace").split() if path.exists() else []
+
+
+def _check(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differing = [
+        f"{key} was {found.get(key)!r}, is {wanted.get(key)!r}"
+        for key in sorted(found.keys() | wanted.keys())
+        if found.get(key) != wanted.get(key)
+    ]
+    if differing:
+        raise CheckpointMismatch(f"{path}: cannot resume: {'; '.join(differing)}. Move the file away to start over")

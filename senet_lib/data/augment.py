@@ -1,0 +1,136 @@
+"""Batches on the device: random crop, random mirror image and normalisation of whole batches, without a DataLoader.
+
+The augmentation of the CIFAR experiments of K. He et al., "Deep Residual Learning for Image Recognition", 2015
+(arXiv:1512.03385), section 4.2: 4 pixels are padded on each side, a crop of the original size is taken at random from
+the padded image or its mirror image. As torchvision's RandomCrop does before Normalize, the padding is black (zero in
+pixel space), not the mean colour (zero after normalisation).
+
+Order, crops and mirror images of an epoch are a function of (seed, epoch) alone. They are drawn on the CPU for the
+whole epoch and moved to the device once: every device gets the same batches, nothing in the loop waits for the device,
+and an epoch can be taken up at any step without a generator's state.
+"""
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Augmenter:
+    """Training batches of a data set; every image comes once in each epoch.
+
+    images: (N, H, W, 3) uint8; labels: (N,) int64, on the same device. padding: in pixels, 0 for no crops.
+    mean, std: of the pixels in [0, 1], a channel each.
+    steps: batches in an epoch. The last one has what is left over, and it is not dropped. A single image left over
+    joins the batch before it, since BatchNorm cannot train on one image where its map is 1x1, as in SK's fuse.
+
+    The padded images are kept beside the images: N * (H + 2 * padding) * (W + 2 * padding) * 3 bytes.
+    """
+
+    def __init__(
+        self,
+        images: Tensor,
+        labels: Tensor,
+        *,
+        batch_size: int,
+        padding: int,
+        flip: bool,
+        mean: Sequence[float],
+        std: Sequence[float],
+    ) -> None:
+        _check(images, labels, batch_size)
+        if not isinstance(padding, int) or padding < 0:
+            raise ValueError(f"padding must be a whole number of pixels from 0 up, not {padding!r}")
+        n, height, width, channels = images.shape
+        self.labels, self.batch_size, self.padding, self.flip = labels, batch_size, padding, flip
+        self.scale, self.shift = _scale_and_shift(mean, std, width, images.device)
+        self.steps = -(-n // batch_size)
+        if n % batch_size == 1 and n > 1 and batch_size > 1:
+            self.steps -= 1
+        self.padded_height, self.padded_width = height + 2 * padding, width + 2 * padding
+        padded = images.new_zeros((n, self.padded_height, self.padded_width, channels))
+        padded[:, padding : padding + height, padding : padding + width] = images
+        self.pixels = padded.view(-1, channels)  # (N, H+2p, W+2p, 3) -> (N*(H+2p)*(W+2p), 3)
+        # a crop and its mirror image are which pixels to read, counted from the crop's first: (2, H, W)
+        rows = torch.arange(height)[:, None] * self.padded_width
+        columns = torch.arange(width)
+        self.windows = torch.stack((rows + columns, rows + columns.flip(0))).to(images.device)
+
+    def epoch(self, *, seed: int, epoch: int, start_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
+        """The batches of one epoch from `start_step` on: exactly those that the whole epoch has there.
+
+        Yields x (B, 3, H, W) float32, in channels_last memory format, and y (B,) int64.
+        """
+        if not 0 <= start_step <= self.steps:
+            raise ValueError(f"start_step must be between 0 and the epoch's {self.steps} steps, not {start_step!r}")
+        order, flips, down, right = self._draw(seed, epoch)
+        first = (order * self.padded_height + down) * self.padded_width + right  # each crop's first pixel
+        device = self.pixels.device
+        order, flips, first = (torch.from_numpy(drawn).to(device, non_blocking=True) for drawn in (order, flips, first))
+        return self._batches(order, flips, first, start_step)
+
+    def _draw(self, seed: int, epoch: int) -> tuple[np.ndarray, ...]:
+        """Each (N,) int64 by place in the epoch: the image, 1 for its mirror image, and where in the padded image the
+        crop begins. All are always drawn, so that neither padding nor flip changes the order."""
+        generator = np.random.default_rng((seed, epoch))
+        n = len(self.labels)
+        order = generator.permutation(n)
+        flips = generator.integers(0, 2, n)
+        down, right = generator.integers(0, 2 * self.padding + 1, (2, n))
+        return order, flips if self.flip else np.zeros_like(flips), down, right
+
+    def _batches(self, order: Tensor, flips: Tensor, first: Tensor, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+        _, height, width = self.windows.shape
+        for step in range(start_step, self.steps):
+            start = step * self.batch_size
+            batch = slice(start, start + self.batch_size if step < self.steps - 1 else None)
+            places = self.windows[flips[batch]] + first[batch, None, None]  # (B, H, W)
+            crops = self.pixels.index_select(0, places.view(-1)).view(-1, height, width, self.pixels.shape[1])
+            yield _normalise(crops, self.scale, self.shift), self.labels.index_select(0, order[batch])
+
+
+def eval_batches(
+    images: Tensor, labels: Tensor, *, batch_size: int, mean: Sequence[float], std: Sequence[float]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """All images in their order, normalised and not augmented; x and y as from Augmenter.epoch."""
+    _check(images, labels, batch_size)
+    scale, shift = _scale_and_shift(mean, std, images.shape[2], images.device)
+    return (
+        (_normalise(images[start : start + batch_size], scale, shift), labels[start : start + batch_size])
+        for start in range(0, len(images), batch_size)
+    )
+
+
+def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """(pixels / 255 - mean) / std: (N, H, W, 3) uint8 -> (N, 3, H, W) float32 in channels_last memory format."""
+    return _normalise(images, *_scale_and_shift(mean, std, images.shape[2], images.device))
+
+
+def _scale_and_shift(mean: Sequence[float], std: Sequence[float], width: int, device: torch.device) -> tuple:
+    """Normalisation as pixels * scale + shift, repeated along one row of pixels: each (W*3,) float32.
+
+    Three values at a time would take the processor several times as long as a row at a time.
+    """
+    mean, std = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
+    if mean.shape != (3,) or std.shape != (3,) or not (std > 0).all():
+        raise ValueError(f"mean and std must be three numbers, std above zero: {mean.tolist()}, {std.tolist()}")
+    scale, shift = 1 / (255 * std), -mean / std
+    return tuple(row.to(torch.float32).repeat(width).to(device) for row in (scale, shift))
+
+
+def _normalise(images: Tensor, scale: Tensor, shift: Tensor) -> Tensor:
+    rows = images.reshape(-1, len(scale)).to(torch.float32)  # (B, H, W, 3) -> (B*H, W*3)
+    return torch.addcmul(shift, rows, scale).view(images.shape).permute(0, 3, 1, 2)  # -> (B, 3, H, W)
+
+
+def _check(images: Tensor, labels: Tensor, batch_size: int) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3 or len(images) == 0:
+        raise ValueError(f"images must be (N, H, W, 3) uint8, not {tuple(images.shape)} {images.dtype}")
+    if labels.dtype != torch.int64 or labels.shape != images.shape[:1] or labels.device != images.device:
+        raise ValueError(
+            f"labels must be ({len(images)},) int64 on {images.device}, "
+            f"not {tuple(labels.shape)} {labels.dtype} on {labels.device}"
+        )
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise ValueError(f"batch_size must be a whole number from 1 up, not {batch_size!r}")

@@ -1,0 +1,100 @@
+"""Decoded data sets, kept so that the next process starts in a second instead of decoding 60,000 images again.
+
+One uncompressed safetensors file a source, in the project's `data/cache/` or where SENET_CACHE says. It is mapped, not
+copied, so that runs side by side share its memory. Its content is hashed at every load and compared with the
+fingerprints it was written with; a damaged file is built again with a warning. It is written beside and moved into
+place, under a lock that makes a second process wait for the first one's work. A folder that cannot be written to only
+costs the time.
+"""
+
+import contextlib
+import hashlib
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+
+from senet_lib.data.dataset import Canonical, Split, fingerprint_of, sample_digests
+from senet_lib.data.places import exclusive
+from senet_lib.project import project_root
+
+LAYOUT = 1  # of the file and of what is in it: raise it when decoding changes
+
+
+def cache_folder() -> Path:
+    return Path(os.environ.get("SENET_CACHE") or project_root() / "data" / "cache").expanduser()
+
+
+def through_cache(folder: Path, name: str, where: str, state: list, build: Callable[[], Canonical]) -> Canonical:
+    """What `build` returns, taken from the cache while `state`, what is known of the files in `where`, is the same."""
+    # one file for each name and place: when the place's files change, it is replaced and nothing piles up
+    place = hashlib.sha256(json.dumps([name, where]).encode()).hexdigest()[:16]
+    file = folder / f"{re.sub('[^a-z0-9]+', '-', name.lower())[:40]}-{place}.safetensors"
+    source = json.dumps([LAYOUT, name, where, state])
+    kept = _load(file, source)
+    if kept is not None:
+        return kept
+    with exclusive(file.with_suffix(".lock")):
+        kept = _load(file, source, warn=True)  # another process may have built it while this one waited
+        if kept is None:
+            kept = build()
+            _save(file, source, kept)
+        return kept
+
+
+def _load(file: Path, source: str, warn: bool = False) -> Canonical | None:
+    """The cached data set; None where there is none, it is of another source, or it is damaged."""
+    try:
+        with safe_open(file, framework="pt") as stored:
+            header = (stored.metadata() or {}).get("description", "")
+            if hashlib.sha256(header.encode()).hexdigest() != stored.metadata().get("sha256"):
+                raise ValueError("its header was changed")
+            description = json.loads(header)
+            if description["source"] != source:
+                return None
+            splits = {
+                split: Split(stored.get_tensor(f"{split}_images"), stored.get_tensor(f"{split}_labels"))
+                for split in ("train", "test")
+            }
+        for split, tensors in splits.items():
+            digests = sample_digests(*tensors)
+            if fingerprint_of(digests) != description["fingerprints"][split] or digests != sorted(digests):
+                raise ValueError(f"its {split} images were changed")
+        return Canonical(tuple(description["classes"]), splits["train"], splits["test"], description["fingerprints"])
+    except FileNotFoundError:
+        return None
+    except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        if warn:
+            warnings.warn(f"the cached data set {str(file)!r} is damaged ({error}); building it again", stacklevel=2)
+        return None
+
+
+def _save(file: Path, source: str, data: Canonical) -> None:
+    description = json.dumps({"source": source, "classes": data.classes, "fingerprints": data.fingerprints})
+    metadata = {"description": description, "sha256": hashlib.sha256(description.encode()).hexdigest()}
+    tensors = {
+        "train_images": data.train.images,
+        "train_labels": data.train.labels,
+        "test_images": data.test.images,
+        "test_labels": data.test.labels,
+    }
+    partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        for left in file.parent.glob(f".{file.name}.*.tmp"):  # of a process that was killed: the lock is held here
+            left.unlink()
+        with open(partial, "wb") as written:  # not save_file, which makes a file that only its owner can read
+            written.write(save(tensors, metadata))
+            written.flush()
+            os.fsync(written.fileno())
+        os.replace(partial, file)
+    except (SafetensorError, OSError) as error:
+        warnings.warn(f"the decoded data set could not be kept in {str(file.parent)!r} ({error})", stacklevel=2)
+    finally:
+        with contextlib.suppress(OSError):
+            partial.unlink(missing_ok=True)

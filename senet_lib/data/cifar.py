@@ -1,0 +1,212 @@
+"""`cifar10`, `cifar100`: from the official python archive, packed or unpacked, or from an image tree of its images.
+
+A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; https://www.cs.toronto.edu/~kriz/cifar.html
+describes the archive: pickled dicts of a (n, 3072) uint8 array (the red, green and blue planes) and a list of labels.
+CIFAR-100 is read with its 100 fine labels.
+"""
+
+import io
+import pickle
+import tarfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+import numpy as np
+
+from senet_lib.data.dataset import DataError, Decoded, Split, reason
+from senet_lib.data.image_tree import READ_ERRORS, archive_state, find_image_tree, is_image_tree, read_tar_tree
+from senet_lib.data.places import Source, download, file_md5, file_state
+
+
+class Cifar(NamedTuple):
+    """What the two official archives are called, and what is in them."""
+
+    title: str
+    url: str
+    md5: str  # of the archive
+    folder: str  # in the archive
+    train_files: tuple[str, ...]
+    test_file: str
+    names_file: str
+    labels: str  # the entry with the labels
+    names: str  # the entry with the class names
+    classes: int
+
+    @property
+    def archive(self) -> str:
+        return self.url.rpartition("/")[2]
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        return (*self.train_files, self.test_file, self.names_file)
+
+
+# addresses and md5: torchvision.datasets.CIFAR10, CIFAR100
+CIFAR = {
+    "cifar10": Cifar(
+        title="CIFAR-10",
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        md5="c58f30108f718f92721af3b95e74349a",
+        folder="cifar-10-batches-py",
+        train_files=tuple(f"data_batch_{number}" for number in range(1, 6)),
+        test_file="test_batch",
+        names_file="batches.meta",
+        labels="labels",
+        names="label_names",
+        classes=10,
+    ),
+    "cifar100": Cifar(
+        title="CIFAR-100",
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",
+        md5="eb9058c3a382ffc7106e4002c42a8d85",
+        folder="cifar-100-python",
+        train_files=("train",),
+        test_file="test",
+        names_file="meta",
+        labels="fine_labels",
+        names="fine_label_names",
+        classes=100,
+    ),
+}
+
+
+def find_cifar(name: str, place: Path) -> Source | None:
+    """The set in `place`, an archive or a folder with one of the `layouts`; None where there is nothing like it."""
+    cifar = CIFAR[name]
+    if place.is_file():
+        return _archive(cifar, place)
+    if (place / cifar.archive).is_file():
+        return _archive(cifar, place / cifar.archive)
+    for folder in (place / cifar.folder, place):
+        if any((folder / file).is_file() for file in cifar.files):
+            return _unpacked(cifar, folder)
+    if is_image_tree(place / name):
+        return find_image_tree(place / name, cifar.classes)
+    if (place / f"{name}.tar").is_file():
+        return _archive(cifar, place / f"{name}.tar")
+    if is_image_tree(place):
+        return find_image_tree(place, cifar.classes)
+    return None
+
+
+def layouts(name: str) -> str:
+    """What find_cifar looks for in a folder, in words, in its order."""
+    cifar = CIFAR[name]
+    return (
+        f"{cifar.archive}, {cifar.folder}/, {name}/ with train/<class>/* and test/<class>/*, {name}.tar, "
+        "train/<class>/* and test/<class>/*"
+    )
+
+
+def download_cifar(name: str, folder: Path) -> Source:
+    """Fetch the official archive into `folder`. Raises DataError with the reason."""
+    cifar = CIFAR[name]
+    download(cifar.url, folder / cifar.archive, cifar.md5)
+    return _archive(cifar, folder / cifar.archive)
+
+
+def _archive(cifar: Cifar, path: Path) -> Source:
+    return Source(str(path), archive_state(path), partial(_read_archive, cifar, path))
+
+
+def _unpacked(cifar: Cifar, folder: Path) -> Source:
+    for file in cifar.files:
+        if not (folder / file).is_file():
+            raise DataError(f"{str(folder)!r} holds only a part of {cifar.title}: {file} is missing")
+    state = [file_state(folder / file) for file in cifar.files]
+    return Source(str(folder), state, lambda: _read_batches(cifar, folder, lambda file: (folder / file).read_bytes()))
+
+
+def _read_archive(cifar: Cifar, path: Path) -> Decoded:
+    if path.name == cifar.archive and (found := file_md5(path)) != cifar.md5:
+        raise DataError(
+            f"{str(path)!r} is not {cifar.title}'s archive or is damaged: md5 {found}, expected {cifar.md5}; "
+            "remove it, or fetch it again"
+        )
+    try:
+        with tarfile.open(path) as tar:
+            batches = {
+                PurePosixPath(member.name).name: member
+                for member in tar.getmembers()
+                if member.isfile() and PurePosixPath(member.name).parent.name == cifar.folder
+            }
+            if not batches:
+                return read_tar_tree(tar, path, cifar.classes)
+            if missing := [file for file in cifar.files if file not in batches]:
+                raise DataError(f"{str(path)!r} holds only a part of {cifar.title}: {missing[0]} is missing")
+            return _read_batches(cifar, path, lambda file: tar.extractfile(batches[file]).read())
+    except READ_ERRORS as error:
+        raise DataError(
+            f"{str(path)!r} is not a readable tar archive ({reason(error)}): remove it, or replace it"
+        ) from error
+
+
+def _read_batches(cifar: Cifar, where: Path, read: Callable[[str], bytes]) -> Decoded:
+    """The official pickles; read(file) gives one file's bytes."""
+    names = _entry(_unpickle(read(cifar.names_file), where, cifar.names_file), cifar.names)
+    if not isinstance(names, list) or len(names) != cifar.classes:
+        raise DataError(f"{cifar.names_file} of {str(where)!r} does not list {cifar.classes} class names")
+    classes = tuple(name.decode("latin1") if isinstance(name, bytes) else str(name) for name in names)
+    parts = [_read_batch(cifar, where, file, read(file)) for file in (*cifar.train_files, cifar.test_file)]
+    train = Split(*(np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True)))
+    return Decoded(classes, train, parts[-1])
+
+
+def _read_batch(cifar: Cifar, where: Path, file: str, content: bytes) -> Split:
+    batch = _unpickle(content, where, file)
+    planes, labels = _entry(batch, "data"), _entry(batch, cifar.labels)
+    try:
+        labels = np.array(labels, np.int64)
+        sound = planes.dtype == np.uint8 and planes.shape == (len(labels), 3072) and labels.ndim == 1
+        sound = sound and len(labels) > 0 and labels.min() >= 0 and labels.max() < cifar.classes
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        sound = False
+    if not sound:
+        raise DataError(f"{file} of {str(where)!r} does not hold images and labels as {cifar.title}'s files do")
+    images = planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # (n, 3072) -> (n, 32, 32, 3)
+    return Split(np.ascontiguousarray(images), labels.astype(np.uint8))
+
+
+def _entry(batch: dict, key: str) -> object:
+    """An entry of a pickled dict, whose keys are str or bytes depending on the Python that wrote it."""
+    return batch.get(key, batch.get(key.encode()))
+
+
+def _unpickle(content: bytes, where: Path, file: str) -> dict:
+    try:
+        batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()  # latin1: a Python 2 str is bytes
+    except Exception as error:  # a damaged pickle can raise anything
+        raise DataError(f"{file} of {str(where)!r} is not a pickle of plain arrays ({reason(error)})") from error
+    if not isinstance(batch, dict):
+        raise DataError(f"{file} of {str(where)!r} holds no dict")
+    return batch
+
+
+def _empty_array(subtype: type, shape: tuple, dtype: object) -> np.ndarray:
+    """What a pickled array starts as; its content follows in the pickle. Stands in for numpy's private _reconstruct."""
+    return np.empty(0, np.uint8)
+
+
+def _latin1_bytes(text: str, encoding: str) -> bytes:
+    """How Python 3 writes bytes into a protocol 2 pickle."""
+    return text.encode("latin1")
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    """Unpickles dicts, lists, strings, numbers and numpy arrays, and nothing else: no pickle can run code here."""
+
+    ADMITTED = {
+        ("numpy.core.multiarray", "_reconstruct"): _empty_array,
+        ("numpy._core.multiarray", "_reconstruct"): _empty_array,
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _latin1_bytes,
+    }
+
+    def find_class(self, module: str, name: str) -> object:
+        try:
+            return self.ADMITTED[module, name]
+        except KeyError:
+            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data set needs") from None

@@ -1,0 +1,135 @@
+"""`load_dataset`: from a name to a checked data set in canonical order.
+
+| name            | where it comes from                                                                      |
+|-----------------|------------------------------------------------------------------------------------------|
+| `digits`        | bundled with scikit-learn                                                                |
+| `fashion_mnist` | `root`, Debian's package dataset-fashion-mnist, SENET_DATA, the project's `data/`; or downloaded |
+| `cifar10`, `cifar100` | `root`, or SENET_DATA and the project's `data/`; or downloaded                     |
+| `folder:PATH`   | an image tree, `train/<class>/*` and `test/<class>/*`, in a folder or a tar              |
+"""
+
+import difflib
+import os
+from functools import partial
+from pathlib import Path
+
+from senet_lib.data.cache import cache_folder, through_cache
+from senet_lib.data.cifar import CIFAR, download_cifar, find_cifar, layouts
+from senet_lib.data.dataset import Canonical, DataError, Dataset, build_dataset, canonical
+from senet_lib.data.digits import find_digits
+from senet_lib.data.fashion_mnist import DEBIAN_FOLDER, download_fashion_mnist, find_fashion_mnist
+from senet_lib.data.image_tree import find_image_tree
+from senet_lib.data.places import Source, search_places
+from senet_lib.project import project_root
+
+# name -> whether a mirror image keeps its class; a mirrored digit is no digit, and of a user's folder nothing is known
+DATASETS = {"digits": False, "fashion_mnist": True, "cifar10": True, "cifar100": True, "folder:PATH": False}
+
+# content fingerprints (see dataset.py). CIFAR: computed from copies whose training means and standard deviations are
+# the published ones to eight digits. digits, fashion_mnist: computed from scikit-learn's bundle and from the files with
+# the sha256 in fashion_mnist.py
+KNOWN_FINGERPRINTS = {
+    "digits": {
+        "train": "190a9bd36440fd3b11e7eaca46feb576918ecb091b3fea0e8783fc7d6f968867",
+        "test": "bbdcf2ed02bcf6eb041a85bae288f028e3d077caf0470869f3a1064d2045505f",
+    },
+    "fashion_mnist": {
+        "train": "75dc8b255af6e617e3a2892b9fa95eff0a7e6bfd940cdd1326835afc26369037",
+        "test": "d39f0524edefc3baf4be3401b8e742cff73e3eefe65406a89ddf02061369c399",
+    },
+    "cifar10": {
+        "train": "16212d65187a450ef0e5cd9f20e82e6ab85d8eee74a7e4fc4075e85890c4a963",
+        "test": "3cc5ab92249153bb2bcd379241839865d9f260ecbdb0dc56db859307cea09d9f",
+    },
+    "cifar100": {
+        "train": "020b78be7b47960cb92f030d0f280c009354c8b6eef487c94c3056992669d6a0",
+        "test": "dab752a2521c0c42840757e867d0cc3a255489d2b4aec1a0b782047b83ef35dd",
+    },
+}
+
+
+def load_dataset(
+    name: str, root: str | os.PathLike | None = None, *, cache: str | os.PathLike | bool | None = None
+) -> Dataset:
+    """Load a data set by name, on the CPU: "digits", "fashion_mnist", "cifar10", "cifar100" or "folder:PATH".
+
+    root: the folder or archive that holds it, and then nothing else is looked at and nothing downloaded (but
+        `fashion_mnist` may still come from Debian's package); by default SENET_DATA, then the project's `data/`.
+        A relative PATH of "folder:PATH" is meant from `root`, by default from the project's folder.
+    cache: the folder for decoded data sets; by default SENET_CACHE, else the project's `data/cache/`; False for none.
+
+    Raises DataError (a ValueError), in one line, when the name is unknown, or the data is missing, damaged or another.
+    """
+    source = _find(name, root)
+
+    def build() -> Canonical:
+        data = canonical(source.read())
+        _check_fingerprints(name, source, data)
+        return data
+
+    if cache is False:
+        data = build()
+    else:
+        folder = cache_folder() if cache is None or cache is True else Path(cache)
+        data = through_cache(folder, name, source.where, source.state, build)
+        _check_fingerprints(name, source, data)
+    return build_dataset(
+        name,
+        data.classes,
+        train=data.train,
+        test=data.test,
+        flip=DATASETS.get(name, False),
+        fingerprints=data.fingerprints,
+    )
+
+
+def _find(name: str, root: str | os.PathLike | None) -> Source:
+    name = str(name)
+    if name.startswith("folder:"):
+        return _find_folder(name.removeprefix("folder:"), root)
+    if name not in DATASETS:
+        near = difflib.get_close_matches(name, DATASETS, n=2)
+        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
+        raise DataError(f"unknown data set {name!r}; {hint}known: {', '.join(DATASETS)}")
+    if name == "digits":
+        return find_digits()
+    places = search_places(name, root)
+    if name == "fashion_mnist":
+        places.insert(1 if root is not None else 0, DEBIAN_FOLDER)
+        find, fetch, sought = find_fashion_mnist, download_fashion_mnist, "its four IDX files"
+    else:
+        find, fetch, sought = partial(find_cifar, name), partial(download_cifar, name), layouts(name)
+    for place in places:
+        if source := find(place):
+            return source
+    looked = f"looked for {sought} in {', '.join(repr(str(place)) for place in places)}"
+    if root is not None:
+        raise DataError(f"{name} is not in root: {looked}; put one of them there, or leave root out to download it")
+    try:
+        return fetch(project_root() / "data")
+    except DataError as error:
+        raise DataError(
+            f"{name} was not found and not downloaded: {looked}; {error}; put one of them into one of these folders, "
+            "or set the environment variable SENET_DATA to the folder or archive that holds it"
+        ) from error
+
+
+def _find_folder(path: str, root: str | os.PathLike | None) -> Source:
+    if not path:
+        raise DataError("'folder:' names no folder: write folder:PATH, with train/<class>/* and test/<class>/* in PATH")
+    folder = (Path(root) if root is not None else project_root()).expanduser() / Path(path).expanduser()
+    folder = folder.absolute()
+    if not folder.exists():
+        raise DataError(f"{str(folder)!r} does not exist: folder:PATH needs train/<class>/* and test/<class>/* there")
+    return find_image_tree(folder)
+
+
+def _check_fingerprints(name: str, source: Source, data: Canonical) -> None:
+    for split, expected in KNOWN_FINGERPRINTS.get(name, {}).items():
+        found, images = data.fingerprints[split], len(getattr(data, split).labels)
+        if found != expected:
+            title = CIFAR[name].title if name in CIFAR else name
+            raise DataError(
+                f"the {images} {split} images in {source.where!r} are not those of {title}: "
+                f"fingerprint {found}, expected {expected}"
+            )

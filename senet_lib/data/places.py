@@ -1,0 +1,112 @@
+"""Where data sets are looked for, and how a missing one is downloaded.
+
+Places: `root` where it is given, and nowhere else; otherwise the folder or file that the environment variable
+SENET_DATA names, then the project's `data/` folder.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import os
+import sys
+import urllib.request
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from tqdm import tqdm
+
+from senet_lib.data.dataset import DataError, Decoded, reason
+from senet_lib.project import project_root
+
+try:
+    import fcntl
+except ImportError:  # not a POSIX system: nothing is locked, files are still moved into place whole
+    fcntl = None
+
+TIMEOUT_SECONDS = 30  # of silence; the official hosts have been down for months at a time
+
+
+class Source(NamedTuple):
+    """A data set that was found: what messages call it, what changes when its files do (JSON), and how to read it."""
+
+    where: str
+    state: list
+    read: Callable[[], Decoded]
+
+
+def search_places(name: str, root: str | os.PathLike | None) -> list[Path]:
+    """Where to look for the set `name`, in this order. Raises DataError when a place that the user named is missing."""
+    if root is not None:
+        return [_existing(name, root, "root")]
+    project_data = project_root() / "data"
+    if named := os.environ.get("SENET_DATA"):
+        return [_existing(name, named, "SENET_DATA"), project_data]
+    return [project_data]
+
+
+def _existing(name: str, path: str | os.PathLike, setting: str) -> Path:
+    path = Path(path).expanduser().absolute()
+    if not path.exists():
+        raise DataError(
+            f"{name} was looked for in {str(path)!r}, which does not exist: correct {setting}, or leave it out"
+        )
+    return path
+
+
+def file_state(path: Path) -> list:
+    """[path, size, time of change]: what tells that a file is still the one that was read."""
+    status = path.stat()
+    return [str(path), status.st_size, status.st_mtime_ns]
+
+
+@contextlib.contextmanager
+def exclusive(lock: Path) -> Iterator[None]:
+    """Hold `lock` (created beside what it guards) while the block runs; where locking is impossible, just run it."""
+    with contextlib.ExitStack() as stack:
+        with contextlib.suppress(OSError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            handle = stack.enter_context(open(lock, "a"))
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX)  # freed by the system when the holder dies
+        yield
+
+
+def file_md5(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def download(url: str, target: Path, md5: str) -> None:
+    """Fetch `url` into the file `target`, which appears only when it is whole and has this md5.
+
+    Raises DataError with the reason; no part of the file is left behind then.
+    """
+    with exclusive(target.with_name(f".{target.name}.lock")):
+        if target.exists():  # another process fetched it while this one waited
+            return
+        partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
+        print(f"downloading {url} to {target}", file=sys.stderr)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            _fetch(url, partial)
+            found = file_md5(partial)
+            if found != md5:
+                raise DataError(f"{url} gave a file with md5 {found}, expected {md5}")
+            os.replace(partial, target)
+        except (OSError, http.client.HTTPException) as error:
+            raise DataError(f"{url} could not be downloaded ({reason(error)})") from error
+        finally:
+            with contextlib.suppress(OSError):
+                partial.unlink(missing_ok=True)
+
+
+def _fetch(url: str, path: Path) -> None:
+    with urllib.request.urlopen(url, timeout=TIMEOUT_SECONDS) as answer, open(path, "wb") as file:
+        size = int(answer.headers.get("Content-Length") or 0) or None
+        with tqdm(total=size, unit="B", unit_scale=True, desc=path.name, leave=False, disable=None) as progress:
+            while block := answer.read(1 << 20):
+                file.write(block)
+                progress.update(len(block))
+        file.flush()
+        os.fsync(file.fileno())

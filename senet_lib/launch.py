@@ -1,0 +1,307 @@
+"""Everything above a single run: plan a study, execute its runs, render its report, publish it.
+
+    python -m senet_lib.launch reproduce quick --jobs 2
+    python -m senet_lib.launch plan source_a
+    python -m senet_lib.launch report quick
+    python -m senet_lib.launch publish first_look
+
+A run is always the same command, `python -m senet_lib.run STUDY RUN_ID`, in a process of its own; this module only
+decides where and when. Bad input ends with code 2 before anything is started or written, a failed run with code 1
+after all others have been done.
+"""
+
+import argparse
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from senet_lib.process import SUPERVISED, die_with_parent
+from senet_lib.project import project_root
+from senet_lib.results import StudyResults, is_done, load_study, read_json, write_json
+from senet_lib.run import data_root_in, resolve_study, study_options
+from senet_lib.study import RunConfig, Study, StudyError
+
+# What `publish` copies of a run: the numbers and their evidence, neither weights nor a machine's executed notebook
+PUBLISHED_FILES = ("config.json", "history.csv", "predictions.npz", "summary.json", "environment.json", "failure.json")
+PUBLISHED_OF_STUDY = ("study.json", "report.html", "figures", "tables")
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    study, runs, folder = resolve_study(options)
+    pending = [run for run in runs if not is_done(folder / "runs" / run.run_id, run.hash)]
+    if pending:
+        classes, fingerprints = check_inputs(runs, options.data)
+        write_study(folder, study, runs, classes, fingerprints)
+    print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} done before", flush=True)
+    failed = _Pool(options, folder).execute(pending) if pending else []
+
+    from senet_lib.report import build_report
+
+    report = build_report(folder)
+    print_table(load_study(folder))
+    print(f"report: {_shown(report)}")
+    for run_id in failed:
+        print(f"failed: {run_id}: {_why(folder / 'runs' / run_id)}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Print a study's runs and what they would cost on this machine."""
+    study, runs, folder = resolve_study(options)
+    print(f"{study.name}: {study.question}\n")
+    done = {run.run_id for run in runs if is_done(folder / "runs" / run.run_id, run.hash)}
+    recipe = study.recipe
+    print(f"data {study.data}; {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.schedule}, lr {recipe.lr:g}")
+
+    from senet_lib.plan import estimate
+
+    networks = {run.label: run for run in runs}
+    width = max(map(len, networks))
+    columns = f"{'params':>11}  {'MACs':>8}  {'ms/image':>8}  {'an epoch':>10}  {'a run':>10}  runs left"
+    print(f"\n{'network':<{width}}  {columns}")
+    total = 0.0
+    for label, run in networks.items():
+        cost = estimate(run, options.device, options.threads)
+        left = sum(other.label == label and other.run_id not in done for other in runs)
+        total += left * cost.run_seconds
+        print(
+            f"{label:<{width}}  {cost.params:>11,}  {cost.macs / 1e6:>7.1f}M  {cost.seconds_per_image * 1e3:>8.2f}  "
+            f"{_duration(cost.epoch_seconds):>10}  {_duration(cost.run_seconds):>10}  "
+            f"{left} of {sum(other.label == label for other in runs)}",
+            flush=True,
+        )
+    print(f"\nIn all about {_duration(total)} on this machine ({cost.precision}), from a few measured steps a network.")
+    for run in runs:
+        print(f"  {run.run_id:<{width + 8}}  {run.hash}  {'done' if run.run_id in done else 'to do'}")
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    study, _, folder = resolve_study(options)
+    if not (folder / "study.json").is_file():
+        raise StudyError(f"{_shown(folder)} has no results; `make reproduce STUDY={study.name}` writes them")
+
+    from senet_lib.report import build_report
+
+    print(f"report: {_shown(build_report(folder))}")
+    return 0
+
+
+def publish(options: argparse.Namespace) -> int:
+    """Copy what is quoted of a study to results/published/<study>/: numbers, evidence, report; no weights."""
+    study, runs, folder = resolve_study(options)
+    unfinished = [run.run_id for run in runs if not is_done(folder / "runs" / run.run_id, run.hash)]
+    if unfinished:
+        raise StudyError(f"{study.name} is not finished, so it is not published: {', '.join(unfinished)}")
+
+    from senet_lib.report import build_report
+
+    build_report(folder)
+    target = project_root() / "results" / "published" / study.name
+    fresh = target.with_name(f".{study.name}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    for name in PUBLISHED_OF_STUDY:
+        _copy(folder / name, fresh / name)
+    for run in runs:
+        for name in PUBLISHED_FILES:
+            _copy(folder / "runs" / run.run_id / name, fresh / "runs" / run.run_id / name)
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+    print(f"published: {_shown(target)}")
+    return 0
+
+
+def check_inputs(runs: list[RunConfig], data: str) -> tuple[tuple[str, ...], dict[str, str]]:
+    """Load the data and build every network without its weights, so that bad input is found before a kernel starts.
+    The classes and fingerprints of the data. Raises StudyError."""
+    import torch
+
+    from senet_lib.data import DataError, load_dataset
+    from senet_lib.models import create_model
+
+    try:
+        dataset = load_dataset(runs[0].data, data_root_in(data))
+    except DataError as error:
+        raise StudyError(str(error)) from error
+    with torch.device("meta"):
+        for run in {run.label: run for run in runs}.values():
+            try:
+                create_model(run.model, num_classes=len(dataset.classes), **run.knobs)
+            except ValueError as error:
+                raise StudyError(f"study {run.study!r}: networks.{run.label}: {error}") from error
+    return dataset.classes, dict(dataset.fingerprints)
+
+
+def write_study(folder: Path, study: Study, runs: list[RunConfig], classes: tuple, fingerprints: dict) -> None:
+    """study.json: what was asked, resolved, and the runs that answer it."""
+    names = {"label", "model", "knobs", "data", "seed"}
+    planned = [{**run.model_dump(include=names), "run_id": run.run_id, "config_hash": run.hash} for run in runs]
+    content = study.model_dump(mode="json") | {"baseline": study.baseline_label}
+    content |= {"classes": list(classes), "fingerprints": fingerprints, "runs": planned}
+    path = folder / "study.json"
+    if not path.is_file() or read_json(path) != content:
+        write_json(path, content)
+
+
+class _Pool:
+    """Runs as subprocesses, `jobs` at a time; each job has its share of the cores, or a GPU of its own."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options, self.folder = options, folder
+        self.slots: queue.Queue[int] = queue.Queue()
+        for slot in range(options.jobs):
+            self.slots.put(slot)
+        self.threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
+        self.running: dict[str, subprocess.Popen] = {}
+        self.stopped_by: int | None = None
+
+    def execute(self, runs: list[RunConfig]) -> list[str]:
+        """The ids of the runs that failed. A signal stops them all, resumably, and ends this process."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        codes: dict[str, int] = {}
+        workers = []
+        for run in runs:
+            while self.stopped_by is None:
+                try:
+                    slot = self.slots.get(timeout=0.2)  # not for good: a signal may come meanwhile
+                    break
+                except queue.Empty:
+                    continue
+            if self.stopped_by is not None:
+                break
+            process = self._start(run, slot)
+            worker = threading.Thread(target=self._follow, args=(run, slot, process, codes))
+            worker.start()
+            workers.append(worker)
+        for worker in workers:
+            while worker.is_alive():
+                worker.join(timeout=0.2)
+        if self.stopped_by is not None:
+            print("stopped; the same command goes on where this one was", file=sys.stderr)
+            sys.exit(128 + self.stopped_by)
+        return [run.run_id for run in runs if codes[run.run_id] != 0]
+
+    def _start(self, run: RunConfig, slot: int) -> subprocess.Popen:
+        options = self.options
+        command = [sys.executable, "-m", "senet_lib.run", options.study, run.run_id]
+        command += ["--results", str(self.folder.parent), "--device", options.device, "--threads", str(self.threads)]
+        command += ["--data", options.data] if options.data else []
+        command += ["--limit-epochs", str(options.limit_epochs)] if options.limit_epochs else []
+        environment = {**os.environ, SUPERVISED: "1", "OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
+        if gpus := _visible_gpus():
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+        # A session of its own: Ctrl-C reaches this process alone, which then asks each run to stop
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.running[run.run_id] = process
+        return process
+
+    def _follow(self, run: RunConfig, slot: int, process: subprocess.Popen, codes: dict[str, int]) -> None:
+        for line in process.stdout:
+            print(f"[{run.run_id}] {line.rstrip()}", flush=True)
+        codes[run.run_id] = process.wait()
+        del self.running[run.run_id]
+        self.slots.put(slot)
+
+    def _stop(self, number: int, frame: object) -> None:
+        self.stopped_by = number
+        for process in list(self.running.values()):
+            process.send_signal(number)
+
+
+def _visible_gpus() -> list[str]:
+    """The GPUs that jobs are dealt to, without starting CUDA in this process."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
+    if not shutil.which("nvidia-smi"):
+        return []
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    listing = subprocess.run(command, capture_output=True, text=True)
+    return listing.stdout.split() if listing.returncode == 0 else []
+
+
+def print_table(results: StudyResults) -> None:
+    width = max(map(len, results.labels))
+    print(f"\n{'network':<{width}}  {'params':>11}  {'MACs':>8}  accuracy of the last epoch")
+    for label in results.labels:
+        runs = results.runs[results.runs["label"] == label]
+        done = runs[runs["status"] == "done"]
+        if done.empty:
+            print(f"{label:<{width}}  no finished run")
+            continue
+        accuracy = done["test_accuracy"].astype(float)
+        spread = f" ± {accuracy.std():.2%} (sd)" if len(done) > 1 else ""
+        missing = f", {len(runs) - len(done)} not finished" if len(done) < len(runs) else ""
+        first = done.iloc[0]
+        print(
+            f"{label:<{width}}  {first['params']:>11,.0f}  {first['macs'] / 1e6:>7.1f}M  "
+            f"{accuracy.mean():.2%}{spread}, n = {len(done)}{missing}"
+        )
+    print()
+
+
+def _why(run_dir: Path) -> str:
+    path = run_dir / "failure.json"
+    return read_json(path)["error"] if path.is_file() else "the process ended without a word"
+
+
+def _shown(path: Path) -> str:
+    """A path as a person at the project's root would type it."""
+    return os.path.relpath(path)
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_dir():
+        shutil.copytree(source, target)
+    elif source.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m senet_lib.launch", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command, help_text in (
+        (reproduce, "execute what is left of a study, then render its report"),
+        (plan, "print a study's runs and an estimate of their time here"),
+        (report, "render a study's report again"),
+        (publish, "copy a finished study's numbers and report to results/published/"),
+    ):
+        sub = commands.add_parser(command.__name__, help=help_text)
+        study_options(sub)
+        sub.add_argument("--jobs", type=int, default=1, help="runs at a time")
+        sub.add_argument("--threads", type=int, default=None, help="CPU threads a run; default: the cores shared out")
+        sub.set_defaults(command=command)
+    options = parser.parse_args(arguments)
+    if os.environ.get("MAKELEVEL"):  # started by make: to go when it goes
+        os.environ[SUPERVISED] = "1"
+        die_with_parent()
+    try:
+        if options.jobs < 1:
+            raise StudyError(f"JOBS is {options.jobs}; allowed: 1 and more")
+        return options.command(options)
+    except (StudyError, OSError) as error:  # bad input; a full disk or a read-only folder
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, StudyError) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,69 @@
+"""What is counted: correct answers, confusions, parameters, multiply-adds.
+
+torch is imported by the functions that count multiply-adds alone, so that the analysis of results does without it.
+"""
+
+import numpy as np
+
+
+def accuracy(labels, predicted) -> float:
+    """Fraction of equal entries, in [0, 1]. Two arrays or tensors of shape (N,); ValueError unless N > 0 and alike."""
+    labels, predicted = as_class_arrays(labels, predicted)
+    return float((labels == predicted).mean())
+
+
+def confusion_counts(labels, predicted, num_classes: int) -> np.ndarray:
+    """(K, K) int64: row = true class, column = predicted class; the sum is N.
+
+    Raises ValueError when a class lies outside [0, K).
+    """
+    labels, predicted = as_class_arrays(labels, predicted)
+    for name, classes in (("labels", labels), ("predicted", predicted)):
+        if classes.min() < 0 or classes.max() >= num_classes:
+            raise ValueError(
+                f"{name} has classes from {classes.min()} to {classes.max()}; allowed: 0 to {num_classes - 1}"
+            )
+    pairs = labels.astype(np.int64) * num_classes + predicted
+    return np.bincount(pairs, minlength=num_classes**2).reshape(num_classes, num_classes)
+
+
+def as_class_arrays(labels, predicted) -> tuple[np.ndarray, np.ndarray]:
+    """Both as numpy arrays (N,), from wherever they live."""
+    labels, predicted = (np.asarray(x.cpu() if hasattr(x, "cpu") else x) for x in (labels, predicted))
+    if labels.ndim != 1 or labels.shape != predicted.shape or not labels.size:
+        raise ValueError(f"labels {labels.shape} and predicted {predicted.shape} must be one shape (N,), N > 0")
+    return labels, predicted
+
+
+def count_params(model) -> int:
+    """Trainable parameters of an nn.Module. Batch-norm's running statistics are not among them."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)
+
+
+def count_macs(model, input_size: tuple[int, int, int] = (3, 32, 32)) -> int:
+    """Multiply-adds of one image (C, H, W) through the convolutions and linear layers, in evaluation mode.
+
+    Counted by PyTorch's FLOP counter on the meta device: no arithmetic is done, and the model is left as it is.
+    Element-wise work (BN, ReLU, pooling, gating) is not counted, as in the papers.
+    """
+    from torch.utils.flop_counter import FlopCounterMode
+
+    with FlopCounterMode(display=False) as counter:
+        run_on_meta(model, input_size)
+    return counter.get_total_flops() // 2
+
+
+def run_on_meta(model, input_size: tuple[int, int, int]) -> None:
+    """One image (C, H, W) through an nn.Module in evaluation mode: shapes only, no arithmetic, nothing changed."""
+    import torch
+    from torch.func import functional_call
+
+    meta = {name: x.to("meta") for name, x in (*model.named_parameters(), *model.named_buffers())}
+    training = [module for module in model.modules() if module.training]
+    try:
+        model.eval()
+        with torch.no_grad():
+            functional_call(model, meta, (torch.empty(1, *input_size, device="meta"),))
+    finally:
+        for module in training:
+            module.training = True

@@ -1,0 +1,184 @@
+"""The parts of every network: convolution units, the SE gate, the SK convolution, the residual blocks.
+
+SE: Hu et al., "Squeeze-and-Excitation Networks", arXiv:1709.01507. SK: Li et al., "Selective Kernel Networks",
+arXiv:1903.06586. Residual blocks: He et al., arXiv:1512.03385 (post-activation) and arXiv:1603.05027 (pre-activation).
+
+Shapes: N images, C channels, H x W pixels; M branches.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from senet_lib.models.knobs import check_groups, hidden_units, parse_kernels
+
+
+class BatchNorm(nn.BatchNorm2d):
+    """nn.BatchNorm2d that can also train on a single value per channel.
+
+    One image on a 1x1 map has no variance, and PyTorch refuses it. That happens to SK's fuse step with a batch of one
+    (a data set's last batch, say), and to a last stage of 1x1 maps. Such a value is normalised by the running
+    statistics, as in evaluation, and leaves them as they are.
+    """
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
+            return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
+        return super().forward(x)
+
+
+def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1) -> nn.Conv2d:
+    """A bias-free convolution that keeps H x W, but for the stride."""
+    padding = dilation * (kernel // 2)
+    return nn.Conv2d(c_in, c_out, kernel, stride, padding, dilation, groups, bias=False)
+
+
+def conv_bn(
+    c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1, *, relu: bool = False
+) -> nn.Sequential:
+    """conv -> BN, and -> ReLU with `relu`."""
+    unit = nn.Sequential(conv(c_in, c_out, kernel, stride, groups, dilation), BatchNorm(c_out))
+    return unit.append(nn.ReLU(inplace=True)) if relu else unit
+
+
+SQUEEZE = {
+    "avg": lambda x: x.mean((2, 3), keepdim=True),  # (N, C, H, W) -> (N, C, 1, 1)
+    "max": lambda x: x.amax((2, 3), keepdim=True),  # (N, C, H, W) -> (N, C, 1, 1)
+    "none": lambda x: x,  # no squeeze: a gate for every pixel
+}
+EXCITATION = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
+
+
+class SqueezeExcitation(nn.Module):
+    """x * sigmoid(W2 relu(W1 mean_HW(x))): (N, C, H, W) -> the same; the gate is (N, C, 1, 1).
+
+    Hu et al. 2018, Section 3, equations 2 to 4. W1: C -> C // reduction, W2: back.
+    Raises ValueError when C // reduction is 0.
+    """
+
+    def __init__(
+        self, channels: int, reduction: int = 16, squeeze: str = "avg", excitation: str = "sigmoid", bias: bool = True
+    ):
+        super().__init__()
+        hidden = hidden_units(channels, reduction)
+        self.squeeze = squeeze
+        self.excitation = excitation
+        self.fc1 = nn.Linear(channels, hidden, bias)
+        self.fc2 = nn.Linear(hidden, channels, bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = SQUEEZE[self.squeeze](x).movedim(1, -1)  # (N, C, 1, 1) -> (N, 1, 1, C): the FCs act on the last axis
+        gate = EXCITATION[self.excitation](self.fc2(torch.relu(self.fc1(z))))
+        return x * gate.movedim(-1, 1)  # (N, 1, 1, C) -> (N, C, 1, 1)
+
+    def extra_repr(self) -> str:
+        return f"squeeze={self.squeeze}, excitation={self.excitation}"
+
+
+class SelectiveKernelConv(nn.Module):
+    """A convolution whose kernel size each channel chooses: (N, C_in, H, W) -> (N, C_out, H/stride, W/stride).
+
+    Split   U_m = relu(BN(conv_m(x)))                 one branch a kernel, M in all
+    Fuse    z = relu(BN(W mean_HW(sum_m U_m)))        (N, d), d = max(C_out // reduction, min_hidden)
+    Select  a = softmax over the branches of W_m z    (N, M, C_out)
+            V = sum_m a_m U_m
+
+    Li et al. 2019, Section 3.1. Replaces a conv-BN-ReLU unit, stride and groups included; nothing follows the
+    selection. With one branch there is nothing to select: it is the convolution that it replaces.
+    Raises ValueError when a branch's groups do not divide the channels.
+    """
+
+    def __init__(
+        self,
+        c_in: int,
+        c_out: int,
+        stride: int = 1,
+        kernels: str = "3x3+3x3d2",
+        groups: int = 32,
+        reduction: int = 16,
+        min_hidden: int = 32,
+        select_bias: bool = False,
+    ):
+        super().__init__()
+        self.branches = nn.ModuleList()
+        for kernel in parse_kernels(kernels):
+            g = kernel.groups or groups
+            check_groups(g, c_in)
+            check_groups(g, c_out)
+            self.branches.append(conv_bn(c_in, c_out, kernel.size, stride, g, kernel.dilation, relu=True))
+        if len(self.branches) > 1:
+            hidden = max(c_out // reduction, min_hidden)
+            self.fuse = nn.Linear(c_out, hidden, bias=False)
+            self.norm = BatchNorm(hidden)
+            self.select = nn.Linear(hidden, len(self.branches) * c_out, select_bias)
+
+    def forward(self, x: Tensor) -> Tensor:
+        u = [branch(x) for branch in self.branches]  # M maps of (N, C, H, W)
+        if len(u) == 1:
+            return u[0]
+        total = u[0]
+        for branch in u[1:]:
+            total = total + branch
+        z = self.fuse(total.mean((2, 3)))  # (N, C, H, W) -> (N, C) -> (N, d)
+        z = torch.relu(self.norm(z[:, :, None, None])).flatten(1)
+        a = self.select(z).unflatten(1, (len(u), -1)).softmax(1)  # (N, M * C) -> (N, M, C)
+        v = u[0] * a[:, 0, :, None, None]
+        for m in range(1, len(u)):
+            v = v + u[m] * a[:, m, :, None, None]
+        return v
+
+
+class PaddedShortcut(nn.Module):
+    """Option A of He et al. 2015, Section 3.3: every stride-th pixel, new channels zero; no parameters."""
+
+    def __init__(self, c_in: int, c_out: int, stride: int):
+        super().__init__()
+        if c_out < c_in:
+            raise ValueError(f"shortcut='padded' cannot take {c_in} channels to {c_out}; allowed: projection")
+        self.stride = stride
+        self.new_channels = c_out - c_in
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(x[:, :, :: self.stride, :: self.stride], (0, 0, 0, 0, 0, self.new_channels))
+
+
+class ResidualBlock(nn.Module):
+    """y = relu(shortcut(x) + gate(body(x))): (N, C_in, H, W) -> (N, C_out, H/stride, W/stride).
+
+    `placement` moves the gate (Hu et al. 2018, Figure 5); 'after_3x3' has it inside the body.
+    """
+
+    def __init__(self, body: nn.Module, shortcut: nn.Module, gate: nn.Module, placement: str = "standard"):
+        super().__init__()
+        self.body = body
+        self.shortcut = shortcut
+        self.gate = gate
+        self.placement = placement
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.merge(x, x, F.relu)
+
+    def merge(self, skip: Tensor, x: Tensor, activation) -> Tensor:
+        if self.placement == "pre":
+            return activation(self.shortcut(skip) + self.body(self.gate(x)))
+        if self.placement == "post":
+            return self.gate(activation(self.shortcut(skip) + self.body(x)))
+        if self.placement == "identity":
+            return activation(self.gate(self.shortcut(skip)) + self.body(x))
+        return activation(self.shortcut(skip) + self.gate(self.body(x)))
+
+
+class PreactivationBlock(ResidualBlock):
+    """y = shortcut(x) + gate(body(relu(BN(x)))); a projection takes relu(BN(x)) too.
+
+    He et al. 2016, Figure 4(e), and their released code, which shares the activation with a projection.
+    """
+
+    def __init__(self, c_in: int, body: nn.Module, shortcut: nn.Module, gate: nn.Module, placement: str = "standard"):
+        super().__init__(body, shortcut, gate, placement)
+        self.norm = BatchNorm(c_in)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = F.relu(self.norm(x))
+        skip = h if isinstance(self.shortcut, nn.Conv2d) else x
+        return self.merge(skip, h, lambda y: y)

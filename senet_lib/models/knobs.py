@@ -1,0 +1,132 @@
+"""What can be set on a network, its default, and the check of what was set. Imports no torch.
+
+A knob is a keyword of `create_model` with a scalar value, so that the same text works in Python, in a study's YAML file
+and in a notebook's parameters.
+"""
+
+import difflib
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Knob:
+    """One setting: its default, what is allowed (in words, for the error), and the test of a value."""
+
+    default: Any
+    allowed: str
+    accepts: Callable[[Any], bool]
+
+
+def choice(default: str, *others: str) -> Knob:
+    options = (default, *others)
+    return Knob(default, f"one of {', '.join(options)}", lambda value: isinstance(value, str) and value in options)
+
+
+def whole(default: int | None, minimum: int = 1) -> Knob:
+    """An integer from `minimum` up. True and False are integers to Python, not here."""
+    return Knob(default, f"an integer from {minimum} up", lambda value: type(value) is int and value >= minimum)
+
+
+def positive(default: float) -> Knob:
+    return Knob(default, "a positive number", lambda value: type(value) in (int, float) and 0 < value < float("inf"))
+
+
+def switch(default: bool) -> Knob:
+    return Knob(default, "true or false", lambda value: type(value) is bool)
+
+
+KERNEL = re.compile(r"(?P<size>[1-9]\d*)x(?P=size)(?:d(?P<dilation>[1-9]\d*))?(?:g(?P<groups>[1-9]\d*))?")
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """The convolution of one SK branch. groups=None: as the knob `groups`."""
+
+    size: int
+    dilation: int
+    groups: int | None
+
+
+def parse_kernels(text: str) -> tuple[Kernel, ...]:
+    """'3x3+3x3d2' -> two branches, 3x3 and 3x3 with dilation 2; '5x5g64' is a true 5x5 with 64 groups.
+
+    Raises ValueError when a branch is not SIZExSIZE[dDILATION][gGROUPS] with an odd size.
+    """
+    matches = [KERNEL.fullmatch(branch) for branch in text.split("+")]
+    if any(match is None or int(match["size"]) % 2 == 0 for match in matches):
+        raise ValueError(
+            f"kernels={text!r}: allowed are odd kernels joined by +, each with an optional dilation and groups of its "
+            "own, such as '3x3+3x3d2', '3x3+5x5' or '3x3+5x5g64'"
+        )
+    return tuple(
+        Kernel(int(m["size"]), int(m["dilation"] or 1), int(m["groups"]) if m["groups"] else None) for m in matches
+    )
+
+
+COMMON = {
+    "stem": choice("cifar", "imagenet"),
+    "width": positive(1.0),  # multiplies every channel count and the number of groups
+    "shortcut": choice("projection", "padded"),  # He et al. 2015, Section 3.3: options B and A
+    "init": choice("kaiming", "pytorch"),  # of the convolutions: He et al. 2015, as torchvision; or PyTorch's default
+}
+SE = {
+    "reduction": whole(16),
+    "placement": choice("standard", "pre", "post", "identity", "after_3x3"),  # Hu et al. 2018, Tables 14 and 15
+    "squeeze": choice("avg", "max", "none"),  # Tables 11 and 16; none: a gate for every pixel
+    "excitation": choice("sigmoid", "tanh", "relu"),  # Table 12
+    "se_bias": switch(True),  # the release has biases; Section 6 of the paper leaves them out
+}
+SK = {
+    "branches": whole(2),  # M
+    "kernels": Knob(None, "text such as '3x3+3x3d2'", lambda value: isinstance(value, str)),
+    "groups": whole(None),  # G; None: as the arch says
+    "reduction": whole(16),  # r
+    "min_hidden": whole(32),  # L
+    "select_bias": switch(False),  # the release has none; the code that source A links to has
+}
+
+
+def with_defaults(knobs: Mapping[str, Knob], **defaults: Any) -> dict[str, Knob]:
+    """The same knobs, some with another default."""
+    return {name: replace(knob, default=defaults.get(name, knob.default)) for name, knob in knobs.items()}
+
+
+def unknown(kind: str, given: str, known: list[str]) -> ValueError:
+    """The error for a name that does not exist: the nearest ones when there are any, else all of them."""
+    nearest = difflib.get_close_matches(given, known, n=5)
+    hint = f"did you mean {', '.join(nearest)}?" if nearest else f"known: {', '.join(known)}"
+    return ValueError(f"unknown {kind} {given!r}; {hint}")
+
+
+def check_knobs(model: str, knobs: Mapping[str, Knob], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Every knob of `model` with its value, defaults written out.
+
+    Raises ValueError naming the knob, the value and what is allowed.
+    """
+    for name, value in given.items():
+        if name not in knobs:
+            nearest = difflib.get_close_matches(name, knobs, n=3)
+            hint = f"; did you mean {', '.join(nearest)}?" if nearest else ";"
+            raise ValueError(f"{model} has no knob {name!r} (given: {value!r}){hint} it has: {', '.join(knobs)}")
+        if not knobs[name].accepts(value):
+            raise ValueError(f"{model}: {name}={value!r} is not allowed; allowed: {knobs[name].allowed}")
+    return {name: given.get(name, knob.default) for name, knob in knobs.items()}
+
+
+def hidden_units(channels: int, reduction: int) -> int:
+    """Units of the SE bottleneck, channels // reduction. Raises ValueError when none is left."""
+    if reduction > channels:
+        raise ValueError(
+            f"reduction={reduction} leaves no hidden unit for {channels} channels; allowed: 1 to {channels}"
+        )
+    return channels // reduction
+
+
+def check_groups(groups: int, channels: int) -> None:
+    """Raises ValueError when `groups` does not divide `channels`."""
+    if channels % groups:
+        divisors = [str(n) for n in range(1, channels + 1) if channels % n == 0]
+        raise ValueError(f"groups={groups} does not divide the width {channels}; allowed: {', '.join(divisors)}")

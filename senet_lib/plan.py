@@ -1,0 +1,67 @@
+"""What a run would cost on this machine, from a few measured steps."""
+
+from dataclasses import dataclass
+
+import torch
+
+from senet_lib.data import Dataset, load_dataset
+from senet_lib.metrics import count_macs, count_params
+from senet_lib.models import create_model
+from senet_lib.study import RunConfig
+from senet_lib.train import fit
+
+# Images (train, test), classes and size of the sets that need not be at hand to be planned for
+SIZES = {
+    "cifar10": (50_000, 10_000, 10, 32),
+    "cifar100": (50_000, 10_000, 100, 32),
+    "fashion_mnist": (60_000, 10_000, 10, 28),
+}
+
+
+@dataclass(frozen=True)
+class Cost:
+    """params and macs of one image; seconds of training an image, and of an epoch and a run with their evaluations."""
+
+    params: int
+    macs: int
+    seconds_per_image: float
+    epoch_seconds: float
+    run_seconds: float
+    precision: str
+
+
+def estimate(run: RunConfig, device: str = "auto", threads: int | None = None) -> Cost:
+    """The cost of `run` here: the second of two short epochs on random images, the first being the warm-up."""
+    if run.data in SIZES:
+        train_images, test_images, classes, size = SIZES[run.data]
+    else:
+        data = load_dataset(run.data)
+        train_images, test_images = len(data.train_labels), len(data.test_labels)
+        classes, size = len(data.classes), data.train_images.shape[1]
+    network = create_model(run.model, num_classes=classes, **run.knobs)
+    params, macs = count_params(network), count_macs(network, (3, size, size))
+
+    on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
+    batch = run.recipe.batch_size if on_gpu else min(run.recipe.batch_size, 32)  # a CPU gains nothing from more
+    images = batch * (20 if on_gpu else 2)
+    pixels = torch.randint(256, (images, size, size, 3), dtype=torch.uint8)
+    labels = torch.arange(images) % classes
+    random_images = Dataset(
+        name="random",
+        classes=tuple(map(str, range(classes))),
+        train_images=pixels,
+        train_labels=labels,
+        test_images=pixels[:batch],
+        test_labels=labels[:batch],
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        flip=True,
+        fingerprints={},
+    )
+    changed = {"epochs": 2, "batch_size": batch, "warmup_epochs": 0.0, "holdout": 0, "lr": 1e-6}
+    recipe = run.recipe.model_copy(update=changed)
+    outcome = fit(network, random_images, recipe, device=device, threads=threads, progress="none")
+    step = outcome.history[-1]["train_seconds"] / images
+    # A training step is a forward and a backward pass, and the backward pass about two forward passes
+    epoch = step * (train_images + test_images / 3)
+    return Cost(params, macs, step, epoch, epoch * run.recipe.epochs, outcome.environment["precision"])

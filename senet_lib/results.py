@@ -1,0 +1,287 @@
+"""The run directory, the one contract between training and analysis: written whole or not at all, read as tidy tables.
+
+    results/<study>/study.json                     the study, resolved, with its planned runs
+    results/<study>/runs/<run>/config.json         everything that can change a number, and its hash
+                               history.csv         one line an epoch
+                               predictions.npz     label, predicted (uint8), confidence (float16), image by image
+                               summary.json        written last: where it is, the run is done
+                               failure.json        instead of it: why the last attempt stopped
+                               environment.json    versions, hardware, precision, git commit, data fingerprint
+                               notebook.ipynb      the executed copy
+                               checkpoint.pt       for resuming
+
+No torch here: an analysis opens in seconds, on a machine that could not train.
+"""
+
+import csv
+import hashlib
+import importlib.metadata
+import io
+import json
+import os
+import platform
+import subprocess
+import tempfile
+import zipfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import pandas as pd
+
+HISTORY_COLUMNS = (
+    "epoch",  # 1 is the first
+    "lr",  # of the epoch's last step
+    "train_loss",  # mean over the epoch's images as they were trained on: augmented, weights still moving
+    "train_accuracy",  # likewise; fractions in [0, 1]
+    "test_loss",
+    "test_accuracy",
+    "train_seconds",  # training alone, without the evaluation
+    "images_per_second",
+)
+# What `summary.json` vouches for: verified by digest
+RECORDED_FILES = ("config.json", "history.csv", "predictions.npz", "environment.json", "notebook.ipynb")
+VERSIONS_OF = ("torch", "torchvision", "lightning-fabric", "numpy", "pandas", "scikit-learn", "senet-lib")
+
+
+# ---------------------------------------------------------------------------------------------------------- writing
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[IO[bytes]]:
+    """A binary file that takes its final name only when it is complete and on the disk; after an error `path` is as it
+    was. The temporary file lies in the same folder, since a rename is atomic only within one file system."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, text: str) -> None:
+    with replacing(path) as file:
+        file.write(text.encode())
+
+
+def write_json(path: Path, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """The content of a JSON file. Raises ValueError naming the file when it is not one."""
+    try:
+        return json.loads(Path(path).read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: not a JSON file ({error})") from error
+
+
+def write_history(run_dir: Path, rows: Iterable[Mapping[str, float]]) -> None:
+    """history.csv, whole: every figure to the shortest text that reads back as the same float."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    write_text(run_dir / "history.csv", text.getvalue())
+
+
+def write_predictions(run_dir: Path, label: np.ndarray, predicted: np.ndarray, confidence: np.ndarray) -> None:
+    """predictions.npz: three arrays of shape (images,), in the data set's canonical order."""
+    arrays = {
+        "label": label.astype(np.uint8),
+        "predicted": predicted.astype(np.uint8),
+        "confidence": confidence.astype(np.float16),
+    }
+    # np.savez stamps the time into the archive: the same predictions would give other bytes
+    with replacing(run_dir / "predictions.npz") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, array in arrays.items():
+            content = io.BytesIO()
+            np.save(content, array)
+            archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), zipfile.ZIP_DEFLATED)
+
+
+def sha256_of(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
+    """summary.json, last of all: from here on the run counts as done. It vouches for the other files by digest."""
+    files = {name: sha256_of(run_dir / name) for name in RECORDED_FILES if (run_dir / name).is_file()}
+    (run_dir / "failure.json").unlink(missing_ok=True)
+    write_json(run_dir / "summary.json", {**summary, "files": files})
+
+
+def environment_record(**measured: Any) -> dict:
+    """What a number depends on beside its config: versions, machine, commit; `measured` adds device, precision,
+    threads and the data's fingerprint, which only the training process knows."""
+    versions = {}
+    for name in VERSIONS_OF:
+        try:
+            versions[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            versions[name] = None
+    return {
+        "versions": versions,
+        "python": platform.python_version(),
+        "system": f"{platform.system()} {platform.machine()}",
+        "processor": _processor(),
+        "cores": os.cpu_count(),
+        "git_commit": _git_commit(),
+        **measured,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        return next(line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or "unknown"
+
+
+def _git_commit() -> str | None:
+    """The commit of the code, with '+changes' where the working tree differs from it; None outside a checkout."""
+    here = Path(__file__).parent
+    try:
+        commit = _git(here, "rev-parse", "HEAD")
+        dirty = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ".")
+    except (OSError, subprocess.CalledProcessError):
+        return None
+    return commit + ("+changes" if dirty else "")
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    command = ["git", "-C", str(folder), *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+# ---------------------------------------------------------------------------------------------------------- reading
+
+
+def is_done(run_dir: Path, config_hash: str) -> bool:
+    """Whether this very run, by its config's hash, has been finished here."""
+    path = Path(run_dir) / "summary.json"
+    try:
+        return path.is_file() and read_json(path).get("hash") == config_hash
+    except ValueError:
+        return False
+
+
+def altered_files(run_dir: Path) -> list[str]:
+    """The files of a finished run that are missing or no longer what its summary vouched for."""
+    recorded = read_json(run_dir / "summary.json")["files"]
+    return [
+        name
+        for name, digest in recorded.items()
+        if not (run_dir / name).is_file() or sha256_of(run_dir / name) != digest
+    ]
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """A study's results as tidy tables; one row of `runs` for each planned run, whatever became of it.
+
+    study: the resolved study (name, question, data, classes, seeds, recipe, networks, baseline, notes).
+    runs: run_id, label, model, seed, status ('done', 'failed', 'missing'), error, test_accuracy, test_loss, params,
+        macs, epochs, train_seconds (whole run), seconds_per_epoch (median), evaluated_on ('test' or 'holdout').
+    history: run_id, label, seed and the columns of history.csv, for every run that has begun.
+    predictions: run_id, label, seed, image (index in canonical order), true, predicted, confidence, for done runs.
+    environments: run_id -> the environment record, for done runs.
+    """
+
+    path: Path
+    study: dict
+    runs: pd.DataFrame
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+    environments: dict[str, dict]
+
+    @property
+    def labels(self) -> list[str]:
+        """The networks in the study's own order."""
+        return list(self.study["networks"])
+
+    @property
+    def done(self) -> pd.DataFrame:
+        return self.runs[self.runs["status"] == "done"]
+
+
+def load_study(path: Path | str) -> StudyResults:
+    """Read a results folder, finished or not. Raises FileNotFoundError when there is no study.json in it."""
+    path = Path(path)
+    if not (path / "study.json").is_file():
+        raise FileNotFoundError(
+            f"{path}: no study.json there; a results folder is written by `make reproduce STUDY=...`"
+        )
+    study = read_json(path / "study.json")
+    runs, histories, predictions, environments = [], [], [], {}
+    for planned in study["runs"]:
+        run_dir = path / "runs" / planned["run_id"]
+        names = {key: planned[key] for key in ("run_id", "label", "seed")}
+        row, history = _read_run(run_dir, planned)
+        runs.append(row)
+        if history is not None:
+            histories.append(history.assign(**names))
+        if row["status"] == "done":
+            environments[planned["run_id"]] = read_json(run_dir / "environment.json")
+            predictions.append(read_predictions(run_dir).assign(**names))
+    return StudyResults(
+        path=path,
+        study=study,
+        runs=pd.DataFrame(runs),
+        history=_concat(histories, ["run_id", "label", "seed", *HISTORY_COLUMNS]),
+        predictions=_concat(predictions, ["run_id", "label", "seed", "image", "true", "predicted", "confidence"]),
+        environments=environments,
+    )
+
+
+def read_history(run_dir: Path) -> pd.DataFrame:
+    return pd.read_csv(run_dir / "history.csv", float_precision="round_trip")
+
+
+def read_predictions(run_dir: Path) -> pd.DataFrame:
+    """image, true, predicted, confidence: one row for each evaluated image."""
+    with np.load(run_dir / "predictions.npz", allow_pickle=False) as file:
+        table = {"true": file["label"], "predicted": file["predicted"], "confidence": file["confidence"]}
+        return pd.DataFrame({"image": np.arange(len(table["true"])), **table})
+
+
+def _read_run(run_dir: Path, planned: Mapping[str, Any]) -> tuple[dict, pd.DataFrame | None]:
+    row = {key: planned[key] for key in ("run_id", "label", "model", "seed")}
+    row |= dict.fromkeys(("error", "test_accuracy", "test_loss", "params", "macs", "epochs", "train_seconds"))
+    row |= {"status": "missing", "seconds_per_epoch": None, "evaluated_on": None}
+    if _belongs_to_another(run_dir, planned["config_hash"]):
+        return row, None
+    begun = (run_dir / "history.csv").is_file()
+    history = read_history(run_dir) if begun else None
+    if is_done(run_dir, planned["config_hash"]):
+        summary = read_json(run_dir / "summary.json")
+        row |= {key: summary[key] for key in row if key in summary} | {"status": "done"}
+        row["seconds_per_epoch"] = float(history["train_seconds"].median())
+    elif (run_dir / "failure.json").is_file():
+        row |= {"status": "failed", "error": read_json(run_dir / "failure.json")["error"]}
+    return row, history
+
+
+def _belongs_to_another(run_dir: Path, config_hash: str) -> bool:
+    """Whether the folder still holds what an earlier version of the study left: it says nothing about this one."""
+    path = run_dir / "config.json"
+    return path.is_file() and read_json(path)["hash"] != config_hash
+
+
+def _concat(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """The tables one after another; an empty one with the same columns if there is none."""
+    if not tables:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(tables, ignore_index=True)[columns]

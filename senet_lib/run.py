@@ -1,0 +1,216 @@
+"""Execute one run of a study: `python -m senet_lib.run STUDY RUN_ID`.
+
+Idempotent: a finished run is left alone, an interrupted one is resumed from its checkpoint. The run's notebook is
+executed by papermill beside its final name; summary.json is written last. A lock, which the operating system frees
+however its holder ends, lets only one process work on a run, so any scheduler may start the command anywhere, twice.
+
+Exit codes: 0 done, 1 the run failed (failure.json says why), 2 bad input, 130 / 143 stopped by SIGINT / SIGTERM.
+"""
+
+import argparse
+import contextlib
+import fcntl
+import os
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from senet_lib.process import SUPERVISED, die_with_parent
+from senet_lib.project import project_root
+from senet_lib.results import is_done, read_json, write_json, write_summary
+from senet_lib.study import DATASETS, RunConfig, Study, StudyError, load_study, nearest
+
+PARTIAL = "notebook.partial.ipynb"
+
+
+def study_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which study, where, and how it deviates from its file."""
+    parser.add_argument("study", help="a name in studies/, or a YAML file")
+    parser.add_argument("--data", default="", help="another data set by name, or where the study's data lies")
+    parser.add_argument("--limit-epochs", type=int, default=None, help="a dry run: at most this many epochs")
+    parser.add_argument("--results", type=Path, default=None, help="default: results/ of the project")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+
+
+def resolve_study(options: argparse.Namespace) -> tuple[Study, list[RunConfig], Path]:
+    """The study as asked for, its runs, its results folder. Raises StudyError."""
+    study = load_study(options.study, project_root() / "studies")
+    if options.limit_epochs is not None and options.limit_epochs < 1:
+        raise StudyError(f"LIMIT_EPOCHS is {options.limit_epochs}; allowed: 1 and more")
+    study = study.override(data=data_set_in(options.data), limit_epochs=options.limit_epochs)
+    folder = (options.results or project_root() / "results") / study.name
+    return study, study.runs(), folder
+
+
+def data_set_in(value: str) -> str | None:
+    """DATA=... is either a data set's name or a place; the name if it is one."""
+    if not value or value in DATASETS or value.startswith("folder:"):
+        return value or None
+    if not Path(value).exists():
+        hint = nearest(value, (*DATASETS, "folder:PATH"))
+        raise StudyError(f"DATA={value} is neither a data set nor an existing path; {hint}")
+    return None
+
+
+def data_root_in(value: str) -> str | None:
+    """The place in DATA=..., if it is one."""
+    return str(Path(value).resolve()) if value and data_set_in(value) is None else None
+
+
+@contextlib.contextmanager
+def run_lock(run_dir: Path) -> Iterator[None]:
+    """Hold the run's lock; wait for it if another process has it. A killed holder frees it at once."""
+    run_dir.parent.mkdir(parents=True, exist_ok=True)
+    with open(run_dir.parent / f".{run_dir.name}.lock", "w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            print(f"{run_dir.name}: another process is at this run; waiting for it", flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def set_aside_other(run_dir: Path, config: RunConfig) -> None:
+    """Move a run of the same name but another config away, and say so: another hash is another run."""
+    path = run_dir / "config.json"
+    if not path.is_file():
+        return
+    old = read_json(path)
+    if old["hash"] == config.hash:
+        return
+    new = config.record()
+    differing = [key for key in ("model", "knobs", "data", "seed", "recipe") if old.get(key) != new[key]]
+    place = run_dir.with_name(f".{run_dir.name}.superseded-{old['hash']}-{time.time_ns()}")
+    run_dir.rename(place)
+    print(
+        f"{config.run_id}: its {' and '.join(differing)} changed; the earlier run is kept in {place.name}", flush=True
+    )
+
+
+def execute(config: RunConfig, run_dir: Path, device: str, threads: int | None, data_root: str | None) -> None:
+    """Execute the run's notebook. Raises whatever papermill raises; the notebook as far as it came is PARTIAL."""
+    import papermill
+    from traitlets.config import Config
+
+    notebooks = project_root() / "notebooks"
+    source = notebooks / notebook_of(config.model)
+    parameters = {
+        "study": config.study,
+        "label": config.label,
+        "model": config.model,
+        "knobs": config.knobs,
+        "data": config.data,
+        "seed": config.seed,
+        "recipe": config.recipe.model_dump(mode="json"),
+        "run_dir": os.path.relpath(run_dir, notebooks),  # relative: an executed notebook names no machine's folders
+        "device": device,
+        "threads": threads or 0,
+    }
+    if data_root:
+        os.environ["SENET_DATA"] = data_root
+    unknown = parameters.keys() - papermill.inspect_notebook(str(source)).keys()
+    if unknown:  # papermill itself would only warn, and train the notebook's defaults
+        raise ValueError(f"{source.name} has no parameter {', '.join(sorted(unknown))}")
+    papermill.execute_notebook(
+        str(source),
+        str(run_dir / PARTIAL),
+        parameters,
+        kernel_name="python3",
+        cwd=str(notebooks),
+        progress_bar=False,
+        stdout_file=sys.stdout,
+        stderr_file=sys.stderr,
+        config=Config({"KernelManager": {"transport": "ipc"}}) if os.name == "posix" else None,
+    )
+
+
+def notebook_of(model: str) -> str:
+    """The notebook that teaches and trains this network: SK's, SE's, or the plain one."""
+    return "sknet.ipynb" if "sk" in model else "senet.ipynb" if "se" in model else "resnet.ipynb"
+
+
+def finish(config: RunConfig, run_dir: Path) -> dict:
+    """Give the executed notebook its name and write the summary: from here on the run is done."""
+    outcome = read_json(run_dir / "outcome.json")
+    os.replace(run_dir / PARTIAL, run_dir / "notebook.ipynb")
+    summary = {"hash": config.hash, "run_id": config.run_id, **outcome}
+    write_summary(run_dir, summary)
+    (run_dir / "outcome.json").unlink()
+    return summary
+
+
+class _Signals:
+    """Pass SIGTERM and SIGINT on to the notebook's kernel, which saves a checkpoint before it stops."""
+
+    received: int | None = None
+
+    def install(self) -> None:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self)
+
+    def __call__(self, number: int, frame: object) -> None:
+        import psutil
+
+        again, self.received = self.received is not None, number
+        kernels = psutil.Process().children(recursive=True)
+        for kernel in kernels:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                kernel.kill() if again else kernel.send_signal(number)
+        if not kernels:
+            raise KeyboardInterrupt
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m senet_lib.run", description=__doc__.splitlines()[0])
+    study_options(parser)
+    parser.add_argument("run_id", help="a run of the study, for example resnet20-seed0")
+    parser.add_argument("--threads", type=int, default=None, help="CPU threads; default: all cores")
+    options = parser.parse_args(arguments)
+    try:
+        study, runs, folder = resolve_study(options)
+        config = {run.run_id: run for run in runs}.get(options.run_id)
+        if config is None:
+            known = nearest(options.run_id, [run.run_id for run in runs])
+            raise StudyError(f"study {study.name!r} has no run {options.run_id!r}; {known}")
+    except StudyError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+    die_with_parent()
+    os.environ[SUPERVISED] = "1"  # the kernel, too, must not outlive this process
+    signals = _Signals()
+    signals.install()
+    run_dir = folder / "runs" / config.run_id
+    with run_lock(run_dir):
+        if is_done(run_dir, config.hash):
+            print(f"{config.run_id}: done before", flush=True)
+            return 0
+        set_aside_other(run_dir, config)
+        run_dir.mkdir(parents=True, exist_ok=True)
+        write_json(run_dir / "config.json", config.record())
+        try:
+            execute(config, run_dir, options.device, options.threads, data_root_in(options.data))
+            summary = finish(config, run_dir)
+        except (Exception, KeyboardInterrupt) as error:  # papermill, the kernel, the disk: all end up in the report
+            if signals.received is not None:
+                print(f"{config.run_id}: stopped; the same command resumes it", file=sys.stderr, flush=True)
+                return 128 + signals.received
+            message = one_line(error)
+            print(f"{config.run_id}: failed: {message}", file=sys.stderr, flush=True)
+            write_json(run_dir / "failure.json", {"error": message, "time": time.strftime("%Y-%m-%d %H:%M:%S")})
+            return 1
+    print(f"{config.run_id}: {summary['evaluated_on']} accuracy {summary['test_accuracy']:.2%}", flush=True)
+    return 0
+
+
+def one_line(error: BaseException) -> str:
+    """The error in one line: for a failed notebook cell, the exception raised in it and not papermill's frame of it."""
+    if hasattr(error, "ename"):
+        return " ".join(f"{error.ename}: {error.evalue}".split())
+    return " ".join(f"{type(error).__name__}: {error}".split())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

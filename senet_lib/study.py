@@ -1,0 +1,281 @@
+"""A study: the question it asks, and the networks, seeds and recipe that answer it. One YAML file, validated whole.
+
+A study's file becomes a list of `RunConfig`s, one for each (network, seed). A run's `identity` is what can change a
+number; its hash names the run, so that a finished run is never trained twice and never taken for another.
+No torch here: a typo is found before anything heavy is imported.
+"""
+
+import difflib
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from senet_lib.models import resolve_knobs
+
+DATASETS = ("digits", "fashion_mnist", "cifar10", "cifar100")  # and folder:PATH
+LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+class StudyError(ValueError):
+    """What is wrong with a study, in one line that names the file, the key and what is allowed."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """'did you mean ...? known: ...': the tail of every message about an unknown name."""
+    known = list(known)
+    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return f"{hint}known: {', '.join(known)}"
+
+
+class Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Recipe(Strict):
+    """How a network is trained. Every field can change a number, so every field is part of the run's hash."""
+
+    epochs: Annotated[int, Field(ge=1)] = 10
+    batch_size: Annotated[int, Field(ge=1)] = 128
+    lr: Annotated[float, Field(gt=0)] = 0.1  # the peak, after warm-up
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    nesterov: bool = True
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4  # on every parameter, batch-norm's included, as the papers do
+    schedule: Literal["cosine", "multistep", "one_cycle", "constant"] = "cosine"
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # linear from 0; for one_cycle: the rising part
+    milestones: tuple[float, ...] = (0.5, 0.75)  # multistep: fractions of the run (He et al. 2015, section 4.2)
+    decay: Annotated[float, Field(gt=0, le=1)] = 0.1  # multistep: the factor at each milestone
+    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    clip_norm: Annotated[float, Field(gt=0)] | None = None  # largest norm of the whole gradient; None: no clipping
+    crop_padding: Annotated[int, Field(ge=0)] = 4  # pixels of zeros on each side before the random crop
+    flip: Literal["auto", "always", "never"] = "auto"  # horizontal; auto: where the data set allows it
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware computes in it
+    compile: bool = False  # torch.compile
+    holdout: Annotated[int, Field(ge=0)] = 0  # training images set aside for evaluation; the test set then stays unused
+    evaluate_in_training_mode: bool = False  # source B's defect; only studies named source_notes* may have it
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Recipe":
+        if self.nesterov and self.momentum == 0:
+            raise ValueError("nesterov needs momentum > 0")
+        if self.warmup_epochs >= self.epochs:
+            raise ValueError(f"warmup_epochs {self.warmup_epochs:g} must be less than epochs {self.epochs}")
+        if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < m < 1 for m in self.milestones):
+            raise ValueError(f"milestones {self.milestones} must be ascending fractions between 0 and 1")
+        return self
+
+
+class Published(Strict):
+    """A published accuracy that a network's own is set beside: last epoch or best, as its source says."""
+
+    accuracy: Annotated[float, Field(gt=0, le=1)]
+    source: str
+    runs: Annotated[int, Field(ge=1)] | None = None
+
+
+class Network(Strict):
+    """One line of a study: a registered model, the knobs that differ from its defaults, and where it was published."""
+
+    model: str
+    knobs: dict[str, Any] = {}
+    published: Published | None = None
+
+
+class RunConfig(Strict):
+    """One training run, resolved: no default is left to be looked up elsewhere."""
+
+    study: str
+    label: str
+    model: str
+    knobs: dict[str, Any]
+    data: str
+    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    recipe: Recipe
+
+    @classmethod
+    def from_parameters(cls, **parameters: Any) -> "RunConfig":
+        """A run from a notebook's parameters. Raises StudyError: one line that names what is wrong."""
+        run = _validated(cls, parameters, "parameters")
+        try:
+            check_data_name(run.data)
+        except ValueError as error:
+            raise StudyError(f"parameters: {error}") from None
+        return run
+
+    @property
+    def run_id(self) -> str:
+        return f"{self.label}-seed{self.seed}"
+
+    @property
+    def identity(self) -> dict:
+        """What can change a number: not the study's name nor the label, and of the switches only those that are not at
+        their default, so that a switch added later, off by default, leaves earlier runs what they are."""
+        defaults = resolve_knobs(self.model)
+        return {
+            "model": self.model,
+            "knobs": {knob: value for knob, value in self.knobs.items() if value != defaults[knob]},
+            "data": self.data,
+            "seed": self.seed,
+            "recipe": self.recipe.model_dump(mode="json", exclude_defaults=True),
+        }
+
+    @property
+    def hash(self) -> str:
+        text = json.dumps(self.identity, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def record(self) -> dict:
+        """The content of config.json."""
+        return {"run_id": self.run_id, **self.model_dump(mode="json"), "hash": self.hash}
+
+
+class Study(Strict):
+    """A question and what answers it: every network trained with every seed under one recipe."""
+
+    name: str
+    question: str
+    data: str = "digits"
+    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)]
+    recipe: Recipe = Recipe()
+    networks: Annotated[dict[str, Network], Field(min_length=1)]
+    baseline: str = ""  # the network that the others are compared with; empty: the first
+    notes: str = ""  # what a reader should know: deviations, what was cut
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_forms(cls, data: Any) -> Any:
+        # `resnet20:` alone is the registered network of that name
+        networks = data.get("networks") if isinstance(data, dict) else None
+        if isinstance(networks, dict):
+            full = {
+                label: {"model": label} if entry is None else {"model": label, **entry}
+                for label, entry in networks.items()
+                if entry is None or isinstance(entry, dict)
+            }
+            data = {**data, "networks": {**networks, **full}}
+        return data
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "Study":
+        if len(set(self.seeds)) < len(self.seeds):
+            raise ValueError(f"seeds {list(self.seeds)} repeat")
+        for label in self.networks:
+            if not LABEL.fullmatch(label):
+                raise ValueError(f"network label {label!r} must be letters, digits, '.', '_' or '-'")
+        if self.recipe.evaluate_in_training_mode and not self.name.startswith("source_notes"):
+            raise ValueError("recipe.evaluate_in_training_mode: only studies named source_notes* may have this defect")
+        if self.baseline and self.baseline not in self.networks:
+            raise ValueError(f"unknown baseline {self.baseline!r}; {nearest(self.baseline, self.networks)}")
+        check_data_name(self.data)
+        return self
+
+    @property
+    def baseline_label(self) -> str:
+        return self.baseline or next(iter(self.networks))
+
+    def override(self, *, data: str | None = None, limit_epochs: int | None = None) -> "Study":
+        """The study on other data, or cut short: under another name, so that it never mixes with the real results."""
+        changed, name = self.model_dump(), self.name
+        if data is not None and data != self.data:
+            changed["data"] = data
+            name += f"+{data.split(':')[0]}"
+        if limit_epochs is not None and limit_epochs < self.recipe.epochs:
+            recipe = changed["recipe"]
+            recipe["epochs"] = limit_epochs
+            recipe["warmup_epochs"] = min(recipe["warmup_epochs"], limit_epochs / 2)
+            name += f"+{limit_epochs}epoch"
+        return _validated(Study, {**changed, "name": name}, self.name)
+
+    def runs(self) -> list[RunConfig]:
+        """Every run, seed by seed, so that an interrupted study has all networks at the same seeds. Raises StudyError
+        on an unknown model and on a knob that the model does not have or cannot take."""
+        return [
+            RunConfig(
+                study=self.name,
+                label=label,
+                model=network.model,
+                knobs=self._knobs(label),
+                data=self.data,
+                seed=seed,
+                recipe=self.recipe,
+            )
+            for seed in self.seeds
+            for label, network in self.networks.items()
+        ]
+
+    def _knobs(self, label: str) -> dict[str, Any]:
+        network = self.networks[label]
+        try:
+            return resolve_knobs(network.model, **network.knobs)
+        except ValueError as error:
+            raise StudyError(f"study {self.name!r}: networks.{label}: {error}") from error
+
+
+def check_data_name(name: str) -> None:
+    """Raise ValueError unless `name` is a known data set or folder:PATH."""
+    if name not in DATASETS and not (name.startswith("folder:") and len(name) > len("folder:")):
+        raise ValueError(f"unknown data set {name!r}; {nearest(name, (*DATASETS, 'folder:PATH'))}")
+
+
+def load_study(name: str, folder: Path) -> Study:
+    """Read studies/<name>.yaml (or a path to a YAML file). Raises StudyError: one line, every error in it."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    if not path.is_file():
+        raise StudyError(f"unknown study {name!r} ({path} is not there); {nearest(name, list_studies(folder))}")
+    try:
+        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise StudyError(f"{path}: a study is a mapping with the keys {', '.join(Study.model_fields)}")
+    if "name" in content:
+        raise StudyError(f"{path}: name: a study is named by its file")
+    return _validated(Study, {"name": path.stem, **content}, path)
+
+
+def list_studies(folder: Path) -> list[str]:
+    return sorted(path.stem for path in folder.glob("*.yaml"))
+
+
+def _validated(kind: type[BaseModel], content: dict, where: object) -> Any:
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        problems = "; ".join(_explain(kind, problem) for problem in error.errors())
+        raise StudyError(f"{where}: {problems}") from None
+
+
+def _explain(kind: type[BaseModel], problem: dict) -> str:
+    location = ".".join(str(part) for part in problem["loc"])
+    if problem["type"] == "extra_forbidden":
+        parent = _model_at(kind, problem["loc"][:-1])
+        return f"unknown key {location!r}; {nearest(str(problem['loc'][-1]), parent.model_fields)}"
+    message = problem["msg"].removeprefix("Value error, ")
+    return f"{location}: {message}" if location else message
+
+
+def _model_at(kind: type[BaseModel], location: tuple) -> type[BaseModel]:
+    """The model that holds the keys at a place in the file."""
+    places = {"recipe": Recipe, "networks": Network, "published": Published}
+    for part in location:
+        kind = places.get(part, kind)
+    return kind
+
+
+class _UniqueKeys(yaml.SafeLoader):
+    """Plain YAML only (no object tags), and a key given twice is an error instead of a silent overwrite."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+        seen = set()
+        for key_node, _ in node.value:
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+            seen.add(key)
+        return super().construct_mapping(node, deep)

@@ -1,0 +1,459 @@
+"""Train one network on one data set by one recipe, so that the same seed gives the same weights.
+
+The images live on the device as uint8 and are augmented there by the batch. Their order and augmentation are functions
+of (seed, epoch), the learning rate of the step: a run that is stopped at any step and resumed from its checkpoint gives
+the weights of an undisturbed one, bit for bit (same versions, hardware and thread count).
+"""
+
+import math
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from lightning_fabric import Fabric
+from torch import Tensor, nn
+from tqdm.auto import tqdm
+
+from senet_lib import checkpoint
+from senet_lib.data import Augmenter, Dataset, eval_batches
+from senet_lib.process import SUPERVISED, die_with_parent
+from senet_lib.results import environment_record, write_history, write_json, write_predictions
+from senet_lib.study import Recipe
+
+# cuBLAS is deterministic only with a fixed workspace, and reads this when CUDA starts
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+
+EVAL_BATCH_SIZE = 512
+LOSS_CHECK_STEPS = 50  # how often a step waits for the device to see whether the loss is still finite
+PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
+
+
+class NonFiniteLoss(RuntimeError):
+    """The loss is no longer a number; the message names the epoch, the step and the learning rate."""
+
+
+class TrainingStopped(RuntimeError):
+    """SIGTERM came: the state was saved, and the same call resumes there."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What a network said of N images: label, predicted, confidence (softmax of the predicted class) of shape (N,)."""
+
+    label: np.ndarray
+    predicted: np.ndarray
+    confidence: np.ndarray
+    loss: float  # mean cross-entropy, without label smoothing
+
+    @property
+    def accuracy(self) -> float:
+        return float((self.label == self.predicted).mean())
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """A finished training: one history row an epoch, and the last epoch's evaluation."""
+
+    history: list[dict[str, float]]
+    evaluation: Evaluation
+    evaluated_on: str  # 'test', or 'holdout' when the recipe set training images aside
+    environment: dict[str, Any]
+
+    @property
+    def train_seconds(self) -> float:
+        return sum(row["train_seconds"] for row in self.history)
+
+    def save(self, run_dir: Path, **facts: Any) -> None:
+        """Write predictions.npz, environment.json and outcome.json (what the summary will say, plus `facts` such as
+        params and macs) into the run directory. The run counts as done only once its summary.json is there too."""
+        run_dir = Path(run_dir)
+        write_predictions(run_dir, self.evaluation.label, self.evaluation.predicted, self.evaluation.confidence)
+        write_json(run_dir / "environment.json", self.environment)
+        numbers = {
+            "test_accuracy": self.evaluation.accuracy,
+            "test_loss": self.evaluation.loss,
+            "evaluated_on": self.evaluated_on,
+            "epochs": len(self.history),
+            "train_seconds": self.train_seconds,
+        }
+        write_json(run_dir / "outcome.json", {**numbers, **facts})
+
+
+def fit(
+    model: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int = 0,
+    run_dir: Path | str | None = None,
+    config_hash: str = "",
+    device: str = "auto",
+    threads: int | None = None,
+    progress: Literal["auto", "bar", "lines", "none"] = "auto",
+) -> Outcome:
+    """Train `model` ((N, 3, H, W) -> logits (N, classes)) in place and evaluate it after every epoch.
+
+    With a `run_dir`, history.csv and a checkpoint are written there after every epoch, and a checkpoint found there is
+    resumed; `config_hash` then names the run, and a checkpoint of another hash, data set, precision, thread count or
+    torch version is refused. SIGTERM and SIGINT stop after the step in hand with a checkpoint (TrainingStopped,
+    KeyboardInterrupt). A loss that is not finite raises NonFiniteLoss; the last checkpoint stays.
+
+    device: 'auto', 'cpu', 'cuda' or 'mps'. threads: of the CPU; None leaves torch's own number.
+    """
+    die_with_parent()
+    if threads:
+        torch.set_num_threads(threads)
+    precision = resolve_precision(recipe.precision, device)
+    fabric = Fabric(accelerator=device, devices=1, precision=PRECISIONS[precision])
+    if recipe.holdout:
+        data = data.holdout(recipe.holdout)
+    run = _Run(
+        model=model,
+        data=data.to(fabric.device),
+        recipe=recipe,
+        seed=seed,
+        fabric=fabric,
+        precision=precision,
+        run_dir=Path(run_dir) if run_dir else None,
+        config_hash=config_hash,
+    )
+    with _deterministic(), _stop_signals() as stop:
+        run.resume()
+        with _reporter(progress, recipe.epochs, run.train.steps, len(run.history), run.step) as report:
+            while len(run.history) < recipe.epochs:
+                run.epoch(stop, report)
+    return Outcome(run.history, run.evaluation or run.evaluate(), run.data.evaluation_split, run.environment())
+
+
+def evaluate(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    batch_size: int = EVAL_BATCH_SIZE,
+    training_mode: bool = False,
+) -> Evaluation:
+    """Run `model` over uint8 images (N, H, W, 3) with labels (N,), all on the model's device.
+
+    training_mode=True repeats source B's defect: batch-norm normalises by the batch being tested and moves its running
+    statistics towards it.
+    """
+    was_training = model.training
+    model.train(training_mode)
+    logits = []
+    with torch.no_grad():
+        for x, _ in eval_batches(images, labels, batch_size=batch_size, mean=mean, std=std):
+            logits.append(model(x).float())
+    model.train(was_training)
+    logits = torch.cat(logits)  # (N, classes)
+    confidence, predicted = logits.softmax(1).max(1)
+    return Evaluation(
+        label=labels.cpu().numpy(),
+        predicted=predicted.cpu().numpy(),
+        confidence=confidence.cpu().numpy(),
+        loss=F.cross_entropy(logits, labels).item(),
+    )
+
+
+def learning_rate(recipe: Recipe, step: int, steps_per_epoch: int) -> float:
+    """The learning rate of a step, counted from 0 over the whole run: linear warm-up, then the recipe's schedule."""
+    total = recipe.epochs * steps_per_epoch
+    warmup = round(recipe.warmup_epochs * steps_per_epoch)
+    if step < warmup:
+        return recipe.lr * (step + 1) / warmup
+    done = (step - warmup) / (total - warmup)
+    if recipe.schedule == "cosine":
+        return recipe.lr * 0.5 * (1 + math.cos(math.pi * done))
+    if recipe.schedule == "one_cycle":
+        return recipe.lr * (1 - done)
+    if recipe.schedule == "multistep":
+        return recipe.lr * recipe.decay ** sum(step / total >= milestone for milestone in recipe.milestones)
+    return recipe.lr
+
+
+def resolve_precision(precision: str, device: str = "auto") -> str:
+    """'auto' becomes 'bf16' where the hardware computes in it (CUDA, CPUs with AVX512-BF16 or AMX), else 'fp32'."""
+    if precision != "auto":
+        return precision
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+    if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
+        return "fp32"
+    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    return "bf16" if native else "fp32"
+
+
+@dataclass
+class _Run:
+    """The state of one training: what a checkpoint holds, and the steps that change it."""
+
+    model: nn.Module
+    data: Dataset
+    recipe: Recipe
+    seed: int
+    fabric: Fabric
+    precision: str
+    run_dir: Path | None
+    config_hash: str
+    history: list[dict[str, float]] = field(default_factory=list)
+    evaluation: Evaluation | None = None
+
+    def __post_init__(self) -> None:
+        recipe, data = self.recipe, self.data
+        self.train = Augmenter(
+            data.train_images,
+            data.train_labels,
+            batch_size=recipe.batch_size,
+            padding=recipe.crop_padding,
+            flip=data.flip if recipe.flip == "auto" else recipe.flip == "always",
+            mean=data.mean,
+            std=data.std,
+        )
+        self.model.to(self.fabric.device, memory_format=torch.channels_last)
+        fused = self.fabric.device.type in ("cpu", "cuda")
+        optimizer = torch.optim.SGD(
+            self.model.parameters(),
+            lr=recipe.lr,
+            momentum=recipe.momentum,
+            nesterov=recipe.nesterov,
+            weight_decay=recipe.weight_decay,
+            fused=fused,
+        )
+        network = torch.compile(self.model) if recipe.compile else self.model
+        self.network, self.optimizer = self.fabric.setup(network, optimizer)
+        self._start_epoch()
+
+    def _start_epoch(self) -> None:
+        steps, device = self.train.steps, self.fabric.device
+        self.step = 0  # of the epoch in hand
+        self.seconds = 0.0
+        self.losses = torch.zeros(steps, device=device)  # on the device: reading them would make it wait
+        self.correct = torch.zeros(steps, dtype=torch.int32, device=device)
+
+    def epoch(self, stop: "_Stop", report: "_Reporter") -> None:
+        """The rest of the epoch in hand, its evaluation, its row and its checkpoint."""
+        epoch, recipe = len(self.history), self.recipe
+        self.network.train()
+        started = time.perf_counter()
+        lr = recipe.lr
+        for x, y in self.train.epoch(seed=self.seed, epoch=epoch, start_step=self.step):
+            lr = learning_rate(recipe, epoch * self.train.steps + self.step, self.train.steps)
+            self._train_step(x, y, lr)
+            self.step += 1
+            if self.step % LOSS_CHECK_STEPS == 0:
+                self._check_losses(epoch)
+            report.step()
+            if stop.signal:
+                self.seconds += time.perf_counter() - started
+                self._check_losses(epoch)
+                self.save()
+                stop.leave(f"in epoch {epoch + 1} after step {self.step} of {self.train.steps}")
+        self._check_losses(epoch)  # waits for the device, so the time below is the training's
+        self.seconds += time.perf_counter() - started
+        self.evaluation = self.evaluate()
+        images = len(self.data.train_labels)
+        sizes = torch.full((self.train.steps,), recipe.batch_size, dtype=torch.float64)
+        sizes[-1] = images - recipe.batch_size * (self.train.steps - 1)
+        self.history.append(
+            {
+                "epoch": epoch + 1,
+                "lr": lr,
+                "train_loss": (self.losses.cpu().double() @ sizes).item() / images,
+                "train_accuracy": self.correct.sum().item() / images,
+                "test_loss": self.evaluation.loss,
+                "test_accuracy": self.evaluation.accuracy,
+                "train_seconds": round(self.seconds, 3),
+                "images_per_second": round(images / self.seconds, 1),
+            }
+        )
+        self._start_epoch()
+        self.save()
+        report.epoch(self.history[-1])
+
+    def _train_step(self, x: Tensor, y: Tensor, lr: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        logits = self.network(x)
+        loss = F.cross_entropy(logits, y, label_smoothing=self.recipe.label_smoothing)
+        self.fabric.backward(loss)
+        if self.recipe.clip_norm is not None:
+            self.fabric.clip_gradients(self.network, self.optimizer, max_norm=self.recipe.clip_norm)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+        self.losses[self.step] = loss.detach()
+        self.correct[self.step] = (logits.detach().argmax(1) == y).sum()
+
+    def _check_losses(self, epoch: int) -> None:
+        bad = (~self.losses[: self.step].isfinite()).nonzero()
+        if len(bad):
+            step, steps = int(bad[0]), self.train.steps
+            lr = learning_rate(self.recipe, epoch * steps + step, steps)
+            raise NonFiniteLoss(
+                f"the loss is {self.losses[step].item()} in epoch {epoch + 1}, step {step + 1} of {steps}, "
+                f"learning rate {lr:g}; a lower lr, a longer warm-up or clip_norm may help"
+            )
+
+    def evaluate(self) -> Evaluation:
+        data, recipe = self.data, self.recipe
+        as_source_b = recipe.evaluate_in_training_mode
+        return evaluate(
+            self.network,
+            data.test_images,
+            data.test_labels,
+            mean=data.mean,
+            std=data.std,
+            batch_size=recipe.batch_size if as_source_b else EVAL_BATCH_SIZE,
+            training_mode=as_source_b,
+        )
+
+    def identity(self) -> dict[str, Any]:
+        """What must be the same for a resumed run to equal an undisturbed one."""
+        return {
+            "config": self.config_hash,
+            "data": dict(self.data.fingerprints),
+            "device": self.fabric.device.type,
+            "precision": self.precision,
+            "seed": self.seed,
+            "threads": torch.get_num_threads(),
+            "torch": torch.__version__,
+        }
+
+    def environment(self) -> dict[str, Any]:
+        device = self.fabric.device
+        name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        return environment_record(
+            device=name,
+            precision=self.precision,
+            threads=torch.get_num_threads(),
+            data={"name": self.data.name, "fingerprints": dict(self.data.fingerprints)},
+        )
+
+    def save(self) -> None:
+        if self.run_dir is None:
+            return
+        checkpoint.save(
+            self.run_dir,
+            {
+                "identity": self.identity(),
+                "history": self.history,
+                "step": self.step,
+                "seconds": self.seconds,
+                "losses": self.losses,
+                "correct": self.correct,
+                "model": self.model.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+            },
+        )
+        write_history(self.run_dir, self.history)
+
+    def resume(self) -> None:
+        if self.run_dir is None or (state := checkpoint.load(self.run_dir, self.identity())) is None:
+            return
+        self.model.load_state_dict(state["model"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.history = state["history"]
+        self.step, self.seconds = state["step"], state["seconds"]
+        self.losses, self.correct = (state[key].to(self.fabric.device) for key in ("losses", "correct"))
+        write_history(self.run_dir, self.history)
+        print(f"resumed after epoch {len(self.history)}, step {self.step}", flush=True)
+
+
+@contextmanager
+def _deterministic() -> Iterator[None]:
+    """Deterministic kernels for the while; without them CUDA's backward passes differ from run to run."""
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    filling, benchmark = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over each tensor
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
+        torch.utils.deterministic.fill_uninitialized_memory = filling
+        torch.backends.cudnn.benchmark = benchmark
+
+
+class _Stop:
+    """Remembers the signal that asked training to stop."""
+
+    signal: int | None = None
+
+    def __call__(self, number: int, frame: object) -> None:
+        self.signal = number
+
+    def leave(self, where: str) -> None:
+        name = signal.Signals(self.signal).name
+        message = f"stopped by {name} {where}; the state is saved, and the same command resumes there"
+        raise KeyboardInterrupt(message) if self.signal == signal.SIGINT else TrainingStopped(message)
+
+
+@contextmanager
+def _stop_signals() -> Iterator[_Stop]:
+    """SIGTERM and SIGINT are noted, not obeyed at once, so that a step is never cut in two."""
+    stop = _Stop()
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
+        yield stop
+        return
+    before = {number: signal.signal(number, stop) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+class _Reporter:
+    """Tells a person how far training is: a bar where someone watches, one plain line an epoch where a log is kept."""
+
+    def __init__(self, epochs: int, first_epoch: int, bar: Any = None, lines: bool = False) -> None:
+        self.epochs, self.first_epoch, self.bar, self.lines = epochs, first_epoch, bar, lines
+        self.started = time.perf_counter()
+
+    def step(self) -> None:
+        if self.bar is not None:
+            self.bar.update()
+
+    def epoch(self, row: dict[str, float]) -> None:
+        done = row["epoch"] - self.first_epoch
+        left = (time.perf_counter() - self.started) / done * (self.epochs - row["epoch"])
+        text = (
+            f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  "
+            f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}  "
+            f"test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.2%}  "
+            f"{row['train_seconds']:.1f} s  {row['images_per_second']:.0f} images/s  {_duration(left)} left"
+        )
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"test accuracy {row['test_accuracy']:.2%}")
+        if self.lines:
+            print(text, flush=True)
+
+
+@contextmanager
+def _reporter(progress: str, epochs: int, steps: int, first_epoch: int, first_step: int) -> Iterator[_Reporter]:
+    if progress == "auto":
+        headless = bool(os.environ.get(SUPERVISED)) or not ("ipykernel" in sys.modules or sys.stdout.isatty())
+        progress = "lines" if headless else "bar"
+    if progress != "bar":
+        yield _Reporter(epochs, first_epoch, lines=progress == "lines")
+        return
+    with tqdm(total=epochs * steps, initial=first_epoch * steps + first_step, unit="step") as bar:
+        yield _Reporter(epochs, first_epoch, bar)
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {seconds:02d} s" if minutes else f"{seconds} s"

@@ -1,0 +1,47 @@
+"""What the notebooks show beside a run: the device, the source of a block, the shapes on the way through a network."""
+
+import copy
+import inspect
+from collections.abc import Iterable
+
+import pandas as pd
+import torch
+from IPython.display import Code
+from torch import nn
+
+
+def say_device() -> None:
+    """One line about what training will run on."""
+    if torch.cuda.is_available():
+        print(f"Training runs on {torch.cuda.get_device_name()}.")
+    else:
+        print("No GPU here: training runs on the CPU (in Colab: Runtime > Change runtime type).")
+
+
+def source(thing: object) -> Code:
+    """The source of a class or function of the library, as it stands there."""
+    return Code(inspect.getsource(thing), language="python")
+
+
+def shapes(model: nn.Module, input_size: tuple[int, ...], modules: Iterable[str]) -> pd.DataFrame:
+    """The output shape and parameters of the named submodules for one image of `input_size` (C, H, W).
+
+    Columns: module, type, output (as '16 x 32 x 32'), params. Nothing is computed: the pass runs on the meta device.
+    Raises ValueError on a name that the model does not have.
+    """
+    model = copy.deepcopy(model).to("meta").eval()
+    found, rows = dict(model.named_modules()), []
+    for name in modules:
+        if name not in found:
+            raise ValueError(f"no module {name!r}; known: {', '.join(n for n, _ in model.named_children())}, ...")
+
+    def record(name: str, module: nn.Module, output: torch.Tensor) -> None:
+        size = " x ".join(map(str, output.shape[1:]))  # without the batch
+        params = sum(parameter.numel() for parameter in module.parameters())
+        rows.append({"module": name, "type": type(module).__name__, "output": size, "params": params})
+
+    for name in modules:
+        found[name].register_forward_hook(lambda module, _, output, name=name: record(name, module, output))
+    with torch.no_grad():
+        model(torch.empty(1, *input_size, device="meta"))
+    return pd.DataFrame(rows)
