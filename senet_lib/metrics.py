@@ -59,11 +59,12 @@ def run_on_meta(model, input_size: tuple[int, int, int]) -> None:
     from torch.func import functional_call
 
     meta = {name: x.to("meta") for name, x in (*model.named_parameters(), *model.named_buffers())}
+    image = torch.empty(1, *input_size, dtype=next(model.parameters()).dtype, device="meta")
     training = [module for module in model.modules() if module.training]
     try:
         model.eval()
         with torch.no_grad():
-            functional_call(model, meta, (torch.empty(1, *input_size, device="meta"),))
+            functional_call(model, meta, (image,))
     finally:
         for module in training:
             module.training = True

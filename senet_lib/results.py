@@ -44,6 +44,7 @@ HISTORY_COLUMNS = (
 )
 # What `summary.json` vouches for: verified by digest
 RECORDED_FILES = ("config.json", "history.csv", "predictions.npz", "environment.json", "notebook.ipynb")
+ANALYSED_FILES = ("history.csv", "predictions.npz", "environment.json")  # without these a run cannot be reported
 VERSIONS_OF = ("torch", "torchvision", "lightning-fabric", "numpy", "pandas", "scikit-learn", "senet-lib")
 
 
@@ -247,7 +248,10 @@ def load_study(path: Path | str) -> StudyResults:
 
 
 def read_history(run_dir: Path) -> pd.DataFrame:
-    return pd.read_csv(run_dir / "history.csv", float_precision="round_trip")
+    """history.csv; every float exactly as it was written, which pandas' own reader does not promise."""
+    with open(run_dir / "history.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return pd.DataFrame(rows, columns=list(HISTORY_COLUMNS)).astype(float).astype({"epoch": int})
 
 
 def read_predictions(run_dir: Path) -> pd.DataFrame:
@@ -263,9 +267,12 @@ def _read_run(run_dir: Path, planned: Mapping[str, Any]) -> tuple[dict, pd.DataF
     row |= {"status": "missing", "seconds_per_epoch": None, "evaluated_on": None}
     if _belongs_to_another(run_dir, planned["config_hash"]):
         return row, None
-    begun = (run_dir / "history.csv").is_file()
-    history = read_history(run_dir) if begun else None
-    if is_done(run_dir, planned["config_hash"]):
+    done = is_done(run_dir, planned["config_hash"])
+    if done and (damaged := sorted(set(altered_files(run_dir)) & set(ANALYSED_FILES))):
+        what = f"{', '.join(damaged)} missing or not as recorded; delete the run's folder to train it again"
+        return row | {"status": "failed", "error": f"finished, but {what}"}, None
+    history = read_history(run_dir) if (run_dir / "history.csv").is_file() else None
+    if done:
         summary = read_json(run_dir / "summary.json")
         row |= {key: summary[key] for key in row if key in summary} | {"status": "done"}
         row["seconds_per_epoch"] = float(history["train_seconds"].median())

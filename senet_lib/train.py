@@ -195,6 +195,16 @@ def resolve_precision(precision: str, device: str = "auto") -> str:
     return "bf16" if native else "fp32"
 
 
+def _memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
+    """channels_last, the faster one, but where oneDNN would compute wrong gradients in it or crash: on a CPU, with a
+    strided 1x1 convolution of fewer input channels than a vector register holds (github:uxlfoundation/oneDNN#6035)."""
+    for module in model.modules() if device.type == "cpu" else ():
+        strided = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride != (1, 1)
+        if strided and module.in_channels // module.groups < 16:
+            return torch.contiguous_format
+    return torch.channels_last
+
+
 @dataclass
 class _Run:
     """The state of one training: what a checkpoint holds, and the steps that change it."""
@@ -221,7 +231,8 @@ class _Run:
             mean=data.mean,
             std=data.std,
         )
-        self.model.to(self.fabric.device, memory_format=torch.channels_last)
+        self.memory_format = _memory_format(self.model, self.fabric.device)
+        self.model.to(self.fabric.device, memory_format=self.memory_format)
         fused = self.fabric.device.type in ("cpu", "cuda")
         optimizer = torch.optim.SGD(
             self.model.parameters(),
@@ -247,7 +258,6 @@ class _Run:
         epoch, recipe = len(self.history), self.recipe
         self.network.train()
         started = time.perf_counter()
-        lr = recipe.lr
         for x, y in self.train.epoch(seed=self.seed, epoch=epoch, start_step=self.step):
             lr = learning_rate(recipe, epoch * self.train.steps + self.step, self.train.steps)
             self._train_step(x, y, lr)
@@ -269,7 +279,7 @@ class _Run:
         self.history.append(
             {
                 "epoch": epoch + 1,
-                "lr": lr,
+                "lr": learning_rate(recipe, (epoch + 1) * self.train.steps - 1, self.train.steps),
                 "train_loss": (self.losses.cpu().double() @ sizes).item() / images,
                 "train_accuracy": self.correct.sum().item() / images,
                 "test_loss": self.evaluation.loss,
@@ -285,7 +295,7 @@ class _Run:
     def _train_step(self, x: Tensor, y: Tensor, lr: float) -> None:
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        logits = self.network(x)
+        logits = self.network(x.contiguous(memory_format=self.memory_format))
         loss = F.cross_entropy(logits, y, label_smoothing=self.recipe.label_smoothing)
         self.fabric.backward(loss)
         if self.recipe.clip_norm is not None:
@@ -327,7 +337,7 @@ class _Run:
             "precision": self.precision,
             "seed": self.seed,
             "threads": torch.get_num_threads(),
-            "torch": torch.__version__,
+            "torch": str(torch.__version__),  # a plain string, which a checkpoint may hold
         }
 
     def environment(self) -> dict[str, Any]:
