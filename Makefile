@@ -60,7 +60,7 @@ check: $(READY)  ## style, and that notebook sources carry no outputs
 	@$(BIN)nbstripout --verify $(NOTEBOOKS)
 
 lab: $(READY)  ## JupyterLab on the notebooks
-	@$(BIN)jupyter lab --notebook-dir=. notebooks
+	@$(BIN)jupyter lab notebooks $(LAB_OPTIONS)
 
 lock:  ## requirements.lock and environment.yml from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra lab --extra test \

@@ -22,6 +22,7 @@ from pathlib import Path
 
 from senet_lib.process import SUPERVISED, die_with_parent
 from senet_lib.project import project_root
+from senet_lib.report import ReportError, build_report
 from senet_lib.results import StudyResults, is_done, load_study, read_json, write_json
 from senet_lib.run import data_root_in, resolve_study, study_options
 from senet_lib.study import RunConfig, Study, StudyError
@@ -40,8 +41,6 @@ def reproduce(options: argparse.Namespace) -> int:
     print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} done before", flush=True)
     failed = _Pool(options, folder).execute(pending) if pending else []
 
-    from senet_lib.report import build_report
-
     report = build_report(folder)
     print_table(load_study(folder))
     print(f"report: {_shown(report)}")
@@ -58,6 +57,7 @@ def plan(options: argparse.Namespace) -> int:
     recipe = study.recipe
     print(f"data {study.data}; {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.schedule}, lr {recipe.lr:g}")
 
+    from senet_lib.data import DataError
     from senet_lib.plan import estimate
 
     networks = {run.label: run for run in runs}
@@ -66,7 +66,10 @@ def plan(options: argparse.Namespace) -> int:
     print(f"\n{'network':<{width}}  {columns}")
     total = 0.0
     for label, run in networks.items():
-        cost = estimate(run, options.device, options.threads)
+        try:
+            cost = estimate(run, data_root_in(options.data), options.device, options.threads)
+        except DataError as error:
+            raise StudyError(str(error)) from error
         left = sum(other.label == label and other.run_id not in done for other in runs)
         total += left * cost.run_seconds
         print(
@@ -86,8 +89,6 @@ def report(options: argparse.Namespace) -> int:
     if not (folder / "study.json").is_file():
         raise StudyError(f"{_shown(folder)} has no results; `make reproduce STUDY={study.name}` writes them")
 
-    from senet_lib.report import build_report
-
     print(f"report: {_shown(build_report(folder))}")
     return 0
 
@@ -98,8 +99,6 @@ def publish(options: argparse.Namespace) -> int:
     unfinished = [run.run_id for run in runs if not is_done(folder / "runs" / run.run_id, run.hash)]
     if unfinished:
         raise StudyError(f"{study.name} is not finished, so it is not published: {', '.join(unfinished)}")
-
-    from senet_lib.report import build_report
 
     build_report(folder)
     target = project_root() / "results" / "published" / study.name
@@ -298,7 +297,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.jobs < 1:
             raise StudyError(f"JOBS is {options.jobs}; allowed: 1 and more")
         return options.command(options)
-    except (StudyError, OSError) as error:  # bad input; a full disk or a read-only folder
+    except (StudyError, ReportError, OSError) as error:  # bad input; a failed analysis; a full disk, a read-only folder
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, StudyError) else 1
 

@@ -30,12 +30,15 @@ class Cost:
     precision: str
 
 
-def estimate(run: RunConfig, device: str = "auto", threads: int | None = None) -> Cost:
-    """The cost of `run` here: the second of two short epochs on random images, the first being the warm-up."""
+def estimate(run: RunConfig, root: str | None = None, device: str = "auto", threads: int | None = None) -> Cost:
+    """The cost of `run` here: the second of two short epochs on random images, the first being the warm-up.
+
+    root: where the data lies; it is only opened where its size is not known. Raises data.DataError.
+    """
     if run.data in SIZES:
         train_images, test_images, classes, size = SIZES[run.data]
     else:
-        data = load_dataset(run.data)
+        data = load_dataset(run.data, root)
         train_images, test_images = len(data.train_labels), len(data.test_labels)
         classes, size = len(data.classes), data.train_images.shape[1]
     network = create_model(run.model, num_classes=classes, **run.knobs)

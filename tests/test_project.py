@@ -1,0 +1,72 @@
+"""What ties the project's files together: one lock, no stale copies of it, badges that can be rewritten."""
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+
+import pytest
+
+from senet_lib.project import project_root
+
+ROOT = project_root()
+
+
+def tool(name):
+    spec = importlib.util.spec_from_file_location(name, ROOT / "tools" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_environment_yml_is_what_the_lock_says():
+    lock = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    text = (ROOT / "environment.yml").read_text(encoding="utf-8")
+    assert text == tool("environment_yml").environment(lock)
+    pins = re.findall(r"^([A-Za-z0-9._-]+==\S+)", lock, re.MULTILINE)
+    assert len(pins) > 50
+    assert all(f'"{pin}' in text for pin in pins)
+
+
+def test_every_pin_of_the_lock_has_hashes():
+    blocks = re.split(r"\n(?=[A-Za-z0-9])", (ROOT / "requirements.lock").read_text(encoding="utf-8").strip())
+    assert all("--hash=sha256:" in block for block in blocks)
+
+
+def test_make_help_lists_every_target_with_a_line():
+    text = (ROOT / "Makefile").read_text(encoding="utf-8")
+    targets = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())
+    listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert {line.split()[0] for line in listed.splitlines() if line and line[0].islower()} == targets
+
+
+@pytest.fixture
+def copy(tmp_path):
+    shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
+    shutil.copyfile(ROOT / "README.md", tmp_path / "README.md")
+    return tmp_path
+
+
+def test_badges_are_written_once_however_often_and_change_nothing_else(copy):
+    badges = tool("badges")
+    assert badges.main("some/where", copy) == 0
+    assert badges.main("owner/name", copy) == 0
+    readme = (copy / "README.md").read_text(encoding="utf-8")
+    for path in (copy / "notebooks").glob("*.ipynb"):
+        content = json.loads(path.read_text(encoding="utf-8"))
+        title, colab = "".join(content["cells"][0]["source"]), "".join(content["cells"][1]["source"])
+        assert title.count("colab-badge.svg") == 1
+        assert f"owner/name/blob/main/notebooks/{path.name}" in title
+        assert 'address = "git+https://github.com/owner/name"' in colab
+        assert readme.count(f"github/owner/name/blob/main/notebooks/{path.name}") == 1
+        original = json.loads((ROOT / "notebooks" / path.name).read_text(encoding="utf-8"))
+        assert content["cells"][2:] == original["cells"][2:]
+    assert "some/where" not in readme
+
+
+def test_badges_for_a_wrong_repository_write_nothing(copy, capsys):
+    before = (copy / "README.md").read_bytes()
+    assert tool("badges").main("no-slash", copy) == 2
+    assert "owner/name" in capsys.readouterr().err
+    assert (copy / "README.md").read_bytes() == before
