@@ -17,6 +17,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from senet_lib import notebook
 from senet_lib.process import SUPERVISED, die_with_parent
 from senet_lib.project import project_root
 from senet_lib.results import is_done, read_json, write_json, write_summary
@@ -40,7 +41,7 @@ def resolve_study(options: argparse.Namespace) -> tuple[Study, list[RunConfig], 
     if options.limit_epochs is not None and options.limit_epochs < 1:
         raise StudyError(f"LIMIT_EPOCHS is {options.limit_epochs}; allowed: 1 and more")
     study = study.override(data=data_set_in(options.data), limit_epochs=options.limit_epochs)
-    folder = (options.results or project_root() / "results") / study.name
+    folder = (options.results or project_root() / "results").resolve() / study.name
     return study, study.runs(), folder
 
 
@@ -91,9 +92,6 @@ def set_aside_other(run_dir: Path, config: RunConfig) -> None:
 
 def execute(config: RunConfig, run_dir: Path, device: str, threads: int | None, data_root: str | None) -> None:
     """Execute the run's notebook. Raises whatever papermill raises; the notebook as far as it came is PARTIAL."""
-    import papermill
-    from traitlets.config import Config
-
     notebooks = project_root() / "notebooks"
     source = notebooks / notebook_of(config.model)
     parameters = {
@@ -110,25 +108,14 @@ def execute(config: RunConfig, run_dir: Path, device: str, threads: int | None, 
     }
     if data_root:
         os.environ["SENET_DATA"] = data_root
-    unknown = parameters.keys() - papermill.inspect_notebook(str(source)).keys()
-    if unknown:  # papermill itself would only warn, and train the notebook's defaults
-        raise ValueError(f"{source.name} has no parameter {', '.join(sorted(unknown))}")
-    papermill.execute_notebook(
-        str(source),
-        str(run_dir / PARTIAL),
-        parameters,
-        kernel_name="python3",
-        cwd=str(notebooks),
-        progress_bar=False,
-        stdout_file=sys.stdout,
-        stderr_file=sys.stderr,
-        config=Config({"KernelManager": {"transport": "ipc"}}) if os.name == "posix" else None,
+    notebook.execute(
+        source, run_dir / PARTIAL, parameters, cwd=str(notebooks), stdout_file=sys.stdout, stderr_file=sys.stderr
     )
 
 
 def notebook_of(model: str) -> str:
-    """The notebook that teaches and trains this network: SK's, SE's, or the plain one."""
-    return "sknet.ipynb" if "sk" in model else "senet.ipynb" if "se" in model else "resnet.ipynb"
+    """The notebook that teaches and trains this network: SK's, SE's, or the plain one, which takes any network."""
+    return "sknet.ipynb" if model.startswith("sk") else "senet.ipynb" if model.startswith("se_") else "resnet.ipynb"
 
 
 def finish(config: RunConfig, run_dir: Path) -> dict:
