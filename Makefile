@@ -50,6 +50,7 @@ report: $(READY)  ## render STUDY's report again
 
 publish: $(READY)  ## copy a finished STUDY's numbers and report to results/published/
 	@$(LAUNCH) publish $(OPTIONS)
+	@$(BIN)python tools/readme.py
 
 test: $(READY)  ## the tests
 	@$(BIN)python -m pytest
@@ -57,7 +58,7 @@ test: $(READY)  ## the tests
 check: $(READY)  ## style, and that notebook sources carry no outputs
 	@$(BIN)ruff check .
 	@$(BIN)ruff format --check .
-	@$(BIN)nbstripout --verify $(NOTEBOOKS)
+	@$(BIN)nbstripout --verify --keep-id $(NOTEBOOKS)
 
 lab: $(READY)  ## JupyterLab on the notebooks
 	@$(BIN)jupyter lab notebooks $(LAB_OPTIONS)

@@ -9,6 +9,7 @@ import subprocess
 import pytest
 
 from senet_lib.project import project_root
+from senet_lib.results import altered_files
 
 ROOT = project_root()
 
@@ -39,6 +40,22 @@ def test_make_help_lists_every_target_with_a_line():
     targets = set(re.search(r"^\.PHONY: (.*)$", text, re.MULTILINE)[1].split())
     listed = subprocess.run(["make", "help"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert {line.split()[0] for line in listed.splitlines() if line and line[0].islower()} == targets
+
+
+def test_the_readmes_numbers_are_the_published_ones():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert "<!-- results:" in readme
+    assert tool("readme").filled(readme, ROOT) == readme, "stale: run tools/readme.py"
+
+
+def test_published_results_carry_what_their_summaries_vouch_for_and_no_place_of_a_machine():
+    runs = sorted((ROOT / "results" / "published").glob("*/runs/*"))
+    assert runs
+    for run_dir in runs:
+        assert set(altered_files(run_dir)) <= {"notebook.ipynb"}, "the executed notebook stays behind"
+    for path in (ROOT / "results" / "published").rglob("*"):
+        if path.suffix in (".json", ".html", ".md", ".csv"):
+            assert str(ROOT.parent) + "/" not in path.read_text(encoding="utf-8"), path
 
 
 @pytest.fixture

@@ -1,0 +1,345 @@
+"""Intervals, comparisons and a verdict by a rule that is stated beforehand. Arrays in, small records out: no files.
+
+A sample is one accuracy (a fraction in [0, 1]) per seed. Differences are treatment minus baseline, in the same unit.
+Where an interval does not exist (one seed, or no spread) none is made up: `low` and `high` are None, `reason` says why.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import ArrayLike
+from scipy import optimize, stats
+
+LEVEL = 0.95
+ALPHA = 0.05
+POWER = 0.8
+MARGIN = 0.003  # 0.3 points: declared before any run; a smaller difference is not worth an architecture
+EXACT_UP_TO = 16  # sign flips: 2**16 sums are enumerated, beyond that they are sampled
+
+BETTER, WORSE, NO_DIFFERENCE, UNDECIDED = "better", "worse", "no difference larger than the margin", "undecided"
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A point estimate and its interval; low and high are None where there is none, and `reason` says why."""
+
+    point: float
+    low: float | None = None
+    high: float | None = None
+    reason: str = ""
+    level: float = LEVEL
+
+    @property
+    def exists(self) -> bool:
+        return self.low is not None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What one network's seeds say: size, mean, standard deviation (n - 1; None for n < 2), t interval of the mean."""
+
+    n: int
+    mean: float
+    sd: float | None
+    interval: Interval
+
+
+@dataclass(frozen=True)
+class Welch:
+    """Difference of two means with unequal variances: interval, two-sided p, Welch-Satterthwaite degrees of freedom."""
+
+    interval: Interval
+    p: float | None = None
+    degrees: float | None = None
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Two trained models on the same images: how many each alone has right, and the exact two-sided p."""
+
+    only_first: int
+    only_second: int
+    p: float
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One network against the baseline. A p is None where there is no test; `*_holm` are corrected over the study."""
+
+    treatment: str
+    baseline: str
+    n_treatment: int
+    n_baseline: int
+    n_pairs: int  # seeds that both have
+    welch: Welch
+    bca: Interval  # over the common seeds
+    p_sign_flip: float | None
+    superiority: float  # P(treatment > baseline) + P(equal) / 2
+    detectable: float | None  # smallest true difference seen with 80 % power at this n and spread
+    p_welch_holm: float | None = None
+    p_sign_flip_holm: float | None = None
+    verdict: str = UNDECIDED
+
+    @property
+    def difference(self) -> Interval:
+        return self.welch.interval
+
+
+# --------------------------------------------------------------------------------------------------------- one sample
+
+
+def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
+    """Student's t interval of the mean of `values` (n,). Raises ValueError on an empty sample."""
+    values = _sample(values)
+    mean = float(values.mean())
+    if reason := _no_spread(values):
+        return Interval(mean, reason=reason, level=level)
+    half = stats.t.ppf((1 + level) / 2, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
+    return Interval(mean, mean - float(half), mean + float(half), level=level)
+
+
+def describe(values: ArrayLike, level: float = LEVEL) -> Sample:
+    """n, mean, standard deviation and t interval of `values` (n,)."""
+    values = _sample(values)
+    sd = float(values.std(ddof=1)) if len(values) > 1 else None
+    return Sample(len(values), float(values.mean()), sd, t_interval(values, level))
+
+
+def wilson_interval(correct: int, total: int, level: float = LEVEL) -> Interval:
+    """Wilson's score interval of a proportion (1927): the uncertainty of one model's accuracy from the finite number of
+    test images, and from that alone. Raises ValueError unless 0 <= correct <= total and total > 0."""
+    if not (0 <= correct <= total and total > 0):
+        raise ValueError(f"correct {correct} of total {total}: needs 0 <= correct <= total and total > 0")
+    low, high = stats.binomtest(int(correct), int(total)).proportion_ci(level, method="wilson")
+    return Interval(correct / total, float(low), float(high), level=level)
+
+
+# -------------------------------------------------------------------------------------------------------- two samples
+
+
+def welch_difference(treatment: ArrayLike, baseline: ArrayLike, level: float = LEVEL) -> Welch:
+    """mean(treatment) - mean(baseline) with Welch's t interval; the samples may differ in size and variance."""
+    treatment, baseline = _sample(treatment), _sample(baseline)
+    point = float(treatment.mean() - baseline.mean())
+    if min(len(treatment), len(baseline)) < 2:
+        return Welch(Interval(point, reason="n = 1: no interval", level=level))
+    if _no_spread(treatment) and _no_spread(baseline):
+        return Welch(Interval(point, reason=_no_spread(treatment), level=level))
+    # Written out, since scipy warns of a sample without spread, which is a legitimate case here
+    errors = [values.var(ddof=1) / len(values) for values in (treatment, baseline)]  # squared standard errors
+    degrees = sum(errors) ** 2 / sum(e**2 / (len(v) - 1) for e, v in zip(errors, (treatment, baseline), strict=True))
+    half = stats.t.ppf((1 + level) / 2, degrees) * np.sqrt(sum(errors))
+    p = 2 * stats.t.sf(abs(point) / np.sqrt(sum(errors)), degrees)
+    return Welch(Interval(point, point - float(half), point + float(half), level=level), float(p), float(degrees))
+
+
+def bca_difference(
+    treatment: ArrayLike, baseline: ArrayLike, rng: np.random.Generator, *, resamples: int = 9999, level: float = LEVEL
+) -> Interval:
+    """Mean paired difference with its bias-corrected and accelerated bootstrap interval (Efron 1987), resampling seeds.
+
+    Both samples: (n,), in the same order of seeds. Narrow at small n (it knows only the n differences it saw), so it
+    stands beside the Welch interval and decides nothing.
+    """
+    differences = _paired(treatment, baseline)
+    point = float(differences.mean())
+    if len(differences) < 3:
+        return Interval(point, reason=f"n = {len(differences)}: too few seeds to resample", level=level)
+    if reason := _no_spread(differences):
+        return Interval(point, reason=reason, level=level)
+    found = stats.bootstrap(
+        (differences,), np.mean, n_resamples=resamples, confidence_level=level, method="BCa", rng=rng
+    ).confidence_interval
+    return Interval(point, float(found.low), float(found.high), level=level)
+
+
+def sign_flip_p(
+    treatment: ArrayLike, baseline: ArrayLike, rng: np.random.Generator | None = None, *, resamples: int = 99_999
+) -> float:
+    """Two-sided p of the paired sign-flip permutation test (Fisher 1935): how often random signs give a mean difference
+    at least as far from 0. Exact, over all 2**n sign vectors, up to n = 16; sampled with `rng` beyond.
+
+    The smallest p that n pairs can give is 2 / 2**n: 0.25 for n = 3, 0.031 for n = 6.
+    """
+    differences = _paired(treatment, baseline)
+    n = len(differences)
+    scale = np.abs(differences).sum()
+    reached = abs(differences.sum()) - 1e-9 * scale  # sums of the same numbers in another order differ in the last bits
+    if n <= EXACT_UP_TO:
+        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)  # (2**n, n) of +1 and -1
+        return float((np.abs(signs @ differences) >= reached).mean())
+    if rng is None:
+        raise ValueError(f"n = {n} pairs are too many to enumerate: pass a numpy Generator as rng")
+    count = 0
+    for size in _chunks(resamples, 10_000):
+        signs = rng.choice((-1.0, 1.0), size=(size, n))
+        count += int((np.abs(signs @ differences) >= reached).sum())
+    return (count + 1) / (resamples + 1)  # the observed signs are one of the draws, so p is never 0
+
+
+def probability_of_superiority(treatment: ArrayLike, baseline: ArrayLike) -> float:
+    """P(a run of treatment beats a run of baseline), ties counted half: Mann-Whitney's U over the number of pairs."""
+    treatment, baseline = _sample(treatment), _sample(baseline)
+    signs = np.sign(treatment[:, None] - baseline[None, :])  # (n_treatment, n_baseline)
+    return float((signs.mean() + 1) / 2)
+
+
+def holm(p_values: Sequence[float | None]) -> list[float | None]:
+    """Holm's step-down adjustment (1979). A None (a planned comparison without a test) still counts, as p = 1, so that
+    an unfinished study is not corrected for less than was planned; it stays None."""
+    p = np.array([1.0 if value is None else value for value in p_values], dtype=float)
+    if ((p < 0) | (p > 1)).any() or np.isnan(p).any():
+        raise ValueError(f"p values must lie in [0, 1]: {list(p_values)}")
+    order = np.argsort(p, kind="stable")
+    steps = np.minimum(1.0, p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.maximum.accumulate(steps)
+    return [None if value is None else float(corrected) for value, corrected in zip(p_values, adjusted, strict=True)]
+
+
+def mcnemar_exact(first_correct: ArrayLike, second_correct: ArrayLike) -> McNemar:
+    """McNemar's exact test (1947) of two trained models on the same images: (images,) booleans, right or wrong.
+
+    It speaks of these two sets of weights. Whether one *architecture* beats another is a question over seeds.
+    """
+    first, second = np.asarray(first_correct, dtype=bool), np.asarray(second_correct, dtype=bool)
+    if first.shape != second.shape or first.ndim != 1:
+        raise ValueError(f"the models were not evaluated on the same images: shapes {first.shape} and {second.shape}")
+    only_first, only_second = int((first & ~second).sum()), int((second & ~first).sum())
+    discordant = only_first + only_second
+    p = float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
+    return McNemar(only_first, only_second, p)
+
+
+def detectable_difference(
+    sd_treatment: float, sd_baseline: float, n_treatment: int, n_baseline: int, *, power=POWER, alpha=ALPHA
+) -> float | None:
+    """The smallest true difference that a two-sided t test at `alpha` finds with this power, from the pooled standard
+    deviation and the noncentral t distribution. None when a sample has one value or nothing varies."""
+    degrees = n_treatment + n_baseline - 2
+    if min(n_treatment, n_baseline) < 2 or (sd_treatment == 0 and sd_baseline == 0):
+        return None
+    pooled = np.sqrt(((n_treatment - 1) * sd_treatment**2 + (n_baseline - 1) * sd_baseline**2) / degrees)
+    critical = stats.t.ppf(1 - alpha / 2, degrees)
+
+    def shortfall(noncentrality: float) -> float:
+        upper = stats.nct.sf(critical, degrees, noncentrality)
+        lower = stats.nct.cdf(-critical, degrees, noncentrality)  # NaN in scipy where it is under 1e-10
+        return upper + np.nan_to_num(lower) - power
+
+    above = 2 * critical
+    while shortfall(above) < 0:
+        above *= 2
+    return float(optimize.brentq(shortfall, 0, above) * pooled * np.sqrt(1 / n_treatment + 1 / n_baseline))
+
+
+# ------------------------------------------------------------------------------------------------------------ verdict
+
+
+def verdict(difference: Interval, p_holm: float | None, *, margin: float = MARGIN, alpha: float = ALPHA) -> str:
+    """The pre-declared rule on the Welch interval of a difference and its Holm-corrected p: see `rule`."""
+    if not difference.exists:
+        return UNDECIDED
+    significant = p_holm is not None and p_holm < alpha
+    if significant and difference.low > 0:
+        return BETTER
+    if significant and difference.high < 0:
+        return WORSE
+    if -margin < difference.low and difference.high < margin:
+        return NO_DIFFERENCE
+    return UNDECIDED
+
+
+def rule(margin: float = MARGIN, level: float = LEVEL, alpha: float = ALPHA) -> str:
+    """The rule that `verdict` follows, in words."""
+    return (
+        f"Better (worse): the {100 * level:g} % Welch interval of the mean difference lies wholly above (below) 0, and"
+        f" its p stays under {alpha:g} after Holm's correction over the study's comparisons."
+        " No difference larger than the margin: otherwise, if that interval lies wholly within"
+        f" ±{100 * margin:g} points. Undecided: everything else, and always where there is no interval."
+    )
+
+
+def compare(
+    treatment: Mapping[int, float],
+    baseline: Mapping[int, float],
+    rng: np.random.Generator,
+    *,
+    names: tuple[str, str] = ("treatment", "baseline"),
+) -> Comparison:
+    """One comparison, from {seed: accuracy} of both networks; without Holm's correction and so without a verdict."""
+    common = sorted(set(treatment) & set(baseline))
+    ours, theirs = list(treatment.values()), list(baseline.values())
+    paired = [treatment[seed] for seed in common], [baseline[seed] for seed in common]
+    enough = min(len(ours), len(theirs)) > 1
+    return Comparison(
+        treatment=names[0],
+        baseline=names[1],
+        n_treatment=len(ours),
+        n_baseline=len(theirs),
+        n_pairs=len(common),
+        welch=welch_difference(ours, theirs),
+        bca=bca_difference(*paired, rng) if common else Interval(float("nan"), reason="no seed in common"),
+        p_sign_flip=sign_flip_p(*paired, rng) if len(common) > 1 else None,
+        superiority=probability_of_superiority(ours, theirs),
+        detectable=detectable_difference(describe(ours).sd, describe(theirs).sd, len(ours), len(theirs))
+        if enough
+        else None,
+    )
+
+
+def compare_all(
+    values: Mapping[str, Mapping[int, float]],
+    pairs: Sequence[tuple[str, str]],
+    rng: np.random.Generator,
+    *,
+    margin: float = MARGIN,
+) -> list[Comparison]:
+    """Every planned comparison (treatment, baseline) whose two networks have a finished run, with Holm's correction
+    over all that were planned, and the verdict. `values`: network -> {seed: accuracy}."""
+    found = {
+        pair: compare(values[pair[0]], values[pair[1]], rng, names=pair)
+        for pair in pairs
+        if values.get(pair[0]) and values.get(pair[1])
+    }
+    welch = holm([found[pair].welch.p if pair in found else None for pair in pairs])
+    flips = holm([found[pair].p_sign_flip if pair in found else None for pair in pairs])
+    return [
+        replace(
+            found[pair],
+            p_welch_holm=welch[i],
+            p_sign_flip_holm=flips[i],
+            verdict=verdict(found[pair].difference, welch[i], margin=margin),
+        )
+        for i, pair in enumerate(pairs)
+        if pair in found
+    ]
+
+
+# ------------------------------------------------------------------------------------------------------------- checks
+
+
+def _sample(values: ArrayLike) -> np.ndarray:
+    values = np.asarray(values, dtype=float)
+    if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
+        raise ValueError(f"a sample is a non-empty list of finite numbers: {values}")
+    return values
+
+
+def _paired(treatment: ArrayLike, baseline: ArrayLike) -> np.ndarray:
+    treatment, baseline = _sample(treatment), _sample(baseline)
+    if treatment.shape != baseline.shape:
+        raise ValueError(f"paired samples must have the same seeds: {len(treatment)} and {len(baseline)} values")
+    return treatment - baseline
+
+
+def _no_spread(values: np.ndarray) -> str:
+    """Why there is no interval of a mean; empty when there is one. A spread in the last bits is rounding."""
+    if len(values) == 1:
+        return "n = 1: no interval"
+    return "all seeds alike: no interval" if np.ptp(values) <= 1e-12 * np.abs(values).max() else ""
+
+
+def _chunks(total: int, size: int) -> list[int]:
+    return [size] * (total // size) + ([total % size] if total % size else [])

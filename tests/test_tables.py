@@ -1,0 +1,337 @@
+"""Tables and sentences: right on small cases, honest about what is missing, harmless whatever a name contains."""
+
+from html.parser import HTMLParser
+
+import numpy as np
+import pandas as pd
+import pytest
+from nbconvert.filters.markdown_mistune import markdown2html_mistune
+from synthetic import THREE, write_study
+
+from senet_lib import sentences, stats, tables
+from senet_lib.results import load_study, read_json, write_json, write_predictions, write_summary
+
+HOSTILE = [
+    "<script>alert(1)</script>",
+    '"><img src=x onerror=alert(1)>',
+    "**bold** and _em_",
+    "[click](javascript:alert(1))",
+    "a | b",
+    "`code`",
+    "$x^2$ and \\(y\\)",
+    "# heading",
+    "&lt;b&gt;",
+    "two\nlines\x00",
+    "~~gone~~ ![i](http://e.org/x.png)",
+    "https://example.org",
+]
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    return load_study(write_study(tmp_path_factory.mktemp("full"), seeds=(0, 1, 2), images=300))
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory):
+    return load_study(write_study(tmp_path_factory.mktemp("single"), seeds=(7,), images=300, epochs=3))
+
+
+@pytest.fixture(scope="module")
+def broken(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("broken")
+    missing = [f"sk_resnet20-seed{seed}" for seed in (0, 1, 2)]
+    failed = {"se_resnet20-seed1": "NonFiniteLoss: the loss is nan"}
+    return load_study(write_study(folder, images=300, failed=failed, missing=missing))
+
+
+def overwrite_predictions(folder, run_id, label, predicted):
+    """Replace a finished run's predictions, and let its summary vouch for the new ones."""
+    run_dir = folder / "runs" / run_id
+    write_predictions(run_dir, np.array(label), np.array(predicted), np.full(len(label), 0.5))
+    write_summary(run_dir, read_json(run_dir / "summary.json"))
+
+
+@pytest.fixture
+def known(tmp_path):
+    """Two networks, one seed, three classes (the last without images), four images with known predictions."""
+    two = {label: THREE[label] for label in ("resnet20", "se_resnet20")}
+    write_study(tmp_path, two, seeds=(0,), classes=("cat", "dog", "none"), images=4)
+    overwrite_predictions(tmp_path, "resnet20-seed0", [0, 0, 1, 1], [0, 1, 0, 1])
+    overwrite_predictions(tmp_path, "se_resnet20-seed0", [0, 0, 1, 1], [0, 0, 2, 1])
+    return load_study(tmp_path)
+
+
+# Numbers
+
+
+def test_networks_hold_mean_interval_and_difference(full):
+    table = tables.networks(full, tables.compare(full)).set_index("label")
+    values = {label: list(seeds.values()) for label, seeds in tables.accuracies(full).items()}
+    for label, row in table.iterrows():
+        sample = stats.describe(values[label])
+        assert (row["n"], row["planned"], row["mean"], row["low"]) == (3, 3, sample.mean, sample.interval.low)
+    assert pd.isna(table.loc["resnet20", "difference"])
+    expected = stats.welch_difference(values["sk_resnet20"], values["resnet20"]).interval
+    assert table.loc["sk_resnet20", "difference_low"] == expected.low
+    assert table.loc["sk_resnet20", "params"] == 493_000
+
+
+def test_comparisons_are_those_that_the_study_names(tmp_path):
+    write_study(tmp_path, seeds=(0, 1), images=50)
+    assert tables.planned_comparisons(load_study(tmp_path)) == [
+        ("se_resnet20", "resnet20"),
+        ("sk_resnet20", "resnet20"),
+    ]
+    study = read_json(tmp_path / "study.json") | {"comparisons": [["sk_resnet20", "se_resnet20"]]}
+    write_json(tmp_path / "study.json", study)
+    (found,) = tables.compare(load_study(tmp_path))
+    assert (found.treatment, found.baseline) == ("sk_resnet20", "se_resnet20")
+
+
+def test_confusions_by_hand(known):
+    shares = tables.confusions(known)
+    assert np.array_equal(shares["resnet20"][:2], [[0.5, 0.5, 0], [0.5, 0.5, 0]])
+    assert np.array_equal(shares["se_resnet20"][:2], [[1, 0, 0], [0, 0.5, 0.5]])
+    assert np.isnan(shares["resnet20"][2]).all()  # no image of that class
+
+
+def test_class_accuracies_by_hand(known):
+    table = tables.class_accuracies(known).set_index(["label", "class"])
+    assert set(table.index.get_level_values("class")) == {"cat", "dog"}
+    assert table.loc[("se_resnet20", "cat"), "mean"] == 1
+    assert table.loc[("se_resnet20", "cat"), "difference"] == 0.5
+    assert pd.isna(table.loc[("se_resnet20", "cat"), "difference_low"])  # one seed
+
+
+def test_confused_pairs_by_hand(known):
+    table = tables.confused_pairs(known)
+    assert list(table.columns) == ["first", "second", "resnet20", "se_resnet20"]
+    assert table.iloc[0].tolist() == ["cat", "dog", 0.5, 0.0]
+
+
+def test_mcnemar_by_hand(known):
+    (row,) = tables.mcnemar(known).itertuples()
+    assert (row.treatment, row.baseline, row.seed) == ("se_resnet20", "resnet20", 0)
+    assert (row.only_treatment, row.only_baseline, row.p) == (1, 0, 1.0)
+
+
+def test_mcnemar_leaves_out_models_that_saw_other_images(tmp_path):
+    write_study(tmp_path, {k: THREE[k] for k in ("resnet20", "se_resnet20")}, seeds=(0,), images=10)
+    overwrite_predictions(tmp_path, "se_resnet20-seed0", [1, 0, 1], [1, 1, 1])
+    assert tables.mcnemar(load_study(tmp_path)).empty
+
+
+def test_cost_is_relative_to_the_baseline(full):
+    table = tables.cost(tables.networks(full, []), "resnet20").set_index("label")
+    assert table.loc["resnet20", "seconds_per_epoch_factor"] == 1
+    assert table.loc["sk_resnet20", "params_factor"] == pytest.approx(493_000 / 272_474)
+
+
+def test_published_single_runs_get_wilsons_interval_where_the_test_set_is_known(tmp_path):
+    networks = {label: dict(network) for label, network in THREE.items()}
+    networks["resnet20"]["published"] = {"accuracy": 0.9125, "source": "a paper", "runs": 1}
+    networks["se_resnet20"]["published"] = {"accuracy": 0.92, "source": "another", "runs": 5}
+    cifar = load_study(write_study(tmp_path / "c", networks, seeds=(0,), images=50))
+    digits = load_study(write_study(tmp_path / "d", networks, seeds=(0,), images=50, data="digits"))
+    table = tables.published(cifar, tables.networks(cifar, [])).set_index("label")
+    assert list(table.index) == ["resnet20", "se_resnet20"]
+    assert table.loc["resnet20", "published_low"] == stats.wilson_interval(9125, 10_000).low
+    assert pd.isna(table.loc["se_resnet20", "published_low"])  # a mean of five is no single model
+    assert tables.published(digits, tables.networks(digits, []))["published_low"].isna().all()
+
+
+def test_runs_show_how_far_each_came(tmp_path):
+    write_study(tmp_path, seeds=(0,), images=20, epochs=6, failed={"resnet20-seed0": "boom", "se_resnet20-seed0": "x"})
+    (tmp_path / "runs/se_resnet20-seed0/failure.json").unlink()  # stopped, not failed
+    table = tables.runs(load_study(tmp_path)).set_index("run_id")
+    assert list(table["status"]) == ["failed", "interrupted", "done"]
+    assert list(table["epochs"]) == [3, 3, 6]
+    assert table.loc["resnet20-seed0", "error"] == "boom"
+
+
+def test_environment_lists_every_value_that_differs(tmp_path):
+    write_study(tmp_path, seeds=(0,), images=20)
+    run_dir = tmp_path / "runs/resnet20-seed0"
+    write_json(run_dir / "environment.json", read_json(run_dir / "environment.json") | {"device": "NVIDIA H100"})
+    write_summary(run_dir, read_json(run_dir / "summary.json"))
+    study = load_study(tmp_path)
+    table = tables.environment(study).set_index("setting")["value"]
+    assert table["device"] == "NVIDIA H100; cpu"
+    assert table["data / fingerprints / test"] == "cd" * 32
+    assert any("different devices (NVIDIA H100, cpu)" in note for note in sentences.deviations(study))
+
+
+# As people read
+
+
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.00412, "+0.41"), (-0.00412, "\N{MINUS SIGN}0.41"), (0.0, "0.00"), (-0.00001, "0.00")]
+)
+def test_points(value, text):
+    assert tables.points(value) == text
+
+
+def test_shown_networks_say_n_and_why_there_is_no_interval(full, single, broken):
+    def shown(results):
+        table = tables.networks(results, tables.compare(results))
+        return tables.shown_networks(table, "test accuracy", "resnet20").set_index("Network")
+
+    assert shown(full).loc["sk_resnet20", "Test accuracy (%)"].endswith("(n = 3)")
+    assert " ± " in shown(full).loc["sk_resnet20", "Test accuracy (%)"]
+    assert set(shown(single)["95 % interval"]) == {"n = 1: no interval"}
+    assert shown(single).loc["se_resnet20", "Difference to resnet20 (points)"].endswith("(no interval)")
+    assert shown(broken).loc["se_resnet20", "Test accuracy (%)"].endswith("(n = 2 of 3)")
+    assert shown(broken).loc["sk_resnet20", "Test accuracy (%)"] == "no finished run (of 3)"
+    assert shown(broken).loc["sk_resnet20", "Difference to resnet20 (points)"] == "not compared"
+
+
+def test_shown_mcnemar_has_a_column_a_seed_or_the_counts(full, single):
+    many, one = tables.shown_mcnemar(tables.mcnemar(full)), tables.shown_mcnemar(tables.mcnemar(single))
+    assert list(many.columns) == ["Trained models", "p, seed 0", "p, seed 1", "p, seed 2"]
+    assert len(many) == 2
+    assert "Right only in the first" in one
+
+
+# Sentences
+
+
+def test_the_verdict_is_two_sentences_with_the_question_and_each_interval(full):
+    text = sentences.verdict(full, tables.compare(full))
+    asked, found = text.split("\n\n")
+    assert asked.startswith("**Asked:** Under one recipe, do SE and SK")
+    for pair in tables.compare(full):
+        assert tables.span(pair.difference.low, pair.difference.high, tables.points) in found
+        assert pair.verdict in found
+    assert "after the last epoch (10)" in found.lower()
+
+
+def test_the_verdict_of_one_seed_decides_nothing(single):
+    found = sentences.verdict(single, tables.compare(single))
+    assert "Undecided" in found
+    assert "n = 1: no interval" in found
+    assert "better" not in found
+
+
+@pytest.mark.parametrize(
+    ("interval", "p_holm", "expected"),
+    [
+        ((0.01, 0.005, 0.015), 0.01, "**sk** is **better** than plain (+1.00 points, 95 % interval +0.50 to +1.50)"),
+        ((0.001, 0.0005, 0.0015), 0.01, "though within the margin"),
+        ((0.0, -0.001, 0.001), 0.9, "**no difference larger than 0.3 points** to plain"),
+        (
+            (0.01, 0.001, 0.019),
+            0.08,
+            "**undecided** (+1.00 points, 95 % interval +0.10 to +1.90; not significant after",
+        ),
+        ((0.01, -0.01, 0.03), 0.5, "**undecided** (+1.00 points, 95 % interval \N{MINUS SIGN}1.00 to +3.00)"),
+    ],
+)
+def test_one_verdict_in_words(interval, p_holm, expected):
+    welch = stats.Welch(stats.Interval(*interval), p_holm)
+    verdict = stats.verdict(welch.interval, p_holm)
+    pair = stats.Comparison("sk", "plain", 3, 3, 3, welch, welch.interval, None, 1.0, None, p_holm, None, verdict)
+    assert expected in sentences._one_verdict(pair)
+
+
+def test_the_notice_counts_what_is_not_there(full, broken):
+    assert sentences.notice(full) == ""
+    text = sentences.notice(broken)
+    assert "5 of 9 planned runs are finished" in text
+    assert "1 failed (se_resnet20-seed1)" in text
+    assert "3 missing" in text
+    assert "in no figure: sk_resnet20" in text
+
+
+def test_sample_sizes_name_the_exceptions(full, broken):
+    assert sentences.sample_sizes(full).replace(sentences.NBSP, " ") == "n = 3 seeds"
+    assert sentences.sample_sizes(broken).replace(sentences.NBSP, " ") == "n = 3 seeds (se_resnet20: 2)"
+
+
+def test_a_holdout_is_never_called_a_test(tmp_path):
+    study = load_study(write_study(tmp_path, seeds=(0, 1), images=50, holdout=5000))
+    assert tables.evaluated(study) == "held-out"
+    assert "held-out accuracies" in sentences.ranking(study)
+    assert any("5,000 training images that were set aside" in note for note in sentences.deviations(study))
+    unfinished = load_study(
+        write_study(tmp_path / "none", seeds=(0,), holdout=5000, missing=[f"{label}-seed0" for label in THREE])
+    )
+    assert tables.evaluated(unfinished) == "held-out"
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "command"),
+    [
+        ("thin", "cifar10", "make reproduce STUDY=thin"),
+        ("thin+1epoch", "cifar10", "make reproduce STUDY=thin LIMIT_EPOCHS=1"),
+        ("thin+digits+2epoch", "digits", "make reproduce STUDY=thin DATA=digits LIMIT_EPOCHS=2"),
+        ("thin+folder", "folder:/home/me/pictures", "make reproduce STUDY=thin DATA=folder:pictures"),
+    ],
+)
+def test_how_to_reproduce_is_the_command_that_was_given(tmp_path, name, data, command):
+    study = load_study(write_study(tmp_path, seeds=(0,), images=20, name=name, data=data))
+    assert sentences.how_to_reproduce(study) == command
+
+
+def test_other_data_than_planned_is_said_aloud(tmp_path):
+    write_study(tmp_path, seeds=(0,), images=20)
+    write_json(
+        tmp_path / "study.json", read_json(tmp_path / "study.json") | {"fingerprints": {"train": "0", "test": "1"}}
+    )
+    assert any("other data than the study planned" in note for note in sentences.deviations(load_study(tmp_path)))
+
+
+# Names from outside
+
+
+class Reader(HTMLParser):
+    """A page's tags and its text."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.tags, self.text = set(), ""
+        self.feed(page)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.add(tag)
+
+    def handle_data(self, data):
+        self.text += data
+
+
+def on_one_line(name):
+    return " ".join(name.replace("\x00", " ").split())
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_text_in_html(name):
+    page = Reader(tables.to_html(pd.DataFrame({name: [name]})))
+    assert page.tags == {"div", "table", "thead", "tbody", "tr", "th", "td"}
+    assert page.text.split("\n") == ["", on_one_line(name), "", on_one_line(name), ""]
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_is_text_in_markdown(name):
+    """Through a renderer that lets HTML pass, the text comes out as it went in."""
+    page = Reader(markdown2html_mistune(f"see {tables.escape_markdown(name)} here"))
+    assert page.tags == {"p"}
+    assert page.text.strip() == f"see {on_one_line(name)} here"
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_a_name_does_not_break_a_markdown_table(name):
+    text = tables.to_markdown(pd.DataFrame({"a": [name], "b": ["x"]}))
+    assert len(text.splitlines()) == 3
+    assert all(line.count("|") == 3 for line in text.splitlines())
+
+
+def test_ordinary_labels_stay_readable_in_markdown():
+    assert tables.escape_markdown("sk_resnet20 (r = 4), 93.1 %") == "sk_resnet20 (r = 4), 93.1 %"
+
+
+def test_numbers_are_aligned_to_the_right():
+    shown = pd.DataFrame({"Network": ["a"], "MACs": ["40.8"], "95 %": ["85.83 to 86.47"]})
+    assert '<td class="number">40.8</td>' in tables.to_html(shown)
+    assert "<td>a</td>" in tables.to_html(shown)
+    assert tables.to_markdown(shown).splitlines()[1].startswith("| --- | --: |")
