@@ -35,9 +35,12 @@ PUBLISHED_OF_STUDY = ("study.json", "report.html", "figures", "tables")
 def reproduce(options: argparse.Namespace) -> int:
     study, runs, folder = resolve_study(options)
     pending = [run for run in runs if not is_done(folder / "runs" / run.run_id, run.hash)]
-    if pending:
+    known = read_json(folder / "study.json") if (folder / "study.json").is_file() else None
+    if pending or known is None:
         classes, fingerprints = check_inputs(runs, options.data)
-        write_study(folder, study, runs, classes, fingerprints)
+    else:  # nothing to train, so the data need not be there; the study's words may have changed
+        classes, fingerprints = known["classes"], known["fingerprints"]
+    write_study(folder, study, runs, classes, fingerprints)
     print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} done before", flush=True)
     failed = _Pool(options, folder).execute(pending) if pending else []
 
@@ -115,7 +118,7 @@ def publish(options: argparse.Namespace) -> int:
     return 0
 
 
-def check_inputs(runs: list[RunConfig], data: str) -> tuple[tuple[str, ...], dict[str, str]]:
+def check_inputs(runs: list[RunConfig], data: str) -> tuple[list[str], dict[str, str]]:
     """Load the data and build every network without its weights, so that bad input is found before a kernel starts.
     The classes and fingerprints of the data. Raises StudyError."""
     import torch
@@ -133,15 +136,15 @@ def check_inputs(runs: list[RunConfig], data: str) -> tuple[tuple[str, ...], dic
                 create_model(run.model, num_classes=len(dataset.classes), **run.knobs)
             except ValueError as error:
                 raise StudyError(f"study {run.study!r}: networks.{run.label}: {error}") from error
-    return dataset.classes, dict(dataset.fingerprints)
+    return list(dataset.classes), dict(dataset.fingerprints)
 
 
-def write_study(folder: Path, study: Study, runs: list[RunConfig], classes: tuple, fingerprints: dict) -> None:
+def write_study(folder: Path, study: Study, runs: list[RunConfig], classes: list, fingerprints: dict) -> None:
     """study.json: what was asked, resolved, and the runs that answer it."""
     names = {"label", "model", "knobs", "data", "seed"}
     planned = [{**run.model_dump(include=names), "run_id": run.run_id, "config_hash": run.hash} for run in runs]
     content = study.model_dump(mode="json") | {"baseline": study.baseline_label}
-    content |= {"classes": list(classes), "fingerprints": fingerprints, "runs": planned}
+    content |= {"classes": classes, "fingerprints": fingerprints, "runs": planned}
     path = folder / "study.json"
     if not path.is_file() or read_json(path) != content:
         write_json(path, content)

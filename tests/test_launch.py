@@ -118,6 +118,12 @@ def test_a_study_from_its_file_to_its_report_and_a_second_time_nothing_is_done(p
     after = {path: path.stat().st_mtime_ns for path in (project.root / "results").rglob("*") if path.is_file()}
     assert after == before
 
+    project.write_study("tiny", {**TINY, "data": f"folder:{project.images}", "question": "And now?"})
+    code, output = project.launch("reproduce", "tiny")
+    assert code == 0, output
+    assert "2 runs, 2 done before" in output
+    assert "And now?" in (project.root / "results" / "tiny" / "report.html").read_text(encoding="utf-8")
+
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
