@@ -53,7 +53,7 @@ publish: $(READY)  ## copy a finished STUDY's numbers and report to results/publ
 	@$(BIN)python tools/readme.py
 
 test: $(READY)  ## the tests
-	@$(BIN)python -m pytest
+	@$(BIN)python -m pytest --numprocesses auto --dist loadfile
 
 check: $(READY)  ## style, and that notebook sources carry no outputs
 	@$(BIN)ruff check .
