@@ -48,23 +48,8 @@ def count_macs(model, input_size: tuple[int, int, int] = (3, 32, 32)) -> int:
     """
     from torch.utils.flop_counter import FlopCounterMode
 
+    from senet_lib.models.meta import run_on_meta
+
     with FlopCounterMode(display=False) as counter:
         run_on_meta(model, input_size)
     return counter.get_total_flops() // 2
-
-
-def run_on_meta(model, input_size: tuple[int, int, int]) -> None:
-    """One image (C, H, W) through an nn.Module in evaluation mode: shapes only, no arithmetic, nothing changed."""
-    import torch
-    from torch.func import functional_call
-
-    meta = {name: x.to("meta") for name, x in (*model.named_parameters(), *model.named_buffers())}
-    image = torch.empty(1, *input_size, dtype=next(model.parameters()).dtype, device="meta")
-    training = [module for module in model.modules() if module.training]
-    try:
-        model.eval()
-        with torch.no_grad():
-            functional_call(model, meta, (image,))
-    finally:
-        for module in training:
-            module.training = True

@@ -6,6 +6,8 @@ blocks.py        the parts: conv_bn_relu, SqueezeExcitation, SelectiveKernelConv
 resnet.py        the one network that all of them are
 source_notes.py  the networks of the four source notes, with their defects
 attach.py        SE blocks put into somebody else's network
+meta.py          shapes without arithmetic
+published.py     published parameters and multiply-adds beside the counted ones
 """
 
 from senet_lib.models.registry import Arch, Family, create_model, list_models, resolve_knobs

@@ -11,8 +11,8 @@ from fnmatch import fnmatchcase
 import torch
 from torch import nn
 
-from senet_lib.metrics import run_on_meta
 from senet_lib.models.blocks import SqueezeExcitation
+from senet_lib.models.meta import run_on_meta
 
 # Where SE goes in well-known networks: module paths, * stands for one or more characters of one step of the path.
 # torchvision's networks, but for the last, which is timm's.
@@ -61,8 +61,9 @@ def attach_se(
     for path, block in blocks.items():
         parent, _, name = path.rpartition(".")
         module = model.get_submodule(path)
-        block.to(next(model.parameters()).device).train(module.training)
-        setattr(model.get_submodule(parent), name, nn.Sequential(module, block))
+        pair = nn.Sequential(module, block.to(next(model.parameters()).device).train(module.training))
+        pair.training = module.training
+        setattr(model.get_submodule(parent), name, pair)
     return model
 
 

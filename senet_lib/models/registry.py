@@ -81,7 +81,13 @@ def thin(depth: int, body: str = "basic", preactivation: bool = False, widen: in
 
 
 def resnext29(groups: int, group_width: int) -> Arch:
-    """Three stages of three blocks; Xie et al., arXiv:1611.05431, Section 5.3: 8x64d is 8 groups of 64 channels."""
+    """Three stages of three blocks; Xie et al., arXiv:1611.05431, Section 5.3: 8x64d is 8 groups of 64 channels.
+
+    Li et al. 2019, Table 5, compares three of them with 100 classes; two counts cannot be met by their description.
+    SKNet-29, stated with 27.7 M parameters, is SK on 16x32d: `sk_resnext29_16x32d` has 37.6 M, since its two branches
+    of 16 groups cost twice the one that they replace. With 32 groups a branch, groups=32, it has 28.3 M.
+    SENet-29, stated with 35.0 M, is SE on 8x64d (35.0 M), not on the 16x32d that is named (25.8 M).
+    """
     width = groups * group_width
     return Arch("bottleneck", (3, 3, 3), (width, 2 * width, 4 * width), (256, 512, 1024), groups)
 

@@ -22,8 +22,9 @@ from senet_lib.models.resnet import ResNet, build
 class FixedPoolingResNet(ResNet):
     """The head of A's and C's networks pools over 4x4 pixels, not over the map.
 
-    Images of 25 to 32 pixels a side end on 4x4 maps, and nothing differs. On larger ones more than one value a channel
-    is left, and the linear layer raises.
+    Images of 25 to 32 pixels a side end on 4x4 maps, and nothing differs. From 33 to 56 pixels only the top left 4x4
+    pixels of the map are seen, in silence; larger images leave more than one value a channel, and the linear layer
+    raises; smaller ones are refused by the pooling.
     """
 
     def pool(self, x: Tensor) -> Tensor:

@@ -1,0 +1,84 @@
+"""Published parameters and multiply-adds, beside what is counted here.
+
+reference/published_complexity.csv holds one published figure a row: the network, its knobs, the image size, the number
+of classes, the figure with the step it is rounded to (1: an exact count), its source, and, where the count here lies
+further off than the rounding, the reason.
+"""
+
+import math
+from importlib.resources import files
+
+import pandas as pd
+import yaml
+
+from senet_lib.metrics import count_macs, count_params
+from senet_lib.models.registry import create_model
+
+
+def published_complexity() -> pd.DataFrame:
+    """The published figures as they stand; `knobs` as a dict, params and macs as numbers, <NA> where not published."""
+    path = files("senet_lib") / "reference" / "published_complexity.csv"
+    whole = dict.fromkeys(("params", "params_step", "macs", "macs_step"), "Int64")
+    table = pd.read_csv(path, keep_default_na=False, na_values=dict.fromkeys(whole, ""), dtype=whole)
+    table["knobs"] = [yaml.safe_load(f"{{{text}}}") for text in table["knobs"]]
+    return table
+
+
+def compare_with_published() -> pd.DataFrame:
+    """`published_complexity` with counted_params, counted_macs, and the differences in percent of the published.
+
+    A difference within the rounding of the published figure is 0. Nothing is computed but shapes: half a second a row.
+    """
+    table = published_complexity()
+    counts = {}
+    for row in table.itertuples():
+        network = row.name, tuple(row.knobs.items()), row.pixels, row.classes
+        if network not in counts:
+            counts[network] = count(row.name, row.pixels, num_classes=row.classes, **row.knobs)
+        table.loc[row.Index, ["counted_params", "counted_macs"]] = counts[network]
+    for what in ("params", "macs"):
+        published, counted = table[what], table[f"counted_{what}"].astype("Int64")
+        off = counted - published
+        beyond = off.abs() > table[f"{what}_step"] / 2
+        table[f"counted_{what}"] = counted.where(published.notna())
+        table[f"{what}_off_percent"] = (100 * off / published).where(beyond, 0.0).where(published.notna())
+    return table
+
+
+def reference_table(compared: pd.DataFrame) -> pd.DataFrame:
+    """`compare_with_published` as text for a reader; nothing where nothing was published."""
+    columns = {
+        "network": compared.name,
+        "settings": [", ".join(f"{knob} = {value}" for knob, value in knobs.items()) for knobs in compared.knobs],
+        "pixels": compared.pixels,
+        "classes": compared.classes,
+    }
+    for what, title in (("params", "parameters"), ("macs", "M multiply-adds")):
+        figures = compared[[what, f"{what}_step", f"counted_{what}", f"{what}_off_percent"]]
+        texts = [
+            ("", "", "") if pd.isna(row[0]) else figure_texts(what, *row) for row in figures.itertuples(index=False)
+        ]
+        columns[f"{title}, published"], columns[f"{title}, counted"], columns[f"{what} off"] = zip(*texts, strict=True)
+    return pd.DataFrame(columns | {"source": compared.source, "reason": compared.reason})
+
+
+def figure_texts(what: str, published: int, step: int, counted: int, off_percent: float) -> tuple[str, str, str]:
+    """A published figure with the digits that were published, the counted one, and how far they are apart."""
+    unit = 10**6 if what == "macs" or step > 1 else 1
+    digits = max(0, round(math.log10(unit / step)))
+    suffix = " M" if what == "params" and step > 1 else ""
+    off = f"{off_percent:+.2f}%" if off_percent else "0" if step == 1 else "rounds to it"
+    return (
+        f"{published / unit:,.{digits}f}{suffix}",
+        f"{counted:,}" if what == "params" else f"{counted / unit:,.1f}",
+        off,
+    )
+
+
+def count(name: str, pixels: int = 32, **settings) -> tuple[int, int]:
+    """(params, macs) of one network for images of pixels x pixels; settings as `create_model`."""
+    import torch
+
+    with torch.device("meta"):
+        model = create_model(name, **settings)
+    return count_params(model), count_macs(model, (3, pixels, pixels))

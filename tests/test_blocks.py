@@ -1,0 +1,260 @@
+"""The parts against limit cases and against the papers' formulas, written out."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from senet_lib.models import create_model
+from senet_lib.models.blocks import (
+    BatchNorm,
+    PaddedShortcut,
+    PreactivationBlock,
+    ResidualBlock,
+    SelectiveKernelConv,
+    SqueezeExcitation,
+    conv,
+    conv_bn,
+)
+from senet_lib.models.knobs import Kernel, parse_kernels
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    torch.manual_seed(0)
+
+
+def randomised(module: nn.Module) -> nn.Module:
+    """Running statistics and scales away from 0 and 1, evaluation mode, double precision."""
+    for part in module.modules():
+        if isinstance(part, nn.BatchNorm2d):
+            nn.init.uniform_(part.weight, 0.5, 1.5)
+            nn.init.uniform_(part.bias, -0.5, 0.5)
+            nn.init.uniform_(part.running_mean, -0.5, 0.5)
+            nn.init.uniform_(part.running_var, 0.5, 1.5)
+    return module.double().eval()
+
+
+def maps(n: int, c: int, size: int = 8) -> torch.Tensor:
+    return torch.randn(n, c, size, size, dtype=torch.float64)
+
+
+# Squeeze and excitation
+
+
+@pytest.mark.parametrize("bias", [True, False])
+def test_se_is_the_formula_of_the_paper(bias):
+    se, x = randomised(SqueezeExcitation(32, reduction=8, bias=bias)), maps(3, 32)
+    z = x.sum((2, 3)) / 64
+    hidden = torch.clamp(z @ se.fc1.weight.T + (se.fc1.bias if bias else 0), min=0)
+    s = 1 / (1 + torch.exp(-(hidden @ se.fc2.weight.T + (se.fc2.bias if bias else 0))))
+    torch.testing.assert_close(se(x), torch.einsum("nchw,nc->nchw", x, s))
+    assert se.fc1.weight.shape == (4, 32) and se.fc2.weight.shape == (32, 4)
+
+
+def test_se_gate_is_one_number_a_channel_and_image():
+    se, x = randomised(SqueezeExcitation(16, reduction=4)), maps(2, 16)
+    gate = se(x) / x
+    torch.testing.assert_close(gate, gate[:, :, :1, :1].expand_as(gate))
+    assert gate.min() > 0 and gate.max() < 1
+    assert not torch.allclose(gate[0], gate[1])
+
+
+@pytest.mark.parametrize(("excitation", "open_bias"), [("sigmoid", 50.0), ("tanh", 50.0), ("relu", 1.0)])
+def test_se_with_its_gate_at_one_is_the_identity(excitation, open_bias):
+    se, x = randomised(SqueezeExcitation(16, excitation=excitation)), maps(2, 16)
+    nn.init.zeros_(se.fc2.weight)
+    nn.init.constant_(se.fc2.bias, open_bias)
+    torch.testing.assert_close(se(x), x)
+
+
+def test_excitations_differ_in_range():
+    x = maps(4, 16)
+    gates = {}
+    for excitation in ("sigmoid", "tanh", "relu"):
+        torch.manual_seed(1)
+        gates[excitation] = randomised(SqueezeExcitation(16, 4, excitation=excitation))(x) / x
+    assert gates["sigmoid"].min() > 0
+    assert -1 < gates["tanh"].min() < 0
+    assert gates["relu"].min() == 0
+
+
+def test_max_squeeze_takes_the_largest_pixel():
+    se, x = randomised(SqueezeExcitation(16, 4, squeeze="max")), maps(2, 16)
+    gate = torch.sigmoid(se.fc2(torch.relu(se.fc1(x.flatten(2).max(2).values))))
+    torch.testing.assert_close(se(x), x * gate[:, :, None, None])
+
+
+def test_no_squeeze_is_a_gate_for_every_pixel_from_that_pixel_alone():
+    se, x = randomised(SqueezeExcitation(16, 4, squeeze="none")), maps(2, 16)
+    y = x.clone()
+    y[:, :, 0, 0] += 1
+    assert torch.equal(se(x)[:, :, 1:], se(y)[:, :, 1:])
+    pixel = x[:, :, 2, 5]
+    torch.testing.assert_close(se(x)[:, :, 2, 5], pixel * torch.sigmoid(se.fc2(torch.relu(se.fc1(pixel)))))
+
+
+def test_se_without_a_hidden_unit_is_refused():
+    with pytest.raises(ValueError, match=r"reduction=17 leaves no hidden unit for 16 channels; allowed: 1 to 16"):
+        SqueezeExcitation(16, reduction=17)
+
+
+# Selective kernels
+
+
+def test_sk_is_the_formula_of_the_paper():
+    sk, x = randomised(SelectiveKernelConv(16, 32, stride=2, groups=4, reduction=4, min_hidden=6)), maps(3, 16)
+    u1 = torch.relu(sk.branches[0][1](F.conv2d(x, sk.branches[0][0].weight, stride=2, padding=1, groups=4)))
+    u2 = torch.relu(sk.branches[1][1](F.conv2d(x, sk.branches[1][0].weight, stride=2, padding=2, dilation=2, groups=4)))
+    s = (u1 + u2).mean((2, 3))
+    z = torch.relu(sk.norm((s @ sk.fuse.weight.T)[:, :, None, None]).flatten(1))
+    a, b = (z @ half.T for half in sk.select.weight.chunk(2))  # A and B of equation 5
+    share = torch.exp(a) / (torch.exp(a) + torch.exp(b))
+    expected = share[:, :, None, None] * u1 + (1 - share)[:, :, None, None] * u2
+    torch.testing.assert_close(sk(x), expected)
+    assert sk.fuse.weight.shape == (8, 32)  # d = max(32 / 4, 6)
+
+
+def test_sk_hidden_units_have_a_minimum():
+    assert SelectiveKernelConv(64, 64, groups=1, reduction=16, min_hidden=32).fuse.out_features == 32
+    assert SelectiveKernelConv(1024, 1024, groups=32, reduction=16, min_hidden=32).fuse.out_features == 64
+
+
+def test_sk_with_one_branch_is_the_grouped_convolution_it_replaces():
+    sk, plain = SelectiveKernelConv(16, 16, kernels="3x3", groups=4), conv_bn(16, 16, 3, groups=4, relu=True)
+    plain.load_state_dict({key.removeprefix("branches.0."): value for key, value in sk.state_dict().items()})
+    x = maps(2, 16)
+    assert torch.equal(randomised(sk)(x), sk.branches[0](x))
+    plain.load_state_dict({key.removeprefix("branches.0."): value for key, value in sk.state_dict().items()})
+    assert torch.equal(sk(x), plain.double().eval()(x))
+
+
+def test_sk_with_equal_branches_does_not_depend_on_the_select_weights():
+    sk, x = randomised(SelectiveKernelConv(16, 16, kernels="3x3+3x3+3x3", groups=1)), maps(2, 16)
+    for branch in sk.branches[1:]:
+        branch.load_state_dict(sk.branches[0].state_dict())
+    torch.testing.assert_close(sk(x), sk.branches[0](x))
+    nn.init.normal_(sk.select.weight, std=10)
+    torch.testing.assert_close(sk(x), sk.branches[0](x))
+
+
+def test_sk_select_weights_matter_when_the_branches_differ():
+    sk, x = randomised(SelectiveKernelConv(16, 16, groups=1)), maps(2, 16)
+    before = sk(x)
+    nn.init.normal_(sk.select.weight, std=10)
+    assert not torch.allclose(sk(x), before)
+
+
+def test_sk_shares_sum_to_one_over_the_branches():
+    sk, x = randomised(SelectiveKernelConv(16, 16, kernels="3x3+3x3d2+3x3d3", groups=1)), maps(2, 16)
+    for branch in sk.branches:  # every branch gives 1 everywhere: what comes out is the sum of the shares
+        nn.init.zeros_(branch[1].weight)
+        nn.init.ones_(branch[1].bias)
+    torch.testing.assert_close(sk(x), torch.ones_like(sk(x)))
+
+
+@pytest.mark.parametrize("kernels", ["3x3+3x3d2", "3x3+5x5", "3x3+5x5+7x7", "3x3+3x3d2+3x3d3", "3x3+5x5g8"])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_sk_branches_are_of_one_size(kernels, stride):
+    sk = SelectiveKernelConv(16, 32, stride, kernels, groups=4)
+    assert sk(torch.randn(2, 16, 7, 7)).shape == (2, 32, 4 if stride == 2 else 7, 4 if stride == 2 else 7)
+
+
+def test_a_dilated_3x3_sees_what_a_5x5_sees_with_9_weights():
+    image = torch.zeros(1, 1, 9, 9)
+    image[0, 0, 4, 4] = 1
+    dilated, full = conv(1, 1, 3, dilation=2), conv(1, 1, 5)
+    nn.init.ones_(dilated.weight)
+    nn.init.ones_(full.weight)
+    reach = [layer(image)[0, 0].nonzero().amin(0).tolist() for layer in (dilated, full)]
+    assert reach == [[2, 2], [2, 2]]
+    assert dilated(image).sum() == 9 and full(image).sum() == 25
+
+
+def test_sk_groups_that_do_not_divide_are_refused():
+    with pytest.raises(ValueError, match="groups=3 does not divide the width 16; allowed: 1, 2, 4, 8, 16"):
+        SelectiveKernelConv(16, 16, groups=3)
+    with pytest.raises(ValueError, match="groups=5 does not divide"):
+        SelectiveKernelConv(16, 16, kernels="3x3+5x5g5", groups=4)
+
+
+def test_kernels_are_parsed():
+    assert parse_kernels("3x3+3x3d2") == (Kernel(3, 1, None), Kernel(3, 2, None))
+    assert parse_kernels("5x5g64+7x7d2g8") == (Kernel(5, 1, 64), Kernel(7, 2, 8))
+
+
+@pytest.mark.parametrize("text", ["", "4x4", "3x5", "3x3+", "3", "3x3d0", "3x3 + 5x5", "3x3g2d2"])
+def test_a_kernel_that_is_none_is_refused(text):
+    with pytest.raises(ValueError, match="kernels="):
+        parse_kernels(text)
+
+
+# Residual blocks
+
+
+def test_block_formulas_of_every_placement():
+    body, shortcut, gate, x = conv(8, 8, 3).double(), conv(8, 8, 1).double(), nn.Sigmoid(), maps(2, 8)
+    with torch.no_grad():
+        expected = {
+            "standard": F.relu(shortcut(x) + gate(body(x))),
+            "pre": F.relu(shortcut(x) + body(gate(x))),
+            "post": gate(F.relu(shortcut(x) + body(x))),
+            "identity": F.relu(gate(shortcut(x)) + body(x)),
+        }
+        for placement, y in expected.items():
+            assert torch.equal(ResidualBlock(body, shortcut, gate, placement)(x), y), placement
+        block = PreactivationBlock(8, body, nn.Identity(), gate).double().eval()
+        h = F.relu(block.norm(x))
+        assert torch.equal(block(x), x + gate(body(h)))
+        projecting = PreactivationBlock(8, body, shortcut, gate).double().eval()
+        assert torch.equal(projecting(x), shortcut(h) + gate(body(h)))
+
+
+def test_padded_shortcut_keeps_every_second_pixel_and_adds_zero_channels():
+    x = maps(2, 3)
+    y = PaddedShortcut(3, 5, stride=2)(x)
+    assert y.shape == (2, 5, 4, 4)
+    assert torch.equal(y[:, :3], x[:, :, ::2, ::2])
+    assert not y[:, 3:].any()
+
+
+def test_padded_shortcut_matches_a_strided_convolution_in_size():
+    for size in (7, 8, 28, 33):
+        assert (
+            PaddedShortcut(3, 3, 2)(maps(1, 3, size)).shape == conv(3, 3, 3, stride=2).double()(maps(1, 3, size)).shape
+        )
+
+
+def test_padded_shortcut_cannot_drop_channels():
+    with pytest.raises(ValueError, match="shortcut='padded' cannot take 8 channels to 4"):
+        PaddedShortcut(8, 4, 1)
+
+
+# Batch normalisation of a single value
+
+
+def test_batch_norm_is_pytorchs_where_there_is_more_than_one_value():
+    ours, theirs, x = BatchNorm(4), nn.BatchNorm2d(4), torch.randn(2, 4, 1, 1)
+    assert torch.equal(ours(x), theirs(x))
+    assert torch.equal(ours.running_var, theirs.running_var)
+
+
+def test_batch_norm_of_a_single_value_uses_the_running_statistics_and_keeps_them():
+    norm = BatchNorm(4)
+    nn.init.uniform_(norm.running_mean)
+    before = norm.running_mean.clone(), norm.running_var.clone(), norm.num_batches_tracked.clone()
+    x = torch.randn(1, 4, 1, 1)
+    trained = norm.train()(x)
+    assert torch.equal(trained, norm.eval()(x))
+    after = norm.running_mean, norm.running_var, norm.num_batches_tracked
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    with pytest.raises(ValueError, match="more than 1 value"):
+        nn.BatchNorm2d(4).train()(x)
+
+
+@pytest.mark.parametrize("name", ["sk_resnet20", "sknet26"])
+@pytest.mark.parametrize("stem", ["cifar", "imagenet"])
+def test_one_image_can_be_trained_on(name, stem):
+    model = create_model(name, stem=stem).train()
+    F.cross_entropy(model(torch.randn(1, 3, 32, 32)), torch.tensor([3])).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
