@@ -49,11 +49,11 @@ def reference_table(compared: pd.DataFrame) -> pd.DataFrame:
     """`compare_with_published` as text for a reader; nothing where nothing was published."""
     columns = {
         "network": compared.name,
-        "settings": [", ".join(f"{knob} = {value}" for knob, value in knobs.items()) for knobs in compared.knobs],
+        "settings": [", ".join(f"{knob}={value}" for knob, value in knobs.items()) for knobs in compared.knobs],
         "pixels": compared.pixels,
         "classes": compared.classes,
     }
-    for what, title in (("params", "parameters"), ("macs", "M multiply-adds")):
+    for what, title in (("params", "params"), ("macs", "M macs")):
         figures = compared[[what, f"{what}_step", f"counted_{what}", f"{what}_off_percent"]]
         texts = [
             ("", "", "") if pd.isna(row[0]) else figure_texts(what, *row) for row in figures.itertuples(index=False)
@@ -67,7 +67,7 @@ def figure_texts(what: str, published: int, step: int, counted: int, off_percent
     unit = 10**6 if what == "macs" or step > 1 else 1
     digits = max(0, round(math.log10(unit / step)))
     suffix = " M" if what == "params" and step > 1 else ""
-    off = f"{off_percent:+.2f}%" if off_percent else "0" if step == 1 else "rounds to it"
+    off = f"{off_percent:+.2f}%" if off_percent else "0" if step == 1 else "rounded"
     return (
         f"{published / unit:,.{digits}f}{suffix}",
         f"{counted:,}" if what == "params" else f"{counted / unit:,.1f}",

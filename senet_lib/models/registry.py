@@ -180,8 +180,8 @@ SOURCE_NOTES = {
     ),
     "source_c_senet18": from_note("se_", "resnet18", FIXED_POOLING, init="pytorch"),
 }
-for depth in (18, 34, 50, 101, 152):
-    SOURCE_NOTES[f"source_d_senet{depth}"] = Network(
+SOURCE_NOTES |= {
+    f"source_d_senet{depth}": Network(
         FAMILIES["se_"],
         ARCHS[f"resnet{depth}"],
         with_defaults(COMMON, stem="imagenet")
@@ -189,6 +189,8 @@ for depth in (18, 34, 50, 101, 152):
         | FIXED_POOLING
         | ({"se_channels": choice("width", "out")} if depth >= 50 else {}),
     )
+    for depth in (18, 34, 50, 101, 152)
+}
 
 NETWORKS = {
     PAPER_NAMES.get(prefix + base, prefix + base): Network(family, arch, family.knobs)
@@ -229,7 +231,8 @@ def resolve_knobs(name: str, **given) -> dict:
                 f"{name}: placement='after_3x3' needs a bottleneck, with one 3x3 convolution a block; "
                 "allowed here: standard, pre, post, identity"
             )
-        hidden_units(min(gated_channels(arch, placement)), knobs["reduction"])
+        channels = arch.widths if knobs.get("se_channels") == "width" else gated_channels(arch, placement)
+        hidden_units(min(channels), knobs["reduction"])
     return knobs
 
 
