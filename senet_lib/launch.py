@@ -198,7 +198,7 @@ class _Pool:
         environment = {**os.environ, SUPERVISED: "1", "OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
         if gpus := _visible_gpus():
             environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-        # A session of its own: Ctrl-C reaches this process alone, which then asks each run to stop
+        # A process group of its own: Ctrl-C reaches this process alone, which then asks each run to stop
         process = subprocess.Popen(
             command,
             env=environment,

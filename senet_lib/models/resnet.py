@@ -105,7 +105,17 @@ def make_gate(family: Family, knobs: dict) -> Callable[[int], nn.Module] | None:
     )
 
 
-def make_block(arch, c_in, width, c_out, stride, spatial, gate, placement, shortcut) -> ResidualBlock:
+def make_block(
+    arch: Arch,
+    c_in: int,
+    width: int,
+    c_out: int,
+    stride: int,
+    spatial: Callable[[int, int, int], nn.Module],
+    gate: Callable[[int], nn.Module] | None,
+    placement: str,
+    shortcut: str,
+) -> ResidualBlock:
     """One residual block; `width` is the number of channels of the spatial convolution."""
     last = conv if arch.preactivation else conv_bn  # the next block has the BN
     if arch.body == "basic":
