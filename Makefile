@@ -1,6 +1,7 @@
 # `make help` lists the targets. Every target sets up what it needs; nothing is installed twice.
 STUDY ?= quick
-JOBS ?= 1
+# Small networks gain little from a second thread: two runs at a time, a share of the cores each, take half as long
+JOBS ?= 2
 DATA ?=
 LIMIT_EPOCHS ?=
 REPO ?=
@@ -26,7 +27,7 @@ NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 help:  ## this list
 	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 11
 	@echo
-	@echo 'STUDY=name of studies/ (default quick)   JOBS=runs at a time   LIMIT_EPOCHS=n for a dry run'
+	@echo 'STUDY=name of studies/ (default quick)   JOBS=runs at a time (default 2)   LIMIT_EPOCHS=n for a dry run'
 	@echo 'DATA=another data set (digits, fashion_mnist, cifar10, cifar100, folder:PATH) or the place of the data'
 
 setup: $(READY)  ## the virtual environment with the locked versions (done by every other target)
