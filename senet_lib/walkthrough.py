@@ -1,6 +1,5 @@
 """What the notebooks show beside a run: the device, the source of a block, the shapes on the way through a network."""
 
-import copy
 import inspect
 from collections.abc import Iterable
 
@@ -8,6 +7,9 @@ import pandas as pd
 import torch
 from IPython.display import Code
 from torch import nn
+
+from senet_lib.metrics import count_params
+from senet_lib.models.meta import run_on_meta
 
 
 def say_device() -> None:
@@ -29,19 +31,22 @@ def shapes(model: nn.Module, input_size: tuple[int, ...], modules: Iterable[str]
     Columns: module, type, output (as '16 x 32 x 32'), params. Nothing is computed: the pass runs on the meta device.
     Raises ValueError on a name that the model does not have.
     """
-    model = copy.deepcopy(model).to("meta").eval()
     found, rows = dict(model.named_modules()), []
+    modules = list(modules)
     for name in modules:
         if name not in found:
             raise ValueError(f"no module {name!r}; known: {', '.join(n for n, _ in model.named_children())}, ...")
 
     def record(name: str, module: nn.Module, output: torch.Tensor) -> None:
         size = " x ".join(map(str, output.shape[1:]))  # without the batch
-        params = sum(parameter.numel() for parameter in module.parameters())
-        rows.append({"module": name, "type": type(module).__name__, "output": size, "params": params})
+        rows.append({"module": name, "type": type(module).__name__, "output": size, "params": count_params(module)})
 
-    for name in modules:
-        found[name].register_forward_hook(lambda module, _, output, name=name: record(name, module, output))
-    with torch.no_grad():
-        model(torch.empty(1, *input_size, device="meta"))
+    hooks = [
+        found[name].register_forward_hook(lambda m, _, output, name=name: record(name, m, output)) for name in modules
+    ]
+    try:
+        run_on_meta(model, input_size)
+    finally:
+        for hook in hooks:
+            hook.remove()
     return pd.DataFrame(rows)
