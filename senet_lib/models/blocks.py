@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from senet_lib.models.gating import by_hand, weighted_by_mean
 from senet_lib.models.knobs import check_groups, hidden_units, parse_kernels
 
 
@@ -67,9 +68,14 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Linear(hidden, channels, bias)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self.squeeze == "avg" and by_hand(self):  # the same, with a faster backward pass
+            return weighted_by_mean([x], lambda z: self.excite(z)[:, None], self.parameters())
         z = SQUEEZE[self.squeeze](x).movedim(1, -1)  # (N, C, 1, 1) -> (N, 1, 1, C): the FCs act on the last axis
-        gate = EXCITATION[self.excitation](self.fc2(torch.relu(self.fc1(z))))
-        return x * gate.movedim(-1, 1)  # (N, 1, 1, C) -> (N, C, 1, 1)
+        return x * self.excite(z).movedim(-1, 1)  # (N, 1, 1, C) -> (N, C, 1, 1)
+
+    def excite(self, z: Tensor) -> Tensor:
+        """(..., C) -> the gate, of the same shape."""
+        return EXCITATION[self.excitation](self.fc2(torch.relu(self.fc1(z))))
 
     def extra_repr(self) -> str:
         return f"squeeze={self.squeeze}, excitation={self.excitation}"
@@ -116,16 +122,23 @@ class SelectiveKernelConv(nn.Module):
         u = [branch(x) for branch in self.branches]  # M maps of (N, C, H, W)
         if len(u) == 1:
             return u[0]
+        if by_hand(self):  # the same, with a faster backward pass
+            learned = (*self.fuse.parameters(), *self.norm.parameters(), *self.select.parameters())
+            return weighted_by_mean(u, self.attend, learned)
         total = u[0]
         for branch in u[1:]:
             total = total + branch
-        z = self.fuse(total.mean((2, 3)))  # (N, C, H, W) -> (N, C) -> (N, d)
-        z = torch.relu(self.norm(z[:, :, None, None])).flatten(1)
-        a = self.select(z).unflatten(1, (len(u), -1)).softmax(1)  # (N, M * C) -> (N, M, C)
+        a = self.attend(total.mean((2, 3)))  # (N, C, H, W) -> (N, C) -> (N, M, C)
         v = u[0] * a[:, 0, :, None, None]
         for m in range(1, len(u)):
             v = v + u[m] * a[:, m, :, None, None]
         return v
+
+    def attend(self, mean: Tensor) -> Tensor:
+        """(N, C) -> the branches' weights (N, M, C), which sum to 1 over M."""
+        z = self.fuse(mean)  # (N, C) -> (N, d)
+        z = torch.relu(self.norm(z[:, :, None, None])).flatten(1)
+        return self.select(z).unflatten(1, (len(self.branches), -1)).softmax(1)  # (N, M * C) -> (N, M, C)
 
 
 class PaddedShortcut(nn.Module):
