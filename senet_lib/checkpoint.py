@@ -4,6 +4,8 @@
     checkpoint.previous.pt  the one before it
     checkpoint.sha256       the digests of the last few, the one about to be written included
 
+    weights.safetensors     the final weights, once training is over; the run's summary has its digest
+
 A checkpoint counts only if its digest is listed. The list is written before the checkpoint takes its name, so at every
 instant the files under the final names are complete and listed.
 """
@@ -15,9 +17,11 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import safetensors.torch
 import torch
+from torch import nn
 
-from senet_lib.results import replacing, sha256_of, write_text
+from senet_lib.results import WEIGHTS, read_json, replacing, sha256_of, write_text
 
 NEWEST, PREVIOUS, DIGESTS = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.sha256"
 
@@ -62,6 +66,24 @@ def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         _check(path, state["identity"], identity)
         return state
     return None
+
+
+def save_weights(folder: Path, model: nn.Module) -> None:
+    """Write the model's parameters and buffers as weights.safetensors."""
+    state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
+    with replacing(Path(folder) / WEIGHTS) as file:
+        file.write(safetensors.torch.save(state))
+
+
+def load_weights(folder: Path, model: nn.Module) -> None:
+    """Put a finished run's weights into `model`. Raises ValueError when they are not those that its summary recorded: a
+    flipped byte would load silently."""
+    path = Path(folder) / WEIGHTS
+    recorded = read_json(path.with_name("summary.json"))["files"].get(WEIGHTS)
+    found = sha256_of(path) if path.is_file() else "no such file"
+    if found != recorded:
+        raise ValueError(f"{path}: sha256 is {found}, the run's summary recorded {recorded}")
+    model.load_state_dict(safetensors.torch.load_file(path))
 
 
 def _digests(folder: Path) -> list[str]:

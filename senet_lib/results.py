@@ -8,6 +8,7 @@
                                failure.json        instead of it: why the last attempt stopped
                                environment.json    versions, hardware, precision, git commit, data fingerprint
                                notebook.ipynb      the executed copy
+                               weights.safetensors the final weights
                                checkpoint.pt       for resuming
 
 No torch here: an analysis opens in seconds, on a machine that could not train.
@@ -42,8 +43,9 @@ HISTORY_COLUMNS = (
     "train_seconds",  # training alone, without the evaluation
     "images_per_second",
 )
+WEIGHTS = "weights.safetensors"
 # What `summary.json` vouches for: verified by digest
-RECORDED_FILES = ("config.json", "history.csv", "predictions.npz", "environment.json", "notebook.ipynb")
+RECORDED_FILES = ("config.json", "history.csv", "predictions.npz", "environment.json", "notebook.ipynb", WEIGHTS)
 ANALYSED_FILES = ("history.csv", "predictions.npz", "environment.json")  # without these a run cannot be reported
 VERSIONS_OF = ("torch", "torchvision", "lightning-fabric", "numpy", "pandas", "scikit-learn", "senet-lib")
 

@@ -84,6 +84,7 @@ class Network(Strict):
 
     model: str
     knobs: dict[str, Any] = {}
+    recipe: dict[str, Any] = {}  # what this line alone does otherwise than the study's recipe
     published: Published | None = None
 
 
@@ -136,7 +137,8 @@ class RunConfig(Strict):
 
 
 class Study(Strict):
-    """A question and what answers it: every network trained with every seed under one recipe."""
+    """A question and what answers it: every network trained with every seed under one recipe, but for what a network's
+    own line says of it."""
 
     name: str
     question: str
@@ -145,6 +147,7 @@ class Study(Strict):
     recipe: Recipe = Recipe()
     networks: Annotated[dict[str, Network], Field(min_length=1)]
     baseline: str = ""  # the network that the others are compared with; empty: the first
+    comparisons: tuple[tuple[str, str], ...] = ()  # (treatment, baseline) named beforehand; empty: each with `baseline`
     notes: str = ""  # what a reader should know: deviations, what was cut
 
     @model_validator(mode="before")
@@ -168,10 +171,17 @@ class Study(Strict):
         for label in self.networks:
             if not LABEL.fullmatch(label):
                 raise ValueError(f"network label {label!r} must be letters, digits, '.', '_' or '-'")
-        if self.recipe.evaluate_in_training_mode and not self.name.startswith("source_notes"):
-            raise ValueError("recipe.evaluate_in_training_mode: only studies named source_notes* may have this defect")
+        for label in self.networks:
+            if self.recipe_of(label).evaluate_in_training_mode and not self.name.startswith("source_notes"):
+                raise ValueError("evaluate_in_training_mode: only studies named source_notes* may have this defect")
         if self.baseline and self.baseline not in self.networks:
             raise ValueError(f"unknown baseline {self.baseline!r}; {nearest(self.baseline, self.networks)}")
+        for pair in self.comparisons:
+            for label in pair:
+                if label not in self.networks:
+                    raise ValueError(f"comparisons: unknown network {label!r}; {nearest(label, self.networks)}")
+            if pair[0] == pair[1]:
+                raise ValueError(f"comparisons: {pair[0]!r} is compared with itself")
         check_data_name(self.data)
         return self
 
@@ -179,16 +189,25 @@ class Study(Strict):
     def baseline_label(self) -> str:
         return self.baseline or next(iter(self.networks))
 
+    def recipe_of(self, label: str) -> Recipe:
+        """The study's recipe with what the network's own line changes in it."""
+        changed = self.networks[label].recipe
+        if not changed:
+            return self.recipe
+        return _validated(Recipe, self.recipe.model_dump() | changed, f"networks.{label}.recipe")
+
     def override(self, *, data: str | None = None, limit_epochs: int | None = None) -> "Study":
         """The study on other data, or cut short: under another name, so that it never mixes with the real results."""
         changed, name = self.model_dump(), self.name
         if data is not None and data != self.data:
             changed["data"] = data
             name += f"+{data.split(':')[0]}"
-        if limit_epochs is not None and limit_epochs < self.recipe.epochs:
-            recipe = changed["recipe"]
-            recipe["epochs"] = limit_epochs
-            recipe["warmup_epochs"] = min(recipe["warmup_epochs"], limit_epochs / 2)
+        longest = max(self.recipe_of(label).epochs for label in self.networks)
+        if limit_epochs is not None and limit_epochs < longest:
+            for recipe in (changed["recipe"], *(network["recipe"] for network in changed["networks"].values())):
+                for key, most in (("epochs", limit_epochs), ("warmup_epochs", limit_epochs / 2)):
+                    if key in recipe:
+                        recipe[key] = min(recipe[key], most)
             name += f"+{limit_epochs}epoch"
         return _validated(Study, {**changed, "name": name}, self.name)
 
@@ -203,7 +222,7 @@ class Study(Strict):
                 knobs=self._knobs(label),
                 data=self.data,
                 seed=seed,
-                recipe=self.recipe,
+                recipe=self.recipe_of(label),
             )
             for seed in self.seeds
             for label, network in self.networks.items()

@@ -272,8 +272,10 @@ def environment(results: StudyResults) -> pd.DataFrame:
 
 
 def recipe(results: StudyResults) -> pd.DataFrame:
-    """setting, value of the study's one recipe."""
+    """setting, value of the study's one recipe; then what single networks do otherwise, as 'lr of NETWORK'."""
     rows = [(key, _text(value)) for key, value in results.study["recipe"].items()]
+    for label, network in results.study["networks"].items():
+        rows += [(f"{key} of {label}", _text(value)) for key, value in (network.get("recipe") or {}).items()]
     return pd.DataFrame(rows, columns=["setting", "value"])
 
 

@@ -103,10 +103,11 @@ def fit(
 ) -> Outcome:
     """Train `model` ((N, 3, H, W) -> logits (N, classes)) in place and evaluate it after every epoch.
 
-    With a `run_dir`, history.csv and a checkpoint are written there after every epoch, and a checkpoint found there is
-    resumed; `config_hash` then names the run, and a checkpoint of another hash, data set, precision, thread count or
-    torch version is refused. SIGTERM and SIGINT stop after the step in hand with a checkpoint (TrainingStopped,
-    KeyboardInterrupt). A loss that is not finite raises NonFiniteLoss; the last checkpoint stays.
+    With a `run_dir`, history.csv and a checkpoint are written there after every epoch, the final weights at the end,
+    and a checkpoint found there is resumed; `config_hash` then names the run, and a checkpoint of another hash, data
+    set, precision, thread count or torch version is refused. SIGTERM and SIGINT stop after the step in hand with a
+    checkpoint (TrainingStopped, KeyboardInterrupt). A loss that is not finite raises NonFiniteLoss; the last checkpoint
+    stays.
 
     device: 'auto', 'cpu', 'cuda' or 'mps'. threads: of the CPU; None leaves torch's own number.
     """
@@ -132,6 +133,8 @@ def fit(
         with _reporter(progress, recipe.epochs, run.train.steps, len(run.history), run.step) as report:
             while len(run.history) < recipe.epochs:
                 run.epoch(stop, report)
+        if run.run_dir is not None:
+            checkpoint.save_weights(run.run_dir, model)
     return Outcome(run.history, run.evaluation or run.evaluate(), run.data.evaluation_split, run.environment())
 
 

@@ -36,6 +36,18 @@ def test_runs_come_seed_by_seed_with_every_default_written_out(written):
     assert study.baseline_label == "resnet20"
 
 
+def test_a_networks_own_recipe_changes_its_runs_alone(written):
+    networks = {"a": {"model": "resnet20"}, "b": {"model": "resnet20", "recipe": {"lr": 0.5, "epochs": 4}}}
+    study = written({**MINIMAL, "recipe": {"lr": 0.2, "epochs": 6, "warmup_epochs": 2}, "networks": networks})
+    a, b = study.runs()[:2]
+    assert (a.recipe.lr, a.recipe.epochs) == (0.2, 6)
+    assert b.recipe == a.recipe.model_copy(update={"lr": 0.5, "epochs": 4})
+    assert a.hash != b.hash
+    short = study.override(limit_epochs=3)
+    assert [run.recipe.epochs for run in short.runs()[:2]] == [3, 3]
+    assert short.runs()[0].recipe.warmup_epochs == 1.5
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -55,6 +67,10 @@ def test_runs_come_seed_by_seed_with_every_default_written_out(written):
         ({"recipe": {"milestones": [0.7, 0.5]}}, ["milestones"]),
         ({"recipe": {"evaluate_in_training_mode": True}}, ["source_notes"]),
         ({"name": "other"}, ["named by its file"]),
+        ({"comparisons": [["se", "resnet2"]]}, ["comparisons", "'resnet2'", "'resnet20'"]),
+        ({"comparisons": [["se", "se"]]}, ["comparisons", "'se'", "itself"]),
+        ({"networks": {"a": {"model": "resnet20", "recipe": {"lrr": 1}}}}, ["networks.a.recipe", "'lrr'", "lr"]),
+        ({"networks": {"a": {"model": "resnet20", "recipe": {"lr": 0}}}}, ["networks.a.recipe", "lr"]),
     ],
 )
 def test_an_error_is_one_line_that_names_the_key_and_what_is_allowed(written, change, named):
