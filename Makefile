@@ -22,7 +22,7 @@ LAUNCH := $(BIN)python -m senet_lib.launch
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce plan report publish test check lab lock badges clean
+.PHONY: help setup reproduce plan report publish test bench check lab lock badges clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 11
@@ -55,6 +55,9 @@ publish: $(READY)  ## copy a finished STUDY's numbers and report to results/publ
 
 test: $(READY)  ## the tests
 	@$(BIN)python -m pytest --numprocesses auto --dist loadfile
+
+bench: $(READY)  ## measure speed and what SE and SK cost (SECTIONS=... for some of it); nothing else may run
+	@$(BIN)python benchmarks/bench.py $(SECTIONS)
 
 check: $(READY)  ## style, and that notebook sources carry no outputs
 	@$(BIN)ruff check .

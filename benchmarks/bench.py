@@ -1,0 +1,328 @@
+"""Speed and its price, measured as ratios within one run: `make bench`, or `python benchmarks/bench.py SECTION ...`.
+
+Machines are shared and noisy, so what is compared takes turns, several times, and the table shows the ratio pair by
+pair: smallest, median, largest. Each section writes benchmarks/results/SECTION.md. Nothing else may run meanwhile.
+"""
+
+import argparse
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+HERE = Path(__file__).parent
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # the reference loop; the synthetic results of the tests
+
+import reference_loop  # noqa: E402
+import torch  # noqa: E402
+
+from senet_lib.data import Augmenter, Dataset  # noqa: E402
+from senet_lib.metrics import count_macs  # noqa: E402
+from senet_lib.models import create_model  # noqa: E402
+from senet_lib.results import environment_record  # noqa: E402
+from senet_lib.study import Recipe  # noqa: E402
+from senet_lib.train import fit, resolve_precision  # noqa: E402
+
+MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
+BATCH = 128
+
+
+def random_images(count: int, size: int = 32) -> Dataset:
+    """Images of CIFAR-10's shape; what is in them does not change the time that they take."""
+    generator = torch.Generator().manual_seed(0)
+    pixels = torch.randint(256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
+    labels = torch.arange(count) % 10
+    few = slice(0, 2)
+    classes = tuple("abcdefghij")
+    return Dataset("random", classes, pixels, labels, pixels[few], labels[few], MEAN, STD, True, {})
+
+
+def ours(network: torch.nn.Module, data: Dataset, batch: int = BATCH) -> float:
+    """Images per second of fit's second epoch; the first is the warm-up."""
+    recipe = Recipe(epochs=2, batch_size=batch, lr=1e-3)
+    return fit(network, data, recipe, progress="none").history[-1]["images_per_second"]
+
+
+def theirs(network: torch.nn.Module, data: Dataset, warmup: int = 3) -> float:
+    batches = reference_loop.loader(data.train_images, data.train_labels, MEAN, STD, BATCH)
+    return reference_loop.images_per_second(network, batches, warmup)
+
+
+def take_turns(measures: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+    """Each measure `repeats` times, in turns; a first round is thrown away."""
+    for measure in measures.values():
+        measure()
+    seen: dict[str, list[float]] = {name: [] for name in measures}
+    for _ in range(repeats):
+        for name, measure in measures.items():
+            seen[name].append(measure())
+    return seen
+
+
+def ratio(over: list[float], under: list[float]) -> str:
+    """'median (min to max)' of the ratios, pair by pair."""
+    ratios = [a / b for a, b in zip(over, under, strict=True)]
+    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+
+
+def middle(values: list[float]) -> str:
+    return f"{statistics.median(values):,.0f}"
+
+
+Table = tuple[str, list[str], list[list[str]]]  # caption, header, rows
+
+
+def steps(repeats: int) -> list[Table]:
+    rows = []
+    cases = {"resnet50": (1, 1), "resnet18": (2, 1), "se_resnet18": (2, 1)}
+    cases |= dict.fromkeys(("resnet20", "se_resnet20", "sk_resnet20"), (10, 3))
+    for name, (measured, warmup) in cases.items():
+        data, longer = random_images(measured * BATCH), random_images((measured + warmup) * BATCH)
+        mine, plain = create_model(name), create_model(name)
+        measures = {
+            "theirs": lambda network=plain, data=longer, warmup=warmup: theirs(network, data, warmup),
+            "ours": lambda network=mine, data=data: ours(network, data),
+        }
+        seen = take_turns(measures, repeats)
+        rows.append([name, middle(seen["theirs"]), middle(seen["ours"]), ratio(seen["ours"], seen["theirs"])])
+    caption = (
+        f"Whole training steps, data included, batch {BATCH}: images per second, and ours over the reference loop's."
+    )
+    return [(caption, ["network", "reference loop", "senet_lib", "ratio: median (min to max)"], rows)]
+
+
+def data(repeats: int) -> list[Table]:
+    images = random_images(40 * BATCH)
+    augmenter = Augmenter(
+        images.train_images, images.train_labels, batch_size=BATCH, padding=4, flip=True, mean=MEAN, std=STD
+    )
+    batches = reference_loop.loader(images.train_images, images.train_labels, MEAN, STD, BATCH)
+
+    def rate(epoch: Callable) -> float:
+        source = iter(epoch())
+        for _ in range(3):
+            next(source)
+        started, seen = time.perf_counter(), sum(len(y) for _, y in source)
+        return seen / (time.perf_counter() - started)
+
+    step = random_images(12 * BATCH)
+    network = create_model("resnet20")
+    measures = {
+        "theirs": lambda: rate(lambda: batches),
+        "ours": lambda: rate(lambda: augmenter.epoch(seed=0, epoch=0)),
+        "step": lambda: ours(network, step),
+    }
+    seen = take_turns(measures, repeats)
+    share = [100 * step / alone for step, alone in zip(seen["step"], seen["ours"], strict=True)]
+    rows = [
+        [
+            middle(seen["theirs"]),
+            middle(seen["ours"]),
+            ratio(seen["ours"], seen["theirs"]),
+            f"{statistics.median(share):.1f} % ({min(share):.1f} to {max(share):.1f})",
+        ]
+    ]
+    header = ["DataLoader, two workers", "senet_lib", "ratio", "share of a ResNet-20 step"]
+    return [("Augmentation and batching alone: images per second.", header, rows)]
+
+
+def gates(repeats: int) -> list[Table]:
+    pairs = [
+        ("se_resnet50", "resnet50", {}, 1),
+        ("se_resnet50", "resnet50", {"width": 0.25}, 2),
+        ("se_resnet20", "resnet20", {}, 6),
+        ("sk_resnet20", "resnet20", {}, 6),
+    ]
+    rows = []
+    for gated, plain, knobs, images in pairs:
+        data = random_images(images * BATCH)
+        networks = {name: create_model(name, **knobs) for name in (gated, plain)}
+
+        def by_autograd(network=networks[gated], data=data) -> float:
+            with reference_loop.plain_gates():
+                return ours(network, data)
+
+        measures = {
+            "plain": lambda network=networks[plain], data=data: ours(network, data),
+            "gated": lambda network=networks[gated], data=data: ours(network, data),
+            "autograd": by_autograd,
+        }
+        seen = take_turns(measures, repeats)
+        macs = [count_macs(networks[name], (3, 32, 32)) for name in (gated, plain)]
+        name = f"{gated} / {plain}" + "".join(f", {key} {value}" for key, value in knobs.items())
+        rows.append(
+            [
+                name,
+                f"{macs[0] / macs[1]:.2f}",
+                ratio(seen["plain"], seen["gated"]),
+                ratio(seen["plain"], seen["autograd"]),
+            ]
+        )
+    header = ["step over step", "MACs", "time, as trained here", "time, plain operations"]
+    return [("What SE and SK cost: step time over the plain network's.", header, rows)]
+
+
+def roofline(repeats: int) -> list[Table]:
+    dtype = torch.bfloat16 if resolve_precision("auto") == "bf16" else torch.float32
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    size = 4096 if dtype == torch.bfloat16 or device == "cuda" else 2048
+    a, b = (torch.randn(size, size, device=device, dtype=dtype) for _ in range(2))
+
+    def product() -> float:
+        started = time.perf_counter()
+        (a @ b).sum().item()
+        return 2 * size**3 / (time.perf_counter() - started)
+
+    rows = []
+    for name, images in {"resnet18": 2, "resnet50": 1, "resnet20": 6}.items():
+        network, data = create_model(name), random_images(images * BATCH)
+        per_image = 6 * count_macs(network, (3, 32, 32))  # forward, and twice that backward
+
+        def step(network=network, data=data, per_image=per_image) -> float:
+            return per_image * ours(network, data)
+
+        seen = take_turns({"product": product, "step": step}, repeats)
+        reached = [statistics.median(seen[key]) / 1e9 for key in ("step", "product")]
+        rows.append([name, f"{reached[0]:,.0f}", f"{reached[1]:,.0f}", ratio(seen["step"], seen["product"])])
+    caption = f"Achieved GFLOP/s of a training step and of a {str(dtype)[6:]} {size}³ matrix product."
+    return [(caption, ["network", "step", "product", "ratio"], rows)]
+
+
+def memory(repeats: int) -> list[Table]:
+    rows = []
+    for name in ("resnet20", "se_resnet20", "resnet18"):
+        peaks = {}
+        for loop in ("theirs", "ours"):
+            code = (
+                "import bench, resource; from senet_lib.models import create_model;"
+                f"bench.{loop}(create_model({name!r}), bench.random_images({6 * BATCH}));"
+                "usage = resource.getrusage;"
+                "print(*(usage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
+            )
+            found = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
+            alone, worker = map(int, found.stdout.split())
+            peaks[loop] = alone / 1024, worker / 1024
+        (their, worker), (own, _) = peaks["theirs"], peaks["ours"]
+        rows.append([name, f"{their:,.0f} + {reference_loop.WORKERS} workers of up to {worker:,.0f}", f"{own:,.0f}"])
+    caption = "Peak resident memory in MiB; what a worker shares with its parent counts in both."
+    return [(caption, ["network", "reference loop", "senet_lib"], rows)]
+
+
+def fixed(repeats: int) -> list[Table]:
+    """What a run takes beside its training, and how long the networks' import takes; in whole processes."""
+    rows, project = [], HERE.parent
+    imports, overheads = [], []
+    for _ in range(repeats):
+        started = time.perf_counter()
+        code = "from senet_lib.models import create_model, list_models; list_models(); create_model('resnet20')"
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=project)
+        imports.append(time.perf_counter() - started)
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, "-m", "senet_lib.run", "quick", "resnet20-seed0", "--limit-epochs", "1"]
+            started = time.perf_counter()
+            subprocess.run([*command, "--results", folder], check=True, cwd=project, capture_output=True)
+            whole = time.perf_counter() - started
+            history = next(Path(folder).rglob("history.csv")).read_text().splitlines()
+            trained = float(dict(zip(history[0].split(","), history[1].split(","), strict=True))["train_seconds"])
+            overheads.append(whole - trained)
+    for what, seen in (("a run without its training (kernel, imports, data, evaluation, plots)", overheads),
+                       ("create_model and list_models, from the interpreter's start", imports)):  # fmt: skip
+        rows.append([what, f"{statistics.median(seen):.1f} ({min(seen):.1f} to {max(seen):.1f})"])
+    return [("Fixed costs in seconds.", ["what", "median (min to max)"], rows)]
+
+
+def scaling(repeats: int) -> list[Table]:
+    tables = []
+    sweeps = {
+        "Batch size, ResNet-20": [(f"{batch}", "resnet20", {}, batch) for batch in (32, 64, 128, 256, 512, 1024)],
+        "Width, ResNet-20": [(f"{width:g}", "resnet20", {"width": width}, BATCH) for width in (0.5, 1, 2)],
+        "Depth": [(name, name, {}, BATCH) for name in ("resnet20", "resnet32", "resnet44", "resnet56")],
+    }
+    for caption, cases in sweeps.items():
+        networks = {label: create_model(name, **knobs) for label, name, knobs, _ in cases}
+        measures = {
+            label: lambda network=networks[label], batch=batch: ours(network, random_images(max(512, batch)), batch)
+            for label, _, _, batch in cases
+        }
+        seen = take_turns(measures, repeats)
+        macs = {label: count_macs(networks[label], (3, 32, 32)) / 1e6 for label in networks}
+        rows = [
+            [label, f"{macs[label]:.1f}", middle(rate), f"{macs[label] * statistics.median(rate) / 1e3:.1f}"]
+            for label, rate in seen.items()
+        ]
+        tables.append((f"{caption}.", [caption.split(",")[0].lower(), "MACs (M)", "images/s", "GMAC/s forward"], rows))
+    return tables
+
+
+def analysis(repeats: int) -> list[Table]:
+    rows = []
+    for seeds in (1, 10, 100):
+        with tempfile.TemporaryDirectory() as folder:
+            code = (
+                "import resource, sys, time; from pathlib import Path; from synthetic import write_study;"
+                "from senet_lib.report import build_report;"
+                f"folder = write_study(Path({folder!r}) / 'study', seeds=range({seeds}), images=10_000);"
+                "started = time.perf_counter(); build_report(folder);"
+                "print(time.perf_counter() - started, (folder / 'report.html').stat().st_size,"
+                "max(resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)))"
+            )
+            path = os.pathsep.join([str(HERE.parent / "tests"), os.environ.get("PYTHONPATH", "")])
+            found = subprocess.run(
+                [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=True, capture_output=True,
+                text=True, cwd=HERE.parent,
+            )  # fmt: skip
+            seconds, size, peak = map(float, found.stdout.split()[-3:])
+            rows.append([str(3 * seeds), f"{seconds:.0f}", f"{size / 2**20:.1f}", f"{peak / 1024:,.0f}"])
+    header = ["runs", "seconds", "report (MiB)", "peak memory of a process (MiB)"]
+    return [("Rendering a study's report: three networks, 10,000 predictions a run.", header, rows)]
+
+
+SECTIONS = {
+    "steps": steps,
+    "data": data,
+    "gates": gates,
+    "roofline": roofline,
+    "memory": memory,
+    "fixed": fixed,
+    "scaling": scaling,
+    "analysis": analysis,
+}
+
+
+def markdown(tables: list[Table]) -> str:
+    lines = []
+    for caption, header, rows in tables:
+        lines += [caption, "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
+        lines += ["| " + " | ".join(row) + " |" for row in rows]
+        lines.append("")
+    return "\n".join(lines)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: all")
+    parser.add_argument("--repeats", type=int, default=3)
+    options = parser.parse_args()
+    if unknown := set(options.sections) - set(SECTIONS):
+        parser.error(f"unknown section {sorted(unknown)[0]!r}; known: {', '.join(SECTIONS)}")
+    record = environment_record()
+    machine = (
+        f"{record['processor']}, {record['cores']} cores, {torch.get_num_threads()} threads, "
+        f"{resolve_precision('auto')}, torch {record['versions']['torch']}; {options.repeats} repeats."
+    )
+    for name in options.sections or SECTIONS:
+        started = time.perf_counter()
+        text = f"{markdown(SECTIONS[name](options.repeats))}\n{machine}\n"
+        target = HERE / "results" / f"{name}.md"
+        target.parent.mkdir(exist_ok=True)
+        target.write_text(text, encoding="utf-8")
+        print(f"{text}({name}: {time.perf_counter() - started:.0f} s)\n", flush=True)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
