@@ -15,6 +15,7 @@ from torch import nn
 from senet_lib import checkpoint
 from senet_lib.data import Dataset
 from senet_lib.models import create_model
+from senet_lib.results import write_summary
 from senet_lib.study import Recipe
 from senet_lib.train import NonFiniteLoss, TrainingStopped, evaluate, fit, learning_rate, resolve_precision
 
@@ -377,3 +378,21 @@ def test_torchs_own_switches_are_given_back():
     train(recipe=RECIPE.model_copy(update={"epochs": 1, "warmup_epochs": 0.0}))
     assert not torch.are_deterministic_algorithms_enabled()
     assert torch.utils.deterministic.fill_uninitialized_memory
+
+
+def test_the_final_weights_are_kept_and_vouched_for(tmp_path):
+    model, _ = train(run_dir=tmp_path, recipe=RECIPE.model_copy(update={"epochs": 1}))
+    write_summary(tmp_path, {})
+    again = network(seed=9)
+    checkpoint.load_weights(tmp_path, again)
+    assert digest(again) == digest(model)
+
+    path = tmp_path / "weights.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="weights.safetensors: sha256 is"):
+        checkpoint.load_weights(tmp_path, again)
+    path.unlink()
+    with pytest.raises(ValueError, match="no such file"):
+        checkpoint.load_weights(tmp_path, again)
