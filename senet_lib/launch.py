@@ -4,6 +4,7 @@
     python -m senet_lib.launch plan source_a
     python -m senet_lib.launch report quick
     python -m senet_lib.launch publish first_look
+    python -m senet_lib.launch verify first_look
 
 A run is always the same command, `python -m senet_lib.run STUDY RUN_ID`, in a process of its own; this module only
 decides where and when. Bad input ends with code 2 before anything is started or written, a failed run with code 1
@@ -23,7 +24,16 @@ from pathlib import Path
 from senet_lib.process import SUPERVISED, die_with_parent
 from senet_lib.project import project_root
 from senet_lib.report import ReportError, build_report
-from senet_lib.results import StudyResults, is_done, load_study, read_json, write_json
+from senet_lib.results import (
+    NOTEBOOK,
+    WEIGHTS,
+    StudyResults,
+    altered_files,
+    is_intact,
+    load_study,
+    read_json,
+    write_json,
+)
 from senet_lib.run import data_root_in, resolve_study, study_options
 from senet_lib.study import RunConfig, Study, StudyError
 
@@ -34,7 +44,7 @@ PUBLISHED_OF_STUDY = ("study.json", "report.html", "figures", "tables")
 
 def reproduce(options: argparse.Namespace) -> int:
     study, runs, folder = resolve_study(options)
-    pending = [run for run in runs if not is_done(folder / "runs" / run.run_id, run.hash)]
+    pending = [run for run in runs if not is_intact(folder / "runs" / run.run_id, run.hash)]
     known = read_json(folder / "study.json") if (folder / "study.json").is_file() else None
     if pending or known is None:
         classes, fingerprints = check_inputs(runs, options.data)
@@ -56,7 +66,7 @@ def plan(options: argparse.Namespace) -> int:
     """Print a study's runs and what they would cost on this machine."""
     study, runs, folder = resolve_study(options)
     print(f"{study.name}: {study.question}\n")
-    done = {run.run_id for run in runs if is_done(folder / "runs" / run.run_id, run.hash)}
+    done = {run.run_id for run in runs if is_intact(folder / "runs" / run.run_id, run.hash)}
     recipe = study.recipe
     print(f"data {study.data}; {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.schedule}, lr {recipe.lr:g}")
 
@@ -99,7 +109,7 @@ def report(options: argparse.Namespace) -> int:
 def publish(options: argparse.Namespace) -> int:
     """Copy what is quoted of a study to results/published/<study>/: numbers, evidence, report; no weights."""
     study, runs, folder = resolve_study(options)
-    unfinished = [run.run_id for run in runs if not is_done(folder / "runs" / run.run_id, run.hash)]
+    unfinished = [run.run_id for run in runs if not is_intact(folder / "runs" / run.run_id, run.hash)]
     if unfinished:
         raise StudyError(f"{study.name} is not finished, so it is not published: {', '.join(unfinished)}")
 
@@ -116,6 +126,26 @@ def publish(options: argparse.Namespace) -> int:
     fresh.rename(target)
     print(f"published: {_shown(target)}")
     return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Compare every file of a study's finished runs, the published ones too, with the digest in the run's summary."""
+    study, _, folder = resolve_study(options)
+    published = project_root() / "results" / "published" / study.name
+    finished = damaged = 0
+    for place, left_behind in ((folder, ()), (published, (NOTEBOOK, WEIGHTS))):
+        for summary in sorted((place / "runs").glob("[!.]*/summary.json")):
+            finished += 1
+            for name in altered_files(summary.parent):
+                path = summary.with_name(name)
+                if path.exists() or name not in left_behind:
+                    damaged += 1
+                    what = "not what the run recorded" if path.exists() else "missing"
+                    print(f"{_shown(path)}: {what}", file=sys.stderr)
+    if not finished:
+        raise StudyError(f"{study.name} has no finished run; `make reproduce STUDY={study.name}` makes them")
+    print(f"{finished} finished runs, {damaged} damaged files")
+    return 1 if damaged else 0
 
 
 def check_inputs(runs: list[RunConfig], data: str) -> tuple[list[str], dict[str, str]]:
@@ -286,6 +316,7 @@ def main(arguments: list[str] | None = None) -> int:
         (plan, "print a study's runs and an estimate of their time here"),
         (report, "render a study's report again"),
         (publish, "copy a finished study's numbers and report to results/published/"),
+        (verify, "compare the files of a study's finished runs with the digests recorded at their end"),
     ):
         sub = commands.add_parser(command.__name__, help=help_text)
         study_options(sub)

@@ -44,8 +44,9 @@ HISTORY_COLUMNS = (
     "images_per_second",
 )
 WEIGHTS = "weights.safetensors"
+NOTEBOOK = "notebook.ipynb"
 # What `summary.json` vouches for: verified by digest
-RECORDED_FILES = ("config.json", "history.csv", "predictions.npz", "environment.json", "notebook.ipynb", WEIGHTS)
+RECORDED_FILES = ("config.json", "history.csv", "predictions.npz", "environment.json", NOTEBOOK, WEIGHTS)
 ANALYSED_FILES = ("history.csv", "predictions.npz", "environment.json")  # without these a run cannot be reported
 VERSIONS_OF = ("torch", "torchvision", "lightning-fabric", "numpy", "pandas", "scikit-learn", "senet-lib")
 
@@ -191,6 +192,12 @@ def altered_files(run_dir: Path) -> list[str]:
     ]
 
 
+def is_intact(run_dir: Path, config_hash: str) -> bool:
+    """Whether this very run is done and every file that a number or figure comes from is what its summary vouched for.
+    The executed notebook is not among them: opening and saving it changes it."""
+    return is_done(run_dir, config_hash) and set(altered_files(run_dir)) <= {NOTEBOOK}
+
+
 @dataclass(frozen=True)
 class StudyResults:
     """A study's results as tidy tables; one row of `runs` for each planned run, whatever became of it.
@@ -271,7 +278,7 @@ def _read_run(run_dir: Path, planned: Mapping[str, Any]) -> tuple[dict, pd.DataF
         return row, None
     done = is_done(run_dir, planned["config_hash"])
     if done and (damaged := sorted(set(altered_files(run_dir)) & set(ANALYSED_FILES))):
-        what = f"{', '.join(damaged)} missing or not as recorded; delete the run's folder to train it again"
+        what = f"{', '.join(damaged)} missing or not as recorded; `make reproduce` trains it again"
         return row | {"status": "failed", "error": f"finished, but {what}"}, None
     history = read_history(run_dir) if (run_dir / "history.csv").is_file() else None
     if done:

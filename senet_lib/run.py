@@ -20,7 +20,7 @@ from pathlib import Path
 from senet_lib import notebook
 from senet_lib.process import SUPERVISED, die_with_parent
 from senet_lib.project import project_root
-from senet_lib.results import is_done, read_json, write_json, write_summary
+from senet_lib.results import altered_files, is_done, is_intact, read_json, write_json, write_summary
 from senet_lib.study import DATASETS, RunConfig, Study, StudyError, load_study, nearest
 
 PARTIAL = "notebook.partial.ipynb"
@@ -74,8 +74,17 @@ def run_lock(run_dir: Path) -> Iterator[None]:
 
 
 def set_aside_other(run_dir: Path, config: RunConfig) -> None:
-    """Move a run of the same name but another config away, and say so: another hash is another run."""
+    """Move away, and say so, what this run must not go on from: a run of the same name but another config, since
+    another hash is another run; and a finished run whose files are no longer what it recorded."""
     path = run_dir / "config.json"
+    if is_done(run_dir, config.hash):
+        place = run_dir.with_name(f".{run_dir.name}.damaged-{time.time_ns()}")
+        damaged = ", ".join(altered_files(run_dir))
+        run_dir.rename(place)
+        print(
+            f"{config.run_id}: {damaged} missing or not as recorded; what is left is kept in {place.name}", flush=True
+        )
+        return
     if not path.is_file():
         return
     old = read_json(path)
@@ -171,7 +180,7 @@ def main(arguments: list[str] | None = None) -> int:
     signals.install()
     run_dir = folder / "runs" / config.run_id
     with run_lock(run_dir):
-        if is_done(run_dir, config.hash):
+        if is_intact(run_dir, config.hash):
             print(f"{config.run_id}: done before", flush=True)
             return 0
         set_aside_other(run_dir, config)

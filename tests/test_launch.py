@@ -268,6 +268,31 @@ def test_a_changed_recipe_is_another_run_said_aloud_and_the_earlier_one_is_kept(
     assert [read_json(path) for path in kept] == [first]
 
 
+def test_an_altered_file_is_named_and_only_that_run_is_done_again(project):
+    assert project.launch("reproduce", "tiny")[0] == 0
+    assert project.launch("verify", "tiny") == (0, "2 finished runs, 0 damaged files\n")
+    before = {run_id: read_json(project.run_dir(run_id) / "summary.json") for run_id in ("resnet-seed0", "se-seed0")}
+    other = (project.run_dir("resnet-seed0") / "summary.json").stat().st_mtime_ns
+
+    history = project.run_dir("se-seed0") / "history.csv"
+    history.write_text(history.read_text(encoding="utf-8").replace("0.", "0.9", 1), encoding="utf-8")
+    (project.run_dir("se-seed0") / "predictions.npz").unlink()
+    code, output = project.launch("verify", "tiny")
+    assert code == 1
+    assert "results/tiny/runs/se-seed0/history.csv: not what the run recorded" in output
+    assert "results/tiny/runs/se-seed0/predictions.npz: missing" in output
+
+    code, output = project.launch("reproduce", "tiny")
+    assert code == 0
+    assert "2 runs, 1 done before" in output
+    assert "se-seed0: history.csv, predictions.npz missing or not as recorded" in output
+    assert (project.run_dir("resnet-seed0") / "summary.json").stat().st_mtime_ns == other
+    after = read_json(project.run_dir("se-seed0") / "summary.json")
+    for name in ("predictions.npz", "weights.safetensors"):
+        assert after["files"][name] == before["se-seed0"]["files"][name]
+    assert project.launch("verify", "tiny")[0] == 0
+
+
 def test_a_dry_run_and_a_plan(project):
     project.write_study("tiny", {**TINY, "data": f"folder:{project.images}", "recipe": {"epochs": 50}})
     code, output = project.launch("plan", "tiny")
