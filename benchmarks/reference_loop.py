@@ -16,6 +16,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from senet_lib.models import blocks
+from senet_lib.study import Recipe
+from senet_lib.train import learning_rate
 
 WORKERS = 2
 
@@ -64,6 +66,26 @@ def images_per_second(network: nn.Module, batches: DataLoader, warmup: int) -> f
             correct += (logits.argmax(1) == y).sum().item()
             images += len(y) if step >= warmup else 0
         return images / (time.perf_counter() - started)
+
+
+def train(network: nn.Module, batches: DataLoader, recipe: Recipe) -> None:
+    """The loop for all of a recipe's epochs, with its learning rate of every step."""
+    optimizer = torch.optim.SGD(
+        network.parameters(),
+        lr=recipe.lr,
+        momentum=recipe.momentum,
+        nesterov=recipe.nesterov,
+        weight_decay=recipe.weight_decay,
+    )
+    network.train()
+    with plain_gates():
+        for epoch in range(recipe.epochs):
+            for step, (x, y) in enumerate(batches):
+                optimizer.param_groups[0]["lr"] = learning_rate(recipe, epoch * len(batches) + step, len(batches))
+                optimizer.zero_grad()
+                loss = F.cross_entropy(network(x), y)
+                loss.backward()
+                optimizer.step()
 
 
 @contextmanager
