@@ -37,9 +37,10 @@ from senet_lib.results import (
 from senet_lib.run import data_root_in, resolve_study, study_options
 from senet_lib.study import RunConfig, Study, StudyError
 
-# What `publish` copies of a run: the numbers and their evidence, neither weights nor a machine's executed notebook
+# What `publish` copies of a run: the numbers and their evidence, not a machine's executed notebook
 PUBLISHED_FILES = ("config.json", "history.csv", "predictions.npz", "summary.json", "environment.json", "failure.json")
 PUBLISHED_OF_STUDY = ("study.json", "report.html", "figures", "tables")
+PUBLISHED_WEIGHTS = 2 * 2**20  # bytes of final weights, of each network's first seed alone, that a clone may carry
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -107,7 +108,8 @@ def report(options: argparse.Namespace) -> int:
 
 
 def publish(options: argparse.Namespace) -> int:
-    """Copy what is quoted of a study to results/published/<study>/: numbers, evidence, report; no weights."""
+    """Copy what is quoted of a study to results/published/<study>/: numbers, evidence, report; and of each network's
+    first seed the final weights, where they are small, so that attention.ipynb works in a fresh clone."""
     study, runs, folder = resolve_study(options)
     unfinished = [run.run_id for run in runs if not is_intact(folder / "runs" / run.run_id, run.hash)]
     if unfinished:
@@ -122,6 +124,9 @@ def publish(options: argparse.Namespace) -> int:
     for run in runs:
         for name in PUBLISHED_FILES:
             _copy(folder / "runs" / run.run_id / name, fresh / "runs" / run.run_id / name)
+        weights = folder / "runs" / run.run_id / WEIGHTS
+        if run.seed == study.seeds[0] and weights.is_file() and weights.stat().st_size <= PUBLISHED_WEIGHTS:
+            _copy(weights, fresh / "runs" / run.run_id / WEIGHTS)
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
     print(f"published: {_shown(target)}")

@@ -305,7 +305,10 @@ def test_a_dry_run_and_a_plan(project):
     assert len(read_history(project.run_dir("se-seed0", "tiny+1epoch"))) == 1
 
 
-def test_published_results_hold_the_numbers_and_no_weights(project):
+def test_published_results_hold_the_numbers_and_the_small_weights_of_the_first_seed(project):
+    networks = {"se": TINY["networks"]["se"], "large": {"model": "resnet20", "knobs": {"width": 2}}}  # of 3.4 MB
+    study = {**TINY, "data": f"folder:{project.images}", "networks": networks, "seeds": [3, 0]}
+    project.write_study("tiny", study)
     assert project.launch("reproduce", "tiny")[0] == 0
     code, output = project.launch("publish", "tiny")
     assert code == 0, output
@@ -313,4 +316,14 @@ def test_published_results_hold_the_numbers_and_no_weights(project):
     assert load_study(published).runs.equals(load_study(project.root / "results" / "tiny").runs)
     names = {path.name for path in published.rglob("*") if path.is_file()}
     assert "report.html" in names
-    assert not [name for name in names if name.endswith((".pt", ".safetensors", ".ipynb"))]
+    assert not [name for name in names if name.endswith((".pt", ".ipynb"))]
+    weights = {path.parent.name for path in published.rglob("*.safetensors")}
+    assert weights == {"se-seed3"}, "neither the large network's nor the second seed's"
+
+    assert project.launch("verify", "tiny") == (0, "8 finished runs, 0 damaged files\n")
+    damaged = published / "runs" / "se-seed3" / "weights.safetensors"
+    content = damaged.read_bytes()
+    damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+    code, output = project.launch("verify", "tiny")
+    assert code == 1
+    assert "se-seed3/weights.safetensors: not what the run recorded" in output

@@ -8,8 +8,9 @@ import subprocess
 
 import pytest
 
+from senet_lib.launch import PUBLISHED_WEIGHTS
 from senet_lib.project import project_root
-from senet_lib.results import WEIGHTS, altered_files
+from senet_lib.results import NOTEBOOK, WEIGHTS, altered_files, read_json
 
 ROOT = project_root()
 
@@ -54,7 +55,14 @@ def test_published_results_carry_what_their_summaries_vouch_for_and_no_place_of_
     runs = sorted((ROOT / "results" / "published").glob("*/runs/*"))
     assert runs
     for run_dir in runs:
-        assert set(altered_files(run_dir)) <= {"notebook.ipynb", WEIGHTS}, "notebook and weights stay behind"
+        altered = altered_files(run_dir)
+        absent = {name for name in altered if not (run_dir / name).exists()}
+        assert absent <= {NOTEBOOK, WEIGHTS}, "a notebook stays behind, and most weights"
+        assert set(altered) == absent, "what is there is what the summary vouches for, weights included"
+        weights = run_dir / WEIGHTS
+        assert not weights.exists() or weights.stat().st_size <= PUBLISHED_WEIGHTS
+        seeds = read_json(run_dir.parent.parent / "study.json")["seeds"]
+        assert not weights.exists() or read_json(run_dir / "config.json")["seed"] == seeds[0]
     for path in (ROOT / "results" / "published").rglob("*"):
         if path.suffix in (".json", ".html", ".md", ".csv"):
             assert str(ROOT.parent) + "/" not in path.read_text(encoding="utf-8"), path
