@@ -22,7 +22,7 @@ LAUNCH := $(BIN)python -m senet_lib.launch
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce plan report publish verify test bench check lab lock badges clean
+.PHONY: help setup reproduce plan report publish restore verify test bench check lab lock badges clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 11
@@ -52,6 +52,9 @@ report: $(READY)  ## render STUDY's report again
 publish: $(READY)  ## copy a finished STUDY's numbers and report to results/published/
 	@$(LAUNCH) publish $(OPTIONS)
 	@$(BIN)python tools/readme.py
+
+restore: $(READY)  ## take STUDY's published runs as done: reproduce then trains only what is missing, such as more seeds
+	@$(LAUNCH) restore $(OPTIONS)
 
 verify: $(READY)  ## compare every file of STUDY's finished runs with the digest recorded at its end
 	@$(LAUNCH) verify $(OPTIONS)

@@ -4,6 +4,7 @@
     python -m senet_lib.launch plan source_a
     python -m senet_lib.launch report quick
     python -m senet_lib.launch publish first_look
+    python -m senet_lib.launch restore first_look
     python -m senet_lib.launch verify first_look
 
 A run is always the same command, `python -m senet_lib.run STUDY RUN_ID`, in a process of its own; this module only
@@ -130,6 +131,24 @@ def publish(options: argparse.Namespace) -> int:
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
     print(f"published: {_shown(target)}")
+    return 0
+
+
+def restore(options: argparse.Namespace) -> int:
+    """Copy a study's published runs to its results as finished ones, so that `reproduce` trains only what is missing:
+    more seeds, say, or another network. A run that has begun here is left alone."""
+    study, runs, folder = resolve_study(options)
+    published = project_root() / "results" / "published" / study.name
+    there = [run for run in runs if is_intact(published / "runs" / run.run_id, run.hash)]
+    if not there:
+        raise StudyError(f"{_shown(published)} has no finished run of {study.name} as it is asked now")
+    new = [run.run_id for run in there if not (folder / "runs" / run.run_id).exists()]
+    for run_id in new:
+        beside = folder / "runs" / f".{run_id}.restoring"
+        shutil.rmtree(beside, ignore_errors=True)
+        _copy(published / "runs" / run_id, beside)
+        beside.rename(folder / "runs" / run_id)
+    print(f"restored: {len(new)} of {len(runs)} runs, from {_shown(published)}")
     return 0
 
 
@@ -321,6 +340,7 @@ def main(arguments: list[str] | None = None) -> int:
         (plan, "print a study's runs and an estimate of their time here"),
         (report, "render a study's report again"),
         (publish, "copy a finished study's numbers and report to results/published/"),
+        (restore, "take a study's published runs as done, so that only what is missing is trained"),
         (verify, "compare the files of a study's finished runs with the digests recorded at their end"),
     ):
         sub = commands.add_parser(command.__name__, help=help_text)

@@ -193,9 +193,13 @@ def altered_files(run_dir: Path) -> list[str]:
 
 
 def is_intact(run_dir: Path, config_hash: str) -> bool:
-    """Whether this very run is done and every file that a number or figure comes from is what its summary vouched for.
-    The executed notebook is not among them: opening and saving it changes it."""
-    return is_done(run_dir, config_hash) and set(altered_files(run_dir)) <= {NOTEBOOK}
+    """Whether this very run is done and every file that its numbers come from is what its summary vouched for. The
+    executed notebook is not among them, since opening and saving it changes it, nor are weights that are not there, as
+    in most published runs."""
+    if not is_done(run_dir, config_hash):
+        return False
+    may_differ = {NOTEBOOK} if (Path(run_dir) / WEIGHTS).exists() else {NOTEBOOK, WEIGHTS}
+    return set(altered_files(run_dir)) <= may_differ
 
 
 @dataclass(frozen=True)

@@ -327,3 +327,23 @@ def test_published_results_hold_the_numbers_and_the_small_weights_of_the_first_s
     code, output = project.launch("verify", "tiny")
     assert code == 1
     assert "se-seed3/weights.safetensors: not what the run recorded" in output
+
+
+def test_a_published_study_is_extended_by_training_only_what_is_missing(project):
+    code, output = project.launch("restore", "tiny")
+    assert (code, output) == (2, "error: results/published/tiny has no finished run of tiny as it is asked now\n")
+    assert project.launch("reproduce", "tiny")[0] == project.launch("publish", "tiny")[0] == 0
+    before = load_study(project.root / "results" / "tiny").runs
+    shutil.rmtree(project.root / "results" / "tiny")
+
+    third = {"plain": {"model": "resnet20", "knobs": {"width": 0.25}}}
+    asked = {**TINY, "data": f"folder:{project.images}", "networks": {**TINY["networks"], **third}}
+    project.write_study("tiny", asked)
+    assert project.launch("restore", "tiny") == (0, "restored: 2 of 3 runs, from results/published/tiny\n")
+    assert project.launch("restore", "tiny")[1].startswith("restored: 0 of 3")
+    code, output = project.launch("reproduce", "tiny")
+    assert code == 0
+    assert "3 runs, 2 done before" in output
+    after = load_study(project.root / "results" / "tiny").runs
+    assert after[after["label"] != "plain"].reset_index(drop=True).equals(before)
+    assert project.launch("publish", "tiny")[0] == 0
