@@ -59,11 +59,13 @@ def reproduce(options: argparse.Namespace) -> int:
     print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} done before", flush=True)
     failed = _Pool(options, folder).execute(pending) if pending else {}
 
-    report = build_report(folder)
-    print_table(load_study(folder))
-    print(f"report: {_shown(report)}")
-    for run_id, why in failed.items():
-        print(f"failed: {run_id}: {why}", file=sys.stderr)
+    try:
+        report = build_report(folder)
+        print_table(load_study(folder))
+        print(f"report: {_shown(report)}")
+    finally:  # a disk that is full for a run is full for the report
+        for run_id, why in failed.items():
+            print(f"failed: {run_id}: {why}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -252,7 +254,7 @@ class _Pool:
         for line in process.stdout:
             print(f"[{run.run_id}] {line.rstrip()}", flush=True)
             if line.startswith(failed := f"{run.run_id}{FAILED}"):
-                self.reasons[run.run_id] = line.removeprefix(failed).rstrip()
+                self.reasons.setdefault(run.run_id, line.removeprefix(failed).rstrip())
         codes[run.run_id] = process.wait()
         del self.running[run.run_id]
         self.slots.put(slot)

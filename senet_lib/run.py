@@ -220,22 +220,27 @@ def main(arguments: list[str] | None = None) -> int:
                 if signals.received is not None:
                     print(f"{config.run_id}: stopped; the same command resumes it", file=sys.stderr, flush=True)
                     return 128 + signals.received
-                message = one_line(error)
+                message = one_line(error, run_dir)
                 print(f"{config.run_id}{FAILED}{message}", file=sys.stderr, flush=True)
                 write_json(run_dir / "failure.json", {"error": message, "time": time.strftime("%Y-%m-%d %H:%M:%S")})
                 return 1
+    except KeyboardInterrupt:  # before there was a kernel to pass the signal on to, waiting for the lock perhaps
+        return 128 + signals.received
     except OSError as error:  # the folder itself cannot be written to
-        print(f"{config.run_id}{FAILED}{one_line(error)}", file=sys.stderr, flush=True)
+        print(f"{config.run_id}{FAILED}{one_line(error, run_dir)}", file=sys.stderr, flush=True)
         return 1
     print(f"{config.run_id}: {summary['evaluated_on']} accuracy {summary['test_accuracy']:.2%}", flush=True)
     return 0
 
 
-def one_line(error: BaseException) -> str:
-    """The error in one line: for a failed notebook cell, the exception raised in it and not papermill's frame of it."""
-    if hasattr(error, "ename"):
-        return " ".join(f"{error.ename}: {error.evalue}".split())
-    return " ".join(f"{type(error).__name__}: {error}".split())
+def one_line(error: BaseException, run_dir: Path) -> str:
+    """The error in one line: for a failed notebook cell, the exception raised in it and not papermill's frame of it.
+    Paths in the run's folder are given from the project's root, however the notebook or this process calls them."""
+    name, said = (error.ename, error.evalue) if hasattr(error, "ename") else (type(error).__name__, error)
+    line = " ".join(f"{name}: {said}".split())
+    for called in (str(run_dir), os.path.relpath(run_dir, project_root() / "notebooks")):
+        line = line.replace(called, os.path.relpath(run_dir, project_root()))
+    return line
 
 
 if __name__ == "__main__":
