@@ -11,6 +11,7 @@ round prints a line; all sections together write benchmarks/results/soak.md. Not
 
 import argparse
 import json
+import multiprocessing
 import os
 import random
 import re
@@ -23,6 +24,7 @@ import time
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import nbformat
 import numpy as np
@@ -35,6 +37,7 @@ from senet_lib.results import (
     environment_record,
     read_history,
     read_json,
+    remove_temporary_files,
     sha256_of,
     write_text,
 )
@@ -46,6 +49,7 @@ NARROW["se"] = {"model": "se_resnet20", "knobs": {"width": 0.5, "reduction": 4}}
 SECONDS_TO_DIE = 5
 KILLS, EPOCHS = 20, 50  # of a training that is to last until the last kill
 CROWDS = 20
+EPOCH_LINE = r"epoch +(\d+)/"
 random.seed(0)
 
 
@@ -64,7 +68,7 @@ def must(holds: bool, what: str) -> None:
 class Project:
     """A project's folder of its own: this checkout's notebooks, one study of narrow networks on a few images."""
 
-    def __init__(self, root: Path, *, epochs: int, edit: Callable | None = None) -> None:
+    def __init__(self, root: Path, *, epochs: int = 1, edit: Callable | None = None) -> None:
         self.root, self.results = root, root / "results" / "soak"
         self.run_ids = [f"{label}-seed0" for label in NARROW]
         if root.exists():
@@ -159,8 +163,8 @@ def wait_for(condition: Callable, seconds: float, what: str) -> None:
 # ------------------------------------------------------------------------------------------------------------- sections
 
 
-def train(folder: Path) -> None:
-    """The process that `kills` kills: a training without a notebook around it."""
+def train(run_dir: Path, log: Path) -> None:
+    """In the process that `kills` kills: a training without a notebook around it."""
     import torch
 
     from senet_lib.data import load_dataset
@@ -168,55 +172,60 @@ def train(folder: Path) -> None:
     from senet_lib.study import Recipe
     from senet_lib.train import fit
 
+    with open(log, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ["SENET_CACHE"] = str(run_dir.parent / "cache")
+    torch.set_num_threads(1)
     torch.manual_seed(0)
-    network, data = create_model("resnet20", num_classes=3), load_dataset(f"folder:{folder.parent / 'images'}")
+    network, data = create_model("resnet20", num_classes=3), load_dataset(f"folder:{run_dir.parent / 'images'}")
     recipe = Recipe(epochs=EPOCHS, batch_size=16, lr=0.02, crop_padding=2)
-    fit(network, data, recipe, run_dir=folder, device="cpu", threads=1, progress="lines")
+    fit(network, data, recipe, run_dir=run_dir, device="cpu", threads=1, progress="lines")
 
 
 def kills(folder: Path, say: Callable) -> Iterable[tuple]:
     images(folder / "images")
+    server = multiprocessing.get_context("forkserver")  # each in a fresh process, torch imported once
+    server.set_forkserver_preload(["__main__", "torch", "senet_lib.data", "senet_lib.models", "senet_lib.train"])
+    log = folder / "log"
 
-    def start(name: str) -> subprocess.Popen:
-        environment = {**os.environ, "SENET_CACHE": str(folder / "cache"), "PYTHONPATH": str(ROOT)}
-        command = [sys.executable, __file__, "--train", str(folder / name)]
-        with open(folder / "stderr.txt", "a") as errors:
-            return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=errors, text=True)
+    def start(name: str) -> multiprocessing.Process:
+        process = server.Process(target=train, args=(folder / name, log))
+        log.unlink(missing_ok=True)
+        process.start()
+        return process
 
-    undisturbed = start("undisturbed")
-    undisturbed.communicate(timeout=300)
-    must(undisturbed.returncode == 0, (folder / "stderr.txt").read_text(encoding="utf-8"))
+    def said(pattern: str) -> list[int]:
+        text = log.read_text(encoding="utf-8") if log.exists() else ""
+        return [int(found) for found in re.findall(f"^{pattern}", text, re.M)]
+
+    process = start("undisturbed")
+    process.join()
+    must(process.exitcode == 0, log.read_text(encoding="utf-8"))
 
     run_dir, writing, last = folder / "killed", 0, 0
     for number in range(1, KILLS + 1):
         process = start("killed")
-        resumed = 0
-        for line in process.stdout:  # to the first epoch of this process, so that each gets somewhere
-            if found := re.match(r"resumed after epoch (\d+), step (\d+)", line):
-                resumed = int(found[1])
-                must(last <= resumed <= last + 1, f"epoch {last} was done, yet it resumed after epoch {resumed}")
-            if found := re.match(r"epoch +(\d+)/", line):
-                last = int(found[1])
-                break
-        must(process.poll() is None, "it ended too early: " + (folder / "stderr.txt").read_text(encoding="utf-8"))
+        wait_for(lambda: said(EPOCH_LINE), 60, "no epoch was done")  # so that each gets somewhere
         if number % 2:
             time.sleep(random.uniform(0, 0.5))
         else:
-            while not any(run_dir.glob(".checkpoint.next.pt.*.tmp")):
+            while not any(run_dir.glob(".checkpoint.next.pt.*.tmp")) and process.is_alive():
                 pass
+        must(process.is_alive(), "it ended before it was killed often enough")
         process.kill()
-        for line in process.stdout:
-            if found := re.match(r"epoch +(\d+)/", line):
-                last = int(found[1])
-        process.wait()
+        process.join()
+        resumed = sum(said(r"resumed after epoch (\d+), step 0$"))
+        must(last <= resumed <= last + 1, f"epoch {last} was done, yet it resumed after epoch {resumed}")
+        last = said(EPOCH_LINE)[-1]
         torn = list(run_dir.glob(".checkpoint.next.pt.*.tmp"))
         writing += bool(torn)
-        for path in torn:
-            path.unlink()
+        remove_temporary_files(run_dir)
         check_whole(run_dir)
         say(f"kill {number}: resumed after epoch {resumed}, killed after epoch {last}{', writing' if torn else ''}")
     process = start("killed")
-    process.communicate(timeout=300)
+    process.join()
+    must(process.exitcode == 0, log.read_text(encoding="utf-8"))
     must(outcome_of(run_dir) == outcome_of(folder / "undisturbed"), "other weights or another history")
     must(writing >= 3, f"only {writing} kills hit the writing of a checkpoint")
     yield (
@@ -266,7 +275,7 @@ WAYS = ("SIGKILL of make", "Ctrl-C", "SIGKILL of the kernels", "SIGTERM", "SIGKI
 
 
 def interrupts(folder: Path, say: Callable) -> Iterable[tuple]:
-    clean = undisturbed(folder)
+    clean = undisturbed(folder / "clean", epochs=25)
     project = copy_of(clean, folder / "interrupted")
     for number, way in enumerate(WAYS, 1):
         process = project.reproduce()
@@ -313,19 +322,18 @@ def checkpoints(project: Project) -> list[int]:
     return [path.stat().st_mtime_ns for path in paths if path.exists()]
 
 
-def undisturbed(folder: Path) -> Project:
-    """A project whose study was reproduced in one clean pass; `interrupts` and `disk` share it."""
-    clean = Project(folder.parent / "clean", epochs=40)
-    if not clean.results.exists():
-        code, output = clean.finish()
-        must(code == 0, output)
+def undisturbed(root: Path, **options: Any) -> Project:
+    """A project whose study was reproduced in one clean pass."""
+    clean = Project(root, **options)
+    code, output = clean.finish()
+    must(code == 0, output)
     return clean
 
 
 def copy_of(clean: Project, root: Path) -> Project:
     """The same project, without results."""
     shutil.copytree(clean.root, root, ignore=shutil.ignore_patterns("results", "cache"))
-    return Project(root, epochs=0)
+    return Project(root)
 
 
 def untimed_tables(project: Project) -> dict[str, list[list[str]]]:
@@ -351,7 +359,6 @@ def check_tables(project: Project, clean: Project) -> int:
 
 def disk(folder: Path, say: Callable) -> Iterable[tuple]:
     """In a mount namespace of its own, which needs no superuser where the system allows it."""
-    undisturbed(folder)
     command = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*command, "true"], capture_output=True).returncode:
         yield "disk full; results folder read-only", "nothing: this machine lets nobody mount", "not proven here"
@@ -368,7 +375,7 @@ def disk(folder: Path, say: Callable) -> Iterable[tuple]:
 
 def mounted_disk(folder: Path) -> None:
     """`disk`, inside. Prints its lines, and last its rows as JSON."""
-    clean = undisturbed(folder)
+    clean = undisturbed(folder / "clean", epochs=12, edit=without_figures)
     project = copy_of(clean, folder / "small disk")
     place = project.root / "results"
     place.mkdir()
@@ -393,7 +400,7 @@ def mounted_disk(folder: Path) -> None:
     moments = {  # when the disk fills up, and how many bytes are left then
         "from the start": (lambda: True, 0),
         "after a checkpoint": (lambda: any_has("checkpoint.pt"), largest("checkpoint.pt") // 2),
-        "after the weights": (lambda: any_has("weights.safetensors"), largest("notebook.ipynb") // 2),
+        "after the weights": (lambda: any_has("weights.safetensors"), 3 * 4096 + largest("notebook.ipynb") // 2),
         "after the runs": (all_done, (clean.results / "report.html").stat().st_size // 2),
     }
     failed_at: set[str] = set()
@@ -454,8 +461,8 @@ def error_in(output: str, project: Project) -> str:
 
 
 def crowd(folder: Path, say: Callable) -> Iterable[tuple]:
-    project = Project(folder / "crowd", epochs=1, edit=without_figures)
-    first = None
+    project = undisturbed(folder / "crowd", epochs=1, edit=without_figures)
+    alone = project.outcome()
     for number in range(1, CROWDS + 1):
         shutil.rmtree(project.results, ignore_errors=True)
         started = time.monotonic()
@@ -468,30 +475,43 @@ def crowd(folder: Path, say: Callable) -> Iterable[tuple]:
             trained = sum(output.count(f"[{run_id}] epoch 1/1") for output in outputs)
             must(trained == 1, f"{run_id} was trained {trained} times:\n" + "\n".join(outputs))
         project.check_whole()
-        first = first or project.outcome()
-        must(project.outcome() == first, "other weights or another history")
+        must(project.outcome() == alone, "other weights or another history")
         shares = [sum(f"[{run_id}] epoch 1/1" in output for run_id in project.run_ids) for output in outputs]
         say(f"pair {number}: trained {shares[0]} and {shares[1]} of the runs, {time.monotonic() - started:.1f} s")
     yield (
         "two `make reproduce` at once in one folder",
         f"{CROWDS} rounds of two runs, the notebooks without their figures",
-        "each run trained exactly once, the same weights and history every time, no deadlock",
+        "each run trained exactly once, equal, no deadlock",
     )
 
 
-KEPT = {"parameters", "check", "network", "train", "save", "load", "quantities", "runs-table", "write"}
+KEPT = {"parameters", "check", "network", "train", "save"}
+INSTEAD = {
+    "data": """
+import torch
+
+from senet_lib.data import load_dataset
+from senet_lib.metrics import count_macs, count_params
+
+dataset = load_dataset(run.data)
+""",
+    "load": """
+from senet_lib import tables
+from senet_lib.present import Page
+from senet_lib.results import load_study
+
+page = Page(load_study(results))
+""",
+    "networks-table": 'page.table(tables.runs(page.results).astype(str), "runs", "Every run.")',
+    "write": "page.write()",
+}
 
 
 def without_figures(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """What trains and what lists the runs is left; starting kernels is what this is about."""
-    cells = []
+    """What trains and what lists the runs is left: files, processes and locks are what this is about."""
     for cell in notebook.cells:
-        if cell.id in KEPT:
-            cells.append(cell)
-        elif cell.id == "data":
-            cell.source = "import torch\n\nfrom senet_lib.data import load_dataset\n\ndataset = load_dataset(run.data)"
-            cells.append(cell)
-    notebook.cells = cells
+        cell.source = INSTEAD.get(cell.id, cell.source)
+    notebook.cells = [cell for cell in notebook.cells if cell.id in KEPT | INSTEAD.keys()]
     return notebook
 
 
@@ -504,12 +524,8 @@ SECTIONS = {"kills": kills, "interrupts": interrupts, "disk": disk, "crowd": cro
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="default: all")
-    parser.add_argument("--train", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--disk", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
-    if options.train:
-        train(options.train)
-        return 0
     if options.disk:
         mounted_disk(options.disk)
         return 0
