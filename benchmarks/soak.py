@@ -502,7 +502,7 @@ from senet_lib.results import load_study
 
 page = Page(load_study(results))
 """,
-    "networks-table": 'page.table(tables.runs(page.results).astype(str), "runs", "Every run.")',
+    "networks-table": 'page.table(tables.shown_runs(tables.runs(page.results), "accuracy"), "runs", "Every run.")',
     "write": "page.write()",
 }
 
