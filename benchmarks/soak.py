@@ -47,6 +47,7 @@ ROOT = HERE.parent
 NARROW = {"resnet": {"model": "resnet20", "knobs": {"width": 0.5}}}
 NARROW["se"] = {"model": "se_resnet20", "knobs": {"width": 0.5, "reduction": 4}}
 SECONDS_TO_DIE = 5
+PATIENCE = 900  # seconds; a busy machine is slow, and only a deadlock lasts
 KILLS, EPOCHS = 20, 50  # of a training that is to last until the last kill
 CROWDS = 20
 EPOCH_LINE = r"epoch +(\d+)/"
@@ -96,7 +97,7 @@ class Project:
 
     def finish(self) -> tuple[int, str]:
         process = self.reproduce()
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=PATIENCE)
         return process.returncode, output
 
     def processes(self) -> list[psutil.Process]:
@@ -206,7 +207,7 @@ def kills(folder: Path, say: Callable) -> Iterable[tuple]:
     run_dir, writing, last = folder / "killed", 0, 0
     for number in range(1, KILLS + 1):
         process = start("killed")
-        wait_for(lambda: said(EPOCH_LINE), 60, "no epoch was done")  # so that each gets somewhere
+        wait_for(lambda: said(EPOCH_LINE), PATIENCE, "no epoch was done")  # so that each gets somewhere
         if number % 2:
             time.sleep(random.uniform(0, 0.5))
         else:
@@ -280,7 +281,7 @@ def interrupts(folder: Path, say: Callable) -> Iterable[tuple]:
     for number, way in enumerate(WAYS, 1):
         process = project.reproduce()
         progress = checkpoints(project)
-        wait_for(lambda: checkpoints(project) != progress, 120, "no epoch was done")  # noqa: B023
+        wait_for(lambda: checkpoints(project) != progress, PATIENCE, "no epoch was done")  # noqa: B023
         time.sleep(random.uniform(0, 0.6))
         must(process.poll() is None, "it ended before it was interrupted")
         doomed = runs_alone(project) if way in PARTS else project.processes()
@@ -292,7 +293,7 @@ def interrupts(folder: Path, say: Callable) -> Iterable[tuple]:
         wait_for(lambda: not alive(doomed), SECONDS_TO_DIE, f"alive after {way}: {alive(doomed)}")  # noqa: B023
         seconds = time.monotonic() - started
         with suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=120)
+            process.communicate(timeout=PATIENCE)
         must(not project.processes(), f"left behind after {way}")
         must(process.returncode != 0, f"exit code 0 after {way}")
         project.check_whole()
@@ -408,9 +409,9 @@ def mounted_disk(folder: Path) -> None:
         if moment == "from the start":
             fill(place, left)
         process = project.reproduce()
-        wait_for(has_come, 120, f"never: {moment}")
+        wait_for(has_come, PATIENCE, f"never: {moment}")
         fill(place, left)
-        output, _ = process.communicate(timeout=300)
+        output, _ = process.communicate(timeout=PATIENCE)
         (place / FILLER).unlink()
         must(process.returncode != 0, f"exit code 0 although the disk was full {moment}:\n{output}")
         names = {Path(path).name for path in re.findall(r"No space left on device: '([^']*/[^']*)'", output)}
@@ -469,7 +470,7 @@ def crowd(folder: Path, say: Callable) -> Iterable[tuple]:
         pair = [project.reproduce()]
         time.sleep(random.choice((0, random.uniform(0, 2))))
         pair.append(project.reproduce())
-        outputs = [process.communicate(timeout=300)[0] for process in pair]
+        outputs = [process.communicate(timeout=PATIENCE)[0] for process in pair]
         must(all(process.returncode == 0 for process in pair), "\n".join(outputs))
         for run_id in project.run_ids:
             trained = sum(output.count(f"[{run_id}] epoch 1/1") for output in outputs)
