@@ -409,7 +409,7 @@ def mounted_disk(folder: Path) -> None:
         if moment == "from the start":
             fill(place, left)
         process = project.reproduce()
-        wait_for(has_come, PATIENCE, f"never: {moment}")
+        wait_for(lambda: has_come() or process.poll() is not None, PATIENCE, f"never: {moment}")  # noqa: B023
         fill(place, left)
         output, _ = process.communicate(timeout=PATIENCE)
         (place / FILLER).unlink()
