@@ -4,6 +4,7 @@ STUDY ?= quick
 JOBS ?= 2
 DATA ?=
 LIMIT_EPOCHS ?=
+RESUME_ANYWAY ?=
 REPO ?=
 
 # An existing environment (conda, Colab) can be used as it is: make VENV= test
@@ -22,12 +23,13 @@ LAUNCH := $(BIN)python -m senet_lib.launch
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce plan report publish restore verify test bench check lab lock badges clean
+.PHONY: help setup reproduce plan report publish restore verify test bench soak check lab lock badges clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 11
 	@echo
 	@echo 'STUDY=name of studies/ (default quick)   JOBS=runs at a time (default 2)   LIMIT_EPOCHS=n for a dry run'
+	@echo 'RESUME_ANYWAY=1 goes on from a checkpoint of other data, versions or threads too, and records it'
 	@echo 'DATA=another data set (digits, fashion_mnist, cifar10, cifar100, folder:PATH) or the place of the data'
 
 setup: $(READY)  ## the virtual environment with the locked versions (done by every other target)
@@ -41,7 +43,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 reproduce: $(READY)  ## execute what is left of STUDY, then render its report
-	@$(LAUNCH) reproduce $(OPTIONS)
+	@$(LAUNCH) reproduce $(OPTIONS) $(if $(filter 1,$(RESUME_ANYWAY)),--resume-anyway)
 
 plan: $(READY)  ## STUDY's runs and an estimate of their time on this machine
 	@$(LAUNCH) plan $(OPTIONS)
@@ -64,6 +66,9 @@ test: $(READY)  ## the tests
 
 bench: $(READY)  ## measure speed and what SE and SK cost (SECTIONS=... for some of it); nothing else may run
 	@$(BIN)python benchmarks/bench.py $(SECTIONS)
+
+soak: $(READY)  ## kill, interrupt, fill and crowd it for minutes: nothing may be lost; nothing else may run
+	@$(BIN)python benchmarks/soak.py $(SECTIONS)
 
 check: $(READY)  ## style, and that notebook sources carry no outputs
 	@$(BIN)ruff check .

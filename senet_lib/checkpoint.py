@@ -26,6 +26,10 @@ from senet_lib.results import WEIGHTS, read_json, replacing, sha256_of, write_te
 NEWEST, PREVIOUS, DIGESTS = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.sha256"
 
 
+# With another config or seed it is another run, whatever anyone asks for
+NEVER_ANOTHER = ("config", "seed")
+
+
 class CheckpointMismatch(ValueError):
     """The checkpoint belongs to a run that would give other numbers; the message names what differs."""
 
@@ -46,11 +50,12 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     os.replace(folder / "checkpoint.next.pt", newest)
 
 
-def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
+def load(folder: Path, identity: dict[str, Any], *, resume_anyway: bool = False) -> dict[str, Any] | None:
     """The newest undamaged checkpoint, on the CPU; None when there is none, so that training starts at the beginning.
 
     A damaged file is named in a warning and set aside as `<name>.damaged`. Raises CheckpointMismatch when the state's
-    'identity' differs from `identity`: resuming would not give the numbers of an undisturbed run.
+    'identity' differs from `identity`: resuming would not give the numbers of an undisturbed run. With `resume_anyway`
+    it is returned all the same, if it is of the same config and seed, with the differences as its 'differing'.
     """
     folder = Path(folder)
     digests = _digests(folder)
@@ -63,7 +68,8 @@ def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
             warnings.warn(f"{path}: damaged (its sha256 is not the recorded one); set aside", stacklevel=2)
             continue
         state = torch.load(path, map_location="cpu", weights_only=True)  # plain data only: nothing is executed
-        _check(path, state["identity"], identity)
+        state["differing"] = _differing(state["identity"], identity)
+        _check(path, state["differing"], resume_anyway)
         return state
     return None
 
@@ -91,11 +97,19 @@ def _digests(folder: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").split() if path.exists() else []
 
 
-def _check(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
-    differing = [
-        f"{key} was {found.get(key)!r}, is {wanted.get(key)!r}"
+def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, str]:
+    return {
+        key: f"{key} was {found.get(key)!r}, is {wanted.get(key)!r}"
         for key in sorted(found.keys() | wanted.keys())
         if found.get(key) != wanted.get(key)
-    ]
-    if differing:
-        raise CheckpointMismatch(f"{path}: cannot resume: {'; '.join(differing)}. Move the file away to start over")
+    }
+
+
+def _check(path: Path, differing: dict[str, str], resume_anyway: bool) -> None:
+    another = any(key in differing for key in NEVER_ANOTHER)
+    if not differing or (resume_anyway and not another):
+        return
+    way_out = "Move the file away to start over"
+    if not another:
+        way_out += ", or go on all the same with RESUME_ANYWAY=1 (resume_anyway), which the run then records"
+    raise CheckpointMismatch(f"{path}: cannot resume: {'; '.join(differing.values())}. {way_out}")

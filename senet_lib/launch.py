@@ -30,12 +30,13 @@ from senet_lib.results import (
     WEIGHTS,
     StudyResults,
     altered_files,
+    check_writable,
     is_intact,
     load_study,
     read_json,
     write_json,
 )
-from senet_lib.run import data_root_in, resolve_study, study_options
+from senet_lib.run import FAILED, data_root_in, resolve_study, resume_option, study_options
 from senet_lib.study import RunConfig, Study, StudyError
 
 # What `publish` copies of a run: the numbers and their evidence, not a machine's executed notebook
@@ -52,15 +53,21 @@ def reproduce(options: argparse.Namespace) -> int:
         classes, fingerprints = check_inputs(runs, options.data)
     else:  # nothing to train, so the data need not be there; the study's words may have changed
         classes, fingerprints = known["classes"], known["fingerprints"]
+    if pending:  # before anything is trained, not after
+        run_dirs = [folder / "runs" / run.run_id for run in pending]
+        for place in (folder, folder / "runs", *filter(Path.exists, run_dirs)):
+            check_writable(place)
     write_study(folder, study, runs, classes, fingerprints)
     print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} done before", flush=True)
-    failed = _Pool(options, folder).execute(pending) if pending else []
+    failed = _Pool(options, folder).execute(pending) if pending else {}
 
-    report = build_report(folder)
-    print_table(load_study(folder))
-    print(f"report: {_shown(report)}")
-    for run_id in failed:
-        print(f"failed: {run_id}: {_why(folder / 'runs' / run_id)}", file=sys.stderr)
+    try:
+        report = build_report(folder)
+        print_table(load_study(folder))
+        print(f"report: {_shown(report)}")
+    finally:  # a disk that is full for a run is full for the report
+        for run_id, why in failed.items():
+            print(f"failed: {run_id}: {why}", file=sys.stderr)
     return 1 if failed else 0
 
 
@@ -214,10 +221,11 @@ class _Pool:
             self.slots.put(slot)
         self.threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
         self.running: dict[str, subprocess.Popen] = {}
+        self.reasons: dict[str, str] = {}  # run_id -> why it failed, as it said itself
         self.stopped_by: int | None = None
 
-    def execute(self, runs: list[RunConfig]) -> list[str]:
-        """The ids of the runs that failed. A signal stops them all, resumably, and ends this process."""
+    def execute(self, runs: list[RunConfig]) -> dict[str, str]:
+        """The runs that failed, and why. A signal stops them all, resumably, and ends this process."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         codes: dict[str, int] = {}
@@ -241,7 +249,8 @@ class _Pool:
         if self.stopped_by is not None:
             print("stopped; the same command goes on where this one was", file=sys.stderr)
             sys.exit(128 + self.stopped_by)
-        return [run.run_id for run in runs if codes[run.run_id] != 0]
+        unsaid = "the process ended without a word"
+        return {run.run_id: self.reasons.get(run.run_id, unsaid) for run in runs if codes[run.run_id] != 0}
 
     def _start(self, run: RunConfig, slot: int) -> subprocess.Popen:
         options = self.options
@@ -249,6 +258,7 @@ class _Pool:
         command += ["--results", str(self.folder.parent), "--device", options.device, "--threads", str(self.threads)]
         command += ["--data", options.data] if options.data else []
         command += ["--limit-epochs", str(options.limit_epochs)] if options.limit_epochs else []
+        command += ["--resume-anyway"] if options.resume_anyway else []
         environment = {**os.environ, SUPERVISED: "1", "OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
         if gpus := _visible_gpus():
             environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
@@ -267,6 +277,8 @@ class _Pool:
     def _follow(self, run: RunConfig, slot: int, process: subprocess.Popen, codes: dict[str, int]) -> None:
         for line in process.stdout:
             print(f"[{run.run_id}] {line.rstrip()}", flush=True)
+            if line.startswith(failed := f"{run.run_id}{FAILED}"):
+                self.reasons.setdefault(run.run_id, line.removeprefix(failed).rstrip())
         codes[run.run_id] = process.wait()
         del self.running[run.run_id]
         self.slots.put(slot)
@@ -308,11 +320,6 @@ def print_table(results: StudyResults) -> None:
     print()
 
 
-def _why(run_dir: Path) -> str:
-    path = run_dir / "failure.json"
-    return read_json(path)["error"] if path.is_file() else "the process ended without a word"
-
-
 def _shown(path: Path) -> str:
     """A path as a person at the project's root would type it."""
     return os.path.relpath(path)
@@ -348,6 +355,8 @@ def main(arguments: list[str] | None = None) -> int:
         sub.add_argument("--jobs", type=int, default=1, help="runs at a time")
         sub.add_argument("--threads", type=int, default=None, help="CPU threads a run; default: the cores shared out")
         sub.set_defaults(command=command)
+        if command is reproduce:
+            resume_option(sub)
     options = parser.parse_args(arguments)
     if os.environ.get("MAKELEVEL"):  # started by make: to go when it goes
         os.environ[SUPERVISED] = "1"

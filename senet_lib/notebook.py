@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from senet_lib.results import naming
+
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
@@ -26,7 +28,7 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], **options
     unknown = parameters.keys() - papermill.inspect_notebook(_literal(source)).keys()
     if unknown:
         raise UnknownParameter(f"{source.name} has no parameter {', '.join(sorted(unknown))}")
-    with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
+    with tempfile.TemporaryDirectory(prefix="kernel-") as folder, naming(target):
         return papermill.execute_notebook(
             _literal(source),
             _literal(target),

@@ -44,9 +44,11 @@ HISTORY_COLUMNS = (
     "images_per_second",
 )
 WEIGHTS = "weights.safetensors"
+TEMPORARY = ".tmp"  # how the name of a file that is not yet whole ends
 NOTEBOOK = "notebook.ipynb"
 # What `summary.json` vouches for: verified by digest
 RECORDED_FILES = ("config.json", "history.csv", "predictions.npz", "environment.json", NOTEBOOK, WEIGHTS)
+SUMMARY = "summary.json"
 ANALYSED_FILES = ("history.csv", "predictions.npz", "environment.json")  # without these a run cannot be reported
 VERSIONS_OF = ("torch", "torchvision", "lightning-fabric", "numpy", "pandas", "scikit-learn", "senet-lib")
 
@@ -59,18 +61,44 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
     """A binary file that takes its final name only when it is complete and on the disk; after an error `path` is as it
     was. The temporary file lies in the same folder, since a rename is atomic only within one file system."""
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".tmp", dir=path.parent)
+    with naming(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=TEMPORARY, dir=path.parent)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            os.chmod(name, 0o644)
+            os.replace(name, path)
+        except BaseException:
+            Path(name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an OSError inside name `path`: a full disk's names no file at all, or a temporary one."""
     try:
-        with os.fdopen(handle, "wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
+        yield
+    except OSError as error:
+        if error.errno is None or not str(error.filename or TEMPORARY).endswith(TEMPORARY):
+            raise
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
+def check_writable(folder: Path) -> None:
+    """Raise OSError naming the folder unless a file can be made in it, by making one."""
+    with naming(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(suffix=TEMPORARY, dir=folder) as file:  # nameless, so in nobody's way
+            file.write(bytes(4096))  # a full disk, too, makes files and takes nothing into them
+
+
+def remove_temporary_files(folder: Path) -> None:
+    """Remove what a writer that was killed left in `folder`; nobody else may be writing there."""
+    for path in folder.glob(f".*{TEMPORARY}"):
+        path.unlink(missing_ok=True)
 
 
 def write_text(path: Path, text: str) -> None:
@@ -120,10 +148,18 @@ def sha256_of(path: Path) -> str:
 
 
 def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
-    """summary.json, last of all: from here on the run counts as done. It vouches for the other files by digest."""
+    """summary.json, last of all: from here on the run counts as done. It vouches for the other files, and for itself,
+    by digest."""
     files = {name: sha256_of(run_dir / name) for name in RECORDED_FILES if (run_dir / name).is_file()}
     (run_dir / "failure.json").unlink(missing_ok=True)
-    write_json(run_dir / "summary.json", {**summary, "files": files})
+    content = {**summary, "files": files}
+    write_json(run_dir / SUMMARY, {**content, "digest": _digest_of(content)})
+
+
+def _digest_of(summary: Mapping[str, Any]) -> str:
+    """Of everything that a summary says but this."""
+    said = {key: value for key, value in summary.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
 
 
 def environment_record(**measured: Any) -> dict:
@@ -178,18 +214,23 @@ def is_done(run_dir: Path, config_hash: str) -> bool:
     path = Path(run_dir) / "summary.json"
     try:
         return path.is_file() and read_json(path).get("hash") == config_hash
-    except ValueError:
+    except (ValueError, AttributeError):
         return False
 
 
 def altered_files(run_dir: Path) -> list[str]:
-    """The files of a finished run that are missing or no longer what its summary vouched for."""
-    recorded = read_json(run_dir / "summary.json")["files"]
-    return [
+    """The files of a finished run that are missing or no longer what its summary vouched for, itself included."""
+    try:
+        summary = read_json(run_dir / SUMMARY)
+        recorded, whole = summary["files"], summary.get("digest", _digest_of(summary)) == _digest_of(summary)
+    except (ValueError, KeyError, TypeError, AttributeError):  # not what was written, whatever it is
+        return [SUMMARY]
+    altered = [
         name
         for name, digest in recorded.items()
         if not (run_dir / name).is_file() or sha256_of(run_dir / name) != digest
     ]
+    return altered if whole else [SUMMARY, *altered]
 
 
 def is_intact(run_dir: Path, config_hash: str) -> bool:
@@ -281,7 +322,7 @@ def _read_run(run_dir: Path, planned: Mapping[str, Any]) -> tuple[dict, pd.DataF
     if _belongs_to_another(run_dir, planned["config_hash"]):
         return row, None
     done = is_done(run_dir, planned["config_hash"])
-    if done and (damaged := sorted(set(altered_files(run_dir)) & set(ANALYSED_FILES))):
+    if done and (damaged := sorted(set(altered_files(run_dir)) & {SUMMARY, *ANALYSED_FILES})):
         what = f"{', '.join(damaged)} missing or not as recorded; `make reproduce` trains it again"
         return row | {"status": "failed", "error": f"finished, but {what}"}, None
     history = read_history(run_dir) if (run_dir / "history.csv").is_file() else None

@@ -20,10 +20,19 @@ from pathlib import Path
 from senet_lib import notebook
 from senet_lib.process import SUPERVISED, die_with_parent
 from senet_lib.project import project_root
-from senet_lib.results import altered_files, is_done, is_intact, read_json, write_json, write_summary
+from senet_lib.results import (
+    altered_files,
+    is_done,
+    is_intact,
+    read_json,
+    remove_temporary_files,
+    write_json,
+    write_summary,
+)
 from senet_lib.study import DATASETS, RunConfig, Study, StudyError, load_study, nearest
 
 PARTIAL = "notebook.partial.ipynb"
+FAILED = ": failed: "  # between a run's id and why, on its last line
 
 
 def study_options(parser: argparse.ArgumentParser) -> None:
@@ -33,6 +42,11 @@ def study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit-epochs", type=int, default=None, help="a dry run: at most this many epochs")
     parser.add_argument("--results", type=Path, default=None, help="default: results/ of the project")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+
+
+def resume_option(parser: argparse.ArgumentParser) -> None:
+    text = "go on from a checkpoint of other data, versions, precision or threads too; the run records it"
+    parser.add_argument("--resume-anyway", action="store_true", help=text)
 
 
 def resolve_study(options: argparse.Namespace) -> tuple[Study, list[RunConfig], Path]:
@@ -99,7 +113,9 @@ def set_aside_other(run_dir: Path, config: RunConfig) -> None:
     )
 
 
-def execute(config: RunConfig, run_dir: Path, device: str, threads: int | None, data_root: str | None) -> None:
+def execute(
+    config: RunConfig, run_dir: Path, device: str, threads: int | None, data_root: str | None, resume_anyway: bool
+) -> None:
     """Execute the run's notebook. Raises whatever papermill raises; the notebook as far as it came is PARTIAL."""
     notebooks = project_root() / "notebooks"
     source = notebooks / notebook_of(config.model)
@@ -114,6 +130,7 @@ def execute(config: RunConfig, run_dir: Path, device: str, threads: int | None, 
         "run_dir": os.path.relpath(run_dir, notebooks),  # relative: an executed notebook names no machine's folders
         "device": device,
         "threads": threads or 0,
+        "resume_anyway": resume_anyway,
     }
     if data_root:
         os.environ["SENET_DATA"] = data_root
@@ -161,6 +178,7 @@ class _Signals:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m senet_lib.run", description=__doc__.splitlines()[0])
     study_options(parser)
+    resume_option(parser)
     parser.add_argument("run_id", help="a run of the study, for example resnet20-seed0")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; default: all cores")
     options = parser.parse_args(arguments)
@@ -179,33 +197,50 @@ def main(arguments: list[str] | None = None) -> int:
     signals = _Signals()
     signals.install()
     run_dir = folder / "runs" / config.run_id
-    with run_lock(run_dir):
-        if is_intact(run_dir, config.hash):
-            print(f"{config.run_id}: done before", flush=True)
-            return 0
-        set_aside_other(run_dir, config)
-        run_dir.mkdir(parents=True, exist_ok=True)
-        write_json(run_dir / "config.json", config.record())
-        try:
-            execute(config, run_dir, options.device, options.threads, data_root_in(options.data))
-            summary = finish(config, run_dir)
-        except (Exception, KeyboardInterrupt) as error:  # papermill, the kernel, the disk: all end up in the report
-            if signals.received is not None:
-                print(f"{config.run_id}: stopped; the same command resumes it", file=sys.stderr, flush=True)
-                return 128 + signals.received
-            message = one_line(error)
-            print(f"{config.run_id}: failed: {message}", file=sys.stderr, flush=True)
-            write_json(run_dir / "failure.json", {"error": message, "time": time.strftime("%Y-%m-%d %H:%M:%S")})
-            return 1
+    try:
+        with run_lock(run_dir):
+            if is_intact(run_dir, config.hash):
+                print(f"{config.run_id}: done before", flush=True)
+                return 0
+            set_aside_other(run_dir, config)
+            run_dir.mkdir(parents=True, exist_ok=True)
+            remove_temporary_files(run_dir)
+            write_json(run_dir / "config.json", config.record())
+            try:
+                execute(
+                    config,
+                    run_dir,
+                    options.device,
+                    options.threads,
+                    data_root_in(options.data),
+                    options.resume_anyway,
+                )
+                summary = finish(config, run_dir)
+            except (Exception, KeyboardInterrupt) as error:  # papermill, the kernel, the disk: all end in the report
+                if signals.received is not None:
+                    print(f"{config.run_id}: stopped; the same command resumes it", file=sys.stderr, flush=True)
+                    return 128 + signals.received
+                message = one_line(error, run_dir)
+                print(f"{config.run_id}{FAILED}{message}", file=sys.stderr, flush=True)
+                write_json(run_dir / "failure.json", {"error": message, "time": time.strftime("%Y-%m-%d %H:%M:%S")})
+                return 1
+    except KeyboardInterrupt:  # before there was a kernel to pass the signal on to, waiting for the lock perhaps
+        return 128 + signals.received
+    except OSError as error:  # the folder itself cannot be written to
+        print(f"{config.run_id}{FAILED}{one_line(error, run_dir)}", file=sys.stderr, flush=True)
+        return 1
     print(f"{config.run_id}: {summary['evaluated_on']} accuracy {summary['test_accuracy']:.2%}", flush=True)
     return 0
 
 
-def one_line(error: BaseException) -> str:
-    """The error in one line: for a failed notebook cell, the exception raised in it and not papermill's frame of it."""
-    if hasattr(error, "ename"):
-        return " ".join(f"{error.ename}: {error.evalue}".split())
-    return " ".join(f"{type(error).__name__}: {error}".split())
+def one_line(error: BaseException, run_dir: Path) -> str:
+    """The error in one line: for a failed notebook cell, the exception raised in it and not papermill's frame of it.
+    Paths in the run's folder are given from the project's root, however the notebook or this process calls them."""
+    name, said = (error.ename, error.evalue) if hasattr(error, "ename") else (type(error).__name__, error)
+    line = " ".join(f"{name}: {said}".split())
+    for called in (str(run_dir), os.path.relpath(run_dir, project_root() / "notebooks")):
+        line = line.replace(called, os.path.relpath(run_dir, project_root()))
+    return line
 
 
 if __name__ == "__main__":

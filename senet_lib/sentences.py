@@ -106,6 +106,11 @@ def deviations(results: StudyResults) -> list[str]:
     fingerprints = [(record.get("data") or {}).get("fingerprints") for record in records]
     if any(prints != study.get("fingerprints") for prints in fingerprints):
         found.append("**Some runs saw other data than the study planned**: the fingerprints differ.")
+    for run in run_table(results).query("resumed_anyway != ''").itertuples():
+        found.append(
+            f"**{escape_markdown(run.run_id)} was resumed anyway** ({escape_markdown(run.resumed_anyway)}): its numbers"
+            " need not be those of an undisturbed run."
+        )
     return found or ["None recorded."]
 
 

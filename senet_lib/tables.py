@@ -251,12 +251,15 @@ def published(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
 
 def runs(results: StudyResults) -> pd.DataFrame:
     """Every planned run in the plan's order: run_id, label, seed, status, epochs (trained so far), the last epoch's
-    accuracy and loss, train_seconds, error."""
+    accuracy and loss, train_seconds, error, resumed_anyway (where it went on from a state of other data, versions or
+    threads, on demand)."""
     trained = results.history.groupby("run_id")["epoch"].max() if len(results.history) else pd.Series(dtype=float)
     table = results.runs[["run_id", "label", "seed", "status", "test_accuracy", "test_loss", "train_seconds", "error"]]
     table = table.assign(epochs=table["run_id"].map(trained).fillna(0).astype(int))
     table.loc[(table["status"] == "missing") & (table["epochs"] > 0), "status"] = "interrupted"
-    return _numeric(table, except_for=("run_id", "label", "status", "error"))
+    anyway = {run: "; ".join(record.get("resumed_anyway", [])) for run, record in results.environments.items()}
+    table = table.assign(resumed_anyway=table["run_id"].map(anyway).fillna(""))
+    return _numeric(table, except_for=("run_id", "label", "status", "error", "resumed_anyway"))
 
 
 def environment(results: StudyResults) -> pd.DataFrame:
@@ -421,7 +424,7 @@ def shown_runs(table: pd.DataFrame, metric: str) -> pd.DataFrame:
         {
             "Run": table["run_id"],
             "Seed": table["seed"].astype(str),
-            "Status": table["status"],
+            "Status": table["status"] + table["resumed_anyway"].map(lambda where: ", resumed anyway" if where else ""),
             "Epochs": table["epochs"].astype(str),
             f"{metric.capitalize()} (%)": table["test_accuracy"].map(percent),
             "Loss": ["" if pd.isna(value) else f"{value:.4f}" for value in table["test_loss"]],

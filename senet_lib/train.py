@@ -100,14 +100,15 @@ def fit(
     device: str = "auto",
     threads: int | None = None,
     progress: Literal["auto", "bar", "lines", "none"] = "auto",
+    resume_anyway: bool = False,
 ) -> Outcome:
     """Train `model` ((N, 3, H, W) -> logits (N, classes)) in place and evaluate it after every epoch.
 
     With a `run_dir`, history.csv and a checkpoint are written there after every epoch, the final weights at the end,
     and a checkpoint found there is resumed; `config_hash` then names the run, and a checkpoint of another hash, data
-    set, precision, thread count or torch version is refused. SIGTERM and SIGINT stop after the step in hand with a
-    checkpoint (TrainingStopped, KeyboardInterrupt). A loss that is not finite raises NonFiniteLoss; the last checkpoint
-    stays.
+    set, precision, thread count or torch version is refused. With `resume_anyway` it is resumed all the same, but for
+    another hash or seed, and the environment says so. SIGTERM and SIGINT stop after the step in hand with a checkpoint
+    (TrainingStopped, KeyboardInterrupt). A loss that is not finite raises NonFiniteLoss; the last checkpoint stays.
 
     device: 'auto', 'cpu', 'cuda' or 'mps'. threads: of the CPU; None leaves torch's own number.
     """
@@ -129,7 +130,7 @@ def fit(
         config_hash=config_hash,
     )
     with _deterministic(), _stop_signals() as stop:
-        run.resume()
+        run.resume(resume_anyway)
         with _reporter(progress, recipe.epochs, run.train.steps, len(run.history), run.step) as report:
             while len(run.history) < recipe.epochs:
                 run.epoch(stop, report)
@@ -222,6 +223,7 @@ class _Run:
     config_hash: str
     history: list[dict[str, float]] = field(default_factory=list)
     evaluation: Evaluation | None = None
+    resumed_anyway: list[str] = field(default_factory=list)  # where it went on from another run's state, and why other
 
     def __post_init__(self) -> None:
         recipe, data = self.recipe, self.data
@@ -346,11 +348,13 @@ class _Run:
     def environment(self) -> dict[str, Any]:
         device = self.fabric.device
         name = torch.cuda.get_device_name(device) if device.type == "cuda" else device.type
+        deviation = {"resumed_anyway": self.resumed_anyway} if self.resumed_anyway else {}
         return environment_record(
             device=name,
             precision=self.precision,
             threads=torch.get_num_threads(),
             data={"name": self.data.name, "fingerprints": dict(self.data.fingerprints)},
+            **deviation,
         )
 
     def save(self) -> None:
@@ -360,6 +364,7 @@ class _Run:
             self.run_dir,
             {
                 "identity": self.identity(),
+                "resumed_anyway": self.resumed_anyway,
                 "history": self.history,
                 "step": self.step,
                 "seconds": self.seconds,
@@ -371,16 +376,24 @@ class _Run:
         )
         write_history(self.run_dir, self.history)
 
-    def resume(self) -> None:
-        if self.run_dir is None or (state := checkpoint.load(self.run_dir, self.identity())) is None:
+    def resume(self, anyway: bool) -> None:
+        if self.run_dir is None:
+            return
+        state = checkpoint.load(self.run_dir, self.identity(), resume_anyway=anyway)
+        if state is None:
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.history = state["history"]
-        self.step, self.seconds = state["step"], state["seconds"]
-        self.losses, self.correct = (state[key].to(self.fabric.device) for key in ("losses", "correct"))
+        if len(state["losses"]) == self.train.steps:  # else other data, resumed anyway: the epoch in hand starts anew
+            self.step, self.seconds = state["step"], state["seconds"]
+            self.losses, self.correct = (state[key].to(self.fabric.device) for key in ("losses", "correct"))
+        where = f"after epoch {len(self.history)}, step {self.step}"
+        self.resumed_anyway = list(state.get("resumed_anyway", []))
+        if state["differing"]:
+            self.resumed_anyway.append(f"{where}: {'; '.join(state['differing'].values())}")
         write_history(self.run_dir, self.history)
-        print(f"resumed after epoch {len(self.history)}, step {self.step}", flush=True)
+        print(f"resumed {where}", *state["differing"].values(), sep="; ", flush=True)
 
 
 @contextmanager

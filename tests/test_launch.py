@@ -1,8 +1,12 @@
 """From the command line to the report, in processes of their own, as a user and a scheduler would start them."""
 
 import contextlib
+import ctypes
+import fcntl
 import json
 import os
+import re
+import resource
 import shutil
 import signal
 import subprocess
@@ -28,6 +32,7 @@ TINY = {
         "se": {"model": "se_resnet20", "knobs": {"width": 0.5, "reduction": 4}},
     },
 }
+ONE_THREAD = ("--threads", "1", "--device", "cpu")
 
 
 @pytest.fixture(scope="module")
@@ -57,14 +62,22 @@ class Project:
     def write_study(self, name, content):
         (self.root / "studies" / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
 
-    def start(self, *arguments, **options):
+    def start(self, command, *arguments, **options):
+        return self._start([sys.executable, "-m", "senet_lib.launch", command, *ONE_THREAD, *arguments], **options)
+
+    def make(self, command, study):
+        """As a user does it, through the Makefile; with this interpreter, set up or not."""
+        makefile = ["make", "--no-print-directory", "-f", str(project_root() / "Makefile"), "VENV="]
+        return self._start([*makefile, command, f"OPTIONS={study} {' '.join(ONE_THREAD)}"])
+
+    def _start(self, command, **options):
         environment = {**os.environ, "SENET_ROOT": str(self.root), "SENET_CACHE": str(self.root / "cache")}
-        command = [sys.executable, "-m", "senet_lib.launch", *arguments, "--threads", "1", "--device", "cpu"]
+        environment["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(command, env=environment, cwd=self.root, **pipes, **options)
 
-    def launch(self, *arguments):
-        process = self.start(*arguments)
+    def launch(self, *arguments, **options):
+        process = self.start(*arguments, **options)
         output, _ = process.communicate(timeout=600)
         return process.returncode, output
 
@@ -156,14 +169,22 @@ def test_bad_input_is_one_line_code_2_and_nothing_written(project, arguments, na
 
 
 def test_a_failed_run_is_shown_as_failed_after_the_others_were_done(project):
-    study = {**TINY, "data": f"folder:{project.images}", "recipe": {**TINY["recipe"], "lr": 1e30, "clip_norm": None}}
-    networks = {"diverges": TINY["networks"]["resnet"], "too": TINY["networks"]["se"]}
-    project.write_study("broken", {**study, "networks": networks})
+    # Decay of a thousand makes the weights grow step by step, and the loss overflows in the second epoch
+    late = {**TINY["networks"]["resnet"], "recipe": {"weight_decay": 1e3, "schedule": "constant"}}
+    at_once = {**TINY["networks"]["se"], "recipe": {"lr": 1e30}}
+    study = {**TINY, "data": f"folder:{project.images}", "recipe": {**TINY["recipe"], "epochs": 3}}
+    project.write_study("broken", {**study, "networks": {"diverges": late, "too": at_once}})
     code, output = project.launch("reproduce", "broken", "--jobs", "2")
     assert code == 1, output
     results = load_study(project.root / "results" / "broken")
     assert list(results.runs["status"]) == ["failed", "failed"], "the second was tried although the first had failed"
-    assert results.runs["error"].str.contains("NonFiniteLoss.*epoch 1, step").all()
+    for error, epoch in zip(results.runs["error"], (2, 1), strict=True):
+        assert re.search(f"NonFiniteLoss: the loss is nan in epoch {epoch}, step . of 6, learning rate ", error)
+    kept = torch.load(project.run_dir("diverges-seed0", "broken") / "checkpoint.pt", weights_only=True)
+    assert len(kept["history"]) == 1, "the last good one"
+    assert list(results.history["epoch"]) == [1], "what was trained is shown"
+    table = (project.root / "results" / "broken" / "tables" / "runs.csv").read_text(encoding="utf-8")
+    assert table.count(",failed,") == 2
     report = (project.root / "results" / "broken" / "report.html").read_text(encoding="utf-8")
     assert "failed" in report
     assert "NonFiniteLoss" in report
@@ -225,23 +246,119 @@ def test_stopped_in_mid_epoch_it_goes_on_to_the_same_weights_and_history(project
     assert history(run_dir).equals(history(undisturbed[1]))
 
 
-@pytest.mark.parametrize("victim", ["senet_lib.run", "ipykernel"])
-def test_a_killed_run_or_kernel_leaves_no_process_and_nothing_that_looks_finished(project, undisturbed, victim):
+@pytest.mark.parametrize("victim", ["make", "senet_lib.run", "ipykernel"])
+def test_a_killed_supervisor_leaves_no_process_and_nothing_that_looks_finished(project, undisturbed, victim):
+    """`make` itself, papermill's process, the kernel."""
+    if victim == "make" and not shutil.which("make"):
+        pytest.skip("there is no make here")
     run_dir = long_study(project)
-    process = project.start("reproduce", "long")
+    process = project.make("reproduce", "long") if victim == "make" else project.start("reproduce", "long")
     wait_for(lambda: (run_dir / "checkpoint.previous.pt").exists())
-    for candidate in processes_of(project):
+    assert len(processes_of(project)) >= (4 if victim == "make" else 3)
+    for candidate in [process] if victim == "make" else processes_of(project):
         with contextlib.suppress(psutil.NoSuchProcess):  # a killed run takes its kernel with it
-            if any(victim in part for part in candidate.cmdline()):
+            if victim == "make" or any(victim in part for part in candidate.cmdline()):
                 candidate.kill()
-    output, _ = process.communicate(timeout=120)
-    assert process.returncode == 1, output
+    if victim != "make":  # who is told so by the supervisor
+        output, _ = process.communicate(timeout=120)
+        assert process.returncode == 1, output
     wait_for(lambda: not processes_of(project), seconds=5)
+    process.communicate(timeout=5)
     assert not (run_dir / "summary.json").exists()
     code, output = project.launch("reproduce", "long")
     assert code == 0, output
     assert weights(run_dir) == weights(undisturbed[1])
+    assert history(run_dir).equals(history(undisturbed[1]))
     assert not (run_dir / "failure.json").exists()
+
+
+def test_a_run_goes_on_with_other_threads_only_on_demand_and_the_report_says_so(project, undisturbed):
+    run_dir = long_study(project)
+    run_dir.mkdir(parents=True)
+    for source, name in (("checkpoint.previous.pt", "checkpoint.pt"), ("checkpoint.sha256", "checkpoint.sha256")):
+        shutil.copy(undisturbed[1] / source, run_dir / name)  # as if stopped before its last epoch
+    newest = (run_dir / "checkpoint.pt").read_bytes()
+
+    code, output = project.launch("reproduce", "long", "--threads", "2")
+    assert code == 1, output
+    assert "failed: resnet-seed0: CheckpointMismatch: " in output.splitlines()[-1]
+    assert " results/long/runs/resnet-seed0/checkpoint.pt: cannot resume: threads was 1, is 2. " in output
+    assert load_study(run_dir.parents[1]).runs["status"].item() == "failed"
+    assert (run_dir / "checkpoint.pt").read_bytes() == newest
+
+    code, output = project.launch("reproduce", "long", "--threads", "2", "--resume-anyway")
+    assert code == 0, output
+    (deviation,) = read_json(run_dir / "environment.json")["resumed_anyway"]
+    assert deviation == "after epoch 11, step 0: threads was 1, is 2"
+    report = (run_dir.parents[1] / "report.html").read_text(encoding="utf-8")
+    assert "resnet-seed0 was resumed anyway" in report
+    assert "done, resumed anyway" in report
+
+
+def test_a_disk_that_takes_no_more_is_a_failed_run_with_the_path_and_afterwards_it_ends_equal(project, undisturbed):
+    """The operating system refuses to let a file grow as far as a checkpoint does."""
+    run_dir = long_study(project)
+    most = 400_000  # bytes: less than a checkpoint, more than any other file
+    code, output = project.launch(
+        "reproduce", "long", preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+    )
+    assert code == 1, output
+    place = "results/long/runs/resnet-seed0/checkpoint.next.pt"
+    assert output.splitlines()[-1] == f"failed: resnet-seed0: OSError: [Errno 27] File too large: '{place}'"
+    assert not list(run_dir.glob("*.tmp")) + list(run_dir.glob("checkpoint*.pt"))
+    code, output = project.launch("reproduce", "long")
+    assert code == 0, output
+    assert weights(run_dir) == weights(undisturbed[1])
+    assert history(run_dir).equals(history(undisturbed[1]))
+
+
+def without_override():
+    """In a child before it starts: permissions count, for the superuser too."""
+    prctl = ctypes.CDLL(None, use_errno=True).prctl
+    for capability in (1, 2):  # linux/capability.h: CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+        prctl(24, capability, 0, 0, 0)  # linux/prctl.h: PR_CAPBSET_DROP
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="elsewhere permissions do not bind the superuser")
+def test_results_that_cannot_be_written_are_an_error_before_anything_is_trained(project):
+    results = project.root / "results"
+    results.write_text("a file in the folder's place", encoding="utf-8")
+    code, output = project.launch("reproduce", "tiny")
+    assert (code, output.count("\n")) == (1, 1), output
+    assert output.startswith("error: ")
+    assert str(results) in output
+
+    results.unlink()
+    for closed in (results / "tiny", results / "tiny" / "runs" / "se-seed0"):  # as a run of another user leaves it
+        closed.mkdir(parents=True)
+        closed.chmod(0o555)
+        code, output = project.launch("reproduce", "tiny", preexec_fn=without_override)
+        closed.chmod(0o755)
+        assert (code, output.count("\n")) == (1, 1), output
+        assert output.startswith("error: [Errno 13] Permission denied: ")
+        assert str(closed) in output
+        assert not list(results.rglob("checkpoint*"))
+
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from senet_lib.run import run_lock
+with run_lock(Path(sys.argv[1])):
+    print("held", flush=True)
+    time.sleep(600)
+"""
+
+
+def test_a_killed_holders_lock_is_free_at_once(tmp_path):
+    with subprocess.Popen([sys.executable, "-c", HOLDER, tmp_path / "run"], stdout=subprocess.PIPE, text=True) as held:
+        assert held.stdout.readline() == "held\n"
+        with open(tmp_path / ".run.lock", "w") as file:
+            with pytest.raises(BlockingIOError):
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            held.kill()
+            held.wait()
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if it is not free
 
 
 def test_two_at_once_execute_each_run_once(project):

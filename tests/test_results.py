@@ -1,6 +1,8 @@
 """The run directory: written whole or not at all, read as what it is."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -44,6 +46,28 @@ def test_replacing_leaves_the_earlier_file_after_an_error(tmp_path):
         raise RuntimeError("disk")
     assert path.read_text() == "earlier"
     assert files_in(tmp_path) == ["file.txt"]
+
+
+def test_a_full_disk_or_a_folder_that_is_none_is_an_error_that_names_the_path(tmp_path):
+    path = tmp_path / "file.txt"
+    results.write_text(path, "earlier")
+    with pytest.raises(OSError, match="No space left on device: .*file.txt'$"), results.replacing(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write says it, without a name
+    assert path.read_text() == "earlier"
+    assert files_in(tmp_path) == ["file.txt"]
+    with pytest.raises(OSError, match="file.txt"):
+        results.write_text(path / "below.txt", "")
+    with pytest.raises(OSError, match="file.txt"):
+        results.check_writable(path)
+    results.check_writable(tmp_path / "new")
+    assert files_in(tmp_path / "new") == []
+
+
+def test_only_temporary_files_are_cleared_away(tmp_path):
+    for name in (".checkpoint.next.pt.ab12.tmp", "checkpoint.pt", ".hidden", "mine.tmp"):
+        (tmp_path / name).touch()
+    results.remove_temporary_files(tmp_path)
+    assert files_in(tmp_path) == [".hidden", "checkpoint.pt", "mine.tmp"]
 
 
 def test_json_holds_no_nan_and_says_which_file_is_broken(tmp_path):
@@ -94,6 +118,20 @@ def test_a_summary_makes_the_run_done_and_vouches_for_its_files(tmp_path):
     assert results.altered_files(tmp_path) == []
     results.write_history(tmp_path, [{**ROW, "lr": 0.2}])
     assert results.altered_files(tmp_path) == ["history.csv"]
+
+
+@pytest.mark.parametrize("content", ['{"hash": "abc", "test_accuracy": 0.9, "files": {}, "digest": ""}', "[]", "{"])
+def test_a_summary_vouches_for_itself_too(tmp_path, content):
+    results.write_summary(tmp_path, {"hash": "abc", "test_accuracy": 0.8})
+    assert results.altered_files(tmp_path) == []
+    (tmp_path / "summary.json").write_text(content)
+    assert results.altered_files(tmp_path) == ["summary.json"]
+    assert not results.is_intact(tmp_path, "abc")
+
+
+def test_a_summary_from_before_summaries_vouched_for_themselves_still_counts(tmp_path):
+    results.write_json(tmp_path / "summary.json", {"hash": "abc", "files": {}})
+    assert results.is_intact(tmp_path, "abc")
 
 
 def test_a_truncated_summary_is_not_done(tmp_path):
@@ -157,6 +195,15 @@ def test_what_an_earlier_version_of_the_study_left_is_not_this_studys(tmp_path):
     assert set(now.runs["status"]) == {"missing"}
     assert now.runs["error"].isna().all()
     assert now.history.empty
+
+
+def test_an_accuracy_changed_by_hand_is_noticed(tmp_path):
+    write_study(tmp_path, seeds=(0,), images=20)
+    path = tmp_path / "runs" / "resnet20-seed0" / "summary.json"
+    results.write_json(path, {**results.read_json(path), "test_accuracy": 0.99})
+    run = load_study(tmp_path).runs.set_index("run_id").loc["resnet20-seed0"]
+    assert run["status"] == "failed"
+    assert "summary.json" in run["error"]
 
 
 @pytest.mark.parametrize("name", ["predictions.npz", "history.csv", "environment.json"])

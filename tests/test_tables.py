@@ -150,6 +150,20 @@ def test_runs_show_how_far_each_came(tmp_path):
     assert table.loc["resnet20-seed0", "error"] == "boom"
 
 
+def test_a_run_that_was_resumed_anyway_is_marked_and_listed(tmp_path):
+    write_study(tmp_path, seeds=(0,), images=20, epochs=6)
+    run_dir = tmp_path / "runs" / "se_resnet20-seed0"
+    where = "after epoch 2, step 0: threads was 1, is 2"
+    write_json(run_dir / "environment.json", {**read_json(run_dir / "environment.json"), "resumed_anyway": [where]})
+    write_summary(run_dir, read_json(run_dir / "summary.json"))
+    study = load_study(tmp_path)
+    table = tables.runs(study)
+    assert list(table["resumed_anyway"]) == ["", where, ""]
+    assert list(tables.shown_runs(table, "test accuracy")["Status"]) == ["done", "done, resumed anyway", "done"]
+    (note,) = [note for note in sentences.deviations(study) if "resumed anyway" in note]
+    assert where in note.replace("\\", "")
+
+
 def test_environment_lists_every_value_that_differs(tmp_path):
     write_study(tmp_path, seeds=(0,), images=20)
     run_dir = tmp_path / "runs/resnet20-seed0"

@@ -1,12 +1,16 @@
 """Training: the same seed gives the same weights, however often it is interrupted, and nothing goes wrong silently."""
 
 import copy
+import errno
 import hashlib
 import math
 import os
+import resource
+import shutil
 import signal
 import threading
 import warnings
+from dataclasses import replace
 
 import pytest
 import torch
@@ -187,6 +191,115 @@ def test_a_checkpoint_of_another_run_is_refused_by_name(tmp_path):
     assert (tmp_path / checkpoint.NEWEST).read_bytes() == before, "nothing is lost by a refusal"
 
 
+@pytest.fixture(scope="module")
+def half_way(tmp_path_factory):
+    """A run's folder as a kill in the second epoch leaves it."""
+    folder = tmp_path_factory.mktemp("half_way")
+    model = network()
+    StopAt(model, STEPS + 4)
+    with pytest.raises(ConnectionAbortedError):
+        train(model, run_dir=folder, config_hash="one", threads=1)
+    return folder
+
+
+def of_other_data(data):
+    return replace(data, fingerprints={**data.fingerprints, "train": "other"})
+
+
+@pytest.mark.parametrize("key", ["data", "threads", "torch"])
+def test_a_resume_elsewhere_is_refused_by_name_and_recorded_where_it_is_demanded(half_way, tmp_path, monkeypatch, key):
+    folder = tmp_path / "run"
+    shutil.copytree(half_way, folder)
+    data = of_other_data(tiny_data()) if key == "data" else tiny_data()
+    if key == "torch":
+        monkeypatch.setattr(torch, "__version__", "1.0")
+    options = {"run_dir": folder, "config_hash": "one", "progress": "none", "device": "cpu"}
+    options["threads"] = 2 if key == "threads" else 1
+    try:
+        with pytest.raises(checkpoint.CheckpointMismatch, match=f"cannot resume: {key} was [^;]*RESUME_ANYWAY=1"):
+            fit(network(), data, RECIPE, **options)
+        model = network()
+        StopAt(model, STEPS, signal.SIGTERM)
+        with pytest.raises(TrainingStopped):
+            fit(model, data, RECIPE, resume_anyway=True, **options)
+        outcome = fit(network(), data, RECIPE, **options)  # by now it is its own checkpoint, and remembers
+    finally:
+        torch.set_num_threads(1)
+    (deviation,) = outcome.environment["resumed_anyway"]
+    assert deviation.startswith(f"after epoch 1, step 0: {key} was ")
+    assert len(outcome.history) == 3
+
+
+def test_an_undisturbed_or_rightly_resumed_run_records_no_deviation(half_way, tmp_path):
+    shutil.copytree(half_way, tmp_path / "run")
+    _, outcome = train(run_dir=tmp_path / "run", config_hash="one", threads=1, resume_anyway=True)
+    assert "resumed_anyway" not in outcome.environment
+
+
+@pytest.mark.parametrize("other", [{"config_hash": "two"}, {"config_hash": "one", "seed": 1}])
+def test_another_config_or_seed_is_another_run_whatever_is_demanded(half_way, other):
+    with pytest.raises(checkpoint.CheckpointMismatch, match="(config|seed) was") as refusal:
+        train(run_dir=half_way, threads=1, resume_anyway=True, **other)
+    assert "RESUME_ANYWAY" not in str(refusal.value), "it would not help"
+
+
+def test_resumed_anyway_with_more_images_the_epoch_in_hand_starts_anew(tmp_path):
+    model = network()
+    StopAt(model, STEPS + 4, signal.SIGTERM)
+    with pytest.raises(TrainingStopped):
+        train(model, run_dir=tmp_path)
+    more = replace(tiny_data(images=120), fingerprints={"train": "more"})
+    outcome = fit(network(), more, RECIPE, run_dir=tmp_path, progress="none", device="cpu", resume_anyway=True)
+    assert "data was" in outcome.environment["resumed_anyway"][0]
+    assert [row["epoch"] for row in outcome.history] == [1, 2, 3]
+
+
+WRITTEN = (checkpoint.DIGESTS, "checkpoint.next.pt", "history.csv", "weights.safetensors")
+
+
+@pytest.mark.parametrize("name", WRITTEN)
+@pytest.mark.parametrize("time", [1, 2])
+def test_a_full_disk_is_an_error_with_the_path_and_afterwards_it_ends_at_the_same_weights(
+    tmp_path, undisturbed, monkeypatch, name, time
+):
+    """The disk is full the first or second time that a file of this name is written, as its fsync would say."""
+    real, left = os.fsync, time
+
+    def fsync(handle):
+        nonlocal left
+        if any(path.name.startswith(f".{name}.") for path in tmp_path.glob("*.tmp")):
+            left -= 1
+            if left == 0:
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return real(handle)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    if (name, time) == ("weights.safetensors", 2):  # written once a training
+        train(run_dir=tmp_path)
+    with pytest.raises(OSError, match="No space left") as error:
+        train(run_dir=tmp_path)
+    assert error.value.errno == errno.ENOSPC
+    assert error.value.filename == str(tmp_path / name)
+    assert not list(tmp_path.glob("*.tmp")), "half a file is not left behind"
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # what is there is whole
+        model, outcome = train(run_dir=tmp_path)
+    assert (digest(model), untimed(outcome.history)) == undisturbed
+
+
+def test_a_file_that_may_not_grow_leaves_the_earlier_checkpoint_whole(tmp_path):
+    """The operating system itself refuses the write half-way through the file."""
+    checkpoint.save(tmp_path, {"identity": {}, "epoch": 1})
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+    try:
+        with pytest.raises(OSError, match="File too large.*checkpoint.next.pt"):
+            checkpoint.save(tmp_path, {"identity": {}, "epoch": 2, "model": torch.zeros(100_000)})
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert checkpoint.load(tmp_path, {})["epoch"] == 1
+
+
 def test_a_checkpoint_is_data_and_never_executed(tmp_path):
     class Trap:
         def __reduce__(self):
@@ -204,14 +317,14 @@ def test_a_killed_write_leaves_the_checkpoint_before_it(tmp_path, monkeypatch):
     checkpoint.save(tmp_path, {"identity": {}, "epoch": 2})
     real, left = os.replace, 0
 
-    def replace(source, target):
+    def stopped_replace(source, target):
         nonlocal left
         left -= 1
         if left == 0:
             raise ConnectionAbortedError
         return real(source, target)
 
-    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(os, "replace", stopped_replace)
     for renames in (1, 2, 3, 4):
         left = renames
         with pytest.raises(ConnectionAbortedError):

@@ -1,0 +1,580 @@
+"""That nothing is lost, where proving it takes minutes: `make soak`, or `python benchmarks/soak.py SECTION ...`.
+
+    kills       a training is SIGKILLed 20 times, at random moments and while a checkpoint is being written
+    interrupts  `make reproduce` is stopped five times, each time another way, and then left alone
+    disk        the results lie on a small file system that is read-only, then full, then full a little later, ...
+    crowd       20 times two `make reproduce` at once in one folder
+
+Each is held to an undisturbed run: the final weights' sha256 and the history, all but its seconds, must be equal. A
+round prints a line; all sections together write benchmarks/results/soak.md. Nothing else may run meanwhile.
+"""
+
+import argparse
+import json
+import multiprocessing
+import os
+import random
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import numpy as np
+import psutil
+import yaml
+from PIL import Image
+
+from senet_lib.results import (
+    altered_files,
+    environment_record,
+    read_history,
+    read_json,
+    remove_temporary_files,
+    sha256_of,
+    write_text,
+)
+
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
+NARROW = {"resnet": {"model": "resnet20", "knobs": {"width": 0.5}}}
+NARROW["se"] = {"model": "se_resnet20", "knobs": {"width": 0.5, "reduction": 4}}
+SECONDS_TO_DIE = 5
+PATIENCE = 900  # seconds; a busy machine is slow, and only a deadlock lasts
+KILLS, EPOCHS = 20, 50  # of a training that is to last until the last kill
+CROWDS = 20
+EPOCH_LINE = r"epoch +(\d+)/"
+random.seed(0)
+
+
+class Lost(AssertionError):
+    """What had to hold and did not."""
+
+
+def must(holds: bool, what: str) -> None:
+    if not holds:
+        raise Lost(what)
+
+
+# ---------------------------------------------------------------------------------------------------------- the project
+
+
+class Project:
+    """A project's folder of its own: this checkout's notebooks, one study of narrow networks on a few images."""
+
+    def __init__(self, root: Path, *, epochs: int = 1, edit: Callable | None = None) -> None:
+        self.root, self.results = root, root / "results" / "soak"
+        self.run_ids = [f"{label}-seed0" for label in NARROW]
+        if root.exists():
+            return
+        (root / "studies").mkdir(parents=True)
+        (root / "pyproject.toml").touch()
+        shutil.copytree(ROOT / "notebooks", root / "notebooks")
+        for path in (root / "notebooks").glob("*.ipynb") if edit else ():
+            nbformat.write(edit(nbformat.read(path, as_version=4)), path)
+        images(root / "images")
+        recipe = {"epochs": epochs, "batch_size": 16, "lr": 0.02, "crop_padding": 2}
+        study = {"question": "Is anything lost?", "seeds": [0], "recipe": recipe, "networks": NARROW}
+        study["data"] = f"folder:{root / 'images'}"
+        (root / "studies" / "soak.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+
+    def reproduce(self) -> subprocess.Popen:
+        """`make reproduce`, started; a terminal's session of its own, so that Ctrl-C can be pressed in it."""
+        python = os.path.dirname(sys.executable)
+        paths = {"SENET_ROOT": str(self.root), "SENET_CACHE": str(self.root / "cache"), "PYTHONPATH": str(ROOT)}
+        environment = {**os.environ, **paths, "PATH": os.pathsep.join([python, os.environ["PATH"]])}
+        command = ["make", "--no-print-directory", "-f", str(ROOT / "Makefile"), "VENV=", "reproduce"]
+        command += ["OPTIONS=soak --jobs 2 --threads 1 --device cpu"]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "start_new_session": True}
+        return subprocess.Popen(command, env=environment, cwd=self.root, **pipes)
+
+    def finish(self) -> tuple[int, str]:
+        process = self.reproduce()
+        output, _ = process.communicate(timeout=PATIENCE)
+        return process.returncode, output
+
+    def processes(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with suppress(psutil.NoSuchProcess, psutil.AccessDenied):
+                alive = process.status() != psutil.STATUS_ZOMBIE
+                if alive and process.environ().get("SENET_ROOT") == str(self.root):
+                    found.append(process)
+        return found
+
+    def run_dirs(self) -> list[Path]:
+        return [self.results / "runs" / run_id for run_id in self.run_ids]
+
+    def outcome(self) -> dict[str, tuple]:
+        """run -> what must be equal."""
+        return {run_dir.name: outcome_of(run_dir) for run_dir in self.run_dirs()}
+
+    def check_whole(self) -> None:
+        """Nothing torn under a final name, and nothing that only looks finished."""
+        for run_dir in self.run_dirs():
+            check_whole(run_dir)
+        for path in self.results.glob("*.json"):
+            read_json(path)
+
+
+def images(folder: Path) -> None:
+    """A tree of 96 and 24 images in three classes that differ in brightness."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 32), ("test", 8)):
+        for brightness, name in enumerate(("dark", "grey", "bright")):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(60 * brightness, 60 * brightness + 120, (28, 28, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
+
+
+def outcome_of(run_dir: Path) -> tuple:
+    history = read_history(run_dir).drop(columns=["train_seconds", "images_per_second"])
+    return sha256_of(run_dir / "weights.safetensors"), history.to_csv(index=False)
+
+
+def check_whole(run_dir: Path) -> None:
+    listed = run_dir / "checkpoint.sha256"
+    digests = listed.read_text(encoding="utf-8").split() if listed.is_file() else []
+    for path in run_dir.glob("checkpoint*.pt"):
+        must(sha256_of(path) in digests, f"{path} is not what was written")
+    for path in run_dir.glob("*.json"):
+        read_json(path)
+    if (run_dir / "history.csv").is_file():
+        epochs = list(read_history(run_dir)["epoch"])
+        must(epochs == list(range(1, len(epochs) + 1)), f"{run_dir / 'history.csv'} has the epochs {epochs}")
+    if (run_dir / "summary.json").is_file():
+        must(altered_files(run_dir) == [], f"{run_dir}: {altered_files(run_dir)} are not as recorded")
+
+
+def wait_for(condition: Callable, seconds: float, what: str) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        must(time.monotonic() < end, what)
+        time.sleep(0.02)
+
+
+# ------------------------------------------------------------------------------------------------------------- sections
+
+
+def train(run_dir: Path, log: Path) -> None:
+    """In the process that `kills` kills: a training without a notebook around it."""
+    import torch
+
+    from senet_lib.data import load_dataset
+    from senet_lib.models import create_model
+    from senet_lib.study import Recipe
+    from senet_lib.train import fit
+
+    with open(log, "wb") as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+    os.environ["SENET_CACHE"] = str(run_dir.parent / "cache")
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    network, data = create_model("resnet20", num_classes=3), load_dataset(f"folder:{run_dir.parent / 'images'}")
+    recipe = Recipe(epochs=EPOCHS, batch_size=16, lr=0.02, crop_padding=2)
+    fit(network, data, recipe, run_dir=run_dir, device="cpu", threads=1, progress="lines")
+
+
+def kills(folder: Path, say: Callable) -> Iterable[tuple]:
+    images(folder / "images")
+    server = multiprocessing.get_context("forkserver")  # each in a fresh process, torch imported once
+    server.set_forkserver_preload(["__main__", "torch", "senet_lib.data", "senet_lib.models", "senet_lib.train"])
+    log = folder / "log"
+
+    def start(name: str) -> multiprocessing.Process:
+        process = server.Process(target=train, args=(folder / name, log))
+        log.unlink(missing_ok=True)
+        process.start()
+        return process
+
+    def said(pattern: str) -> list[int]:
+        text = log.read_text(encoding="utf-8") if log.exists() else ""
+        return [int(found) for found in re.findall(f"^{pattern}", text, re.M)]
+
+    process = start("undisturbed")
+    process.join()
+    must(process.exitcode == 0, log.read_text(encoding="utf-8"))
+
+    run_dir, writing, last = folder / "killed", 0, 0
+    for number in range(1, KILLS + 1):
+        process = start("killed")
+        wait_for(lambda: said(EPOCH_LINE), PATIENCE, "no epoch was done")  # so that each gets somewhere
+        if number % 2:
+            time.sleep(random.uniform(0, 0.5))
+        else:
+            while not any(run_dir.glob(".checkpoint.next.pt.*.tmp")) and process.is_alive():
+                pass
+        must(process.is_alive(), "it ended before it was killed often enough")
+        process.kill()
+        process.join()
+        resumed = sum(said(r"resumed after epoch (\d+), step 0$"))
+        must(last <= resumed <= last + 1, f"epoch {last} was done, yet it resumed after epoch {resumed}")
+        last = said(EPOCH_LINE)[-1]
+        torn = list(run_dir.glob(".checkpoint.next.pt.*.tmp"))
+        writing += bool(torn)
+        remove_temporary_files(run_dir)
+        check_whole(run_dir)
+        say(f"kill {number}: resumed after epoch {resumed}, killed after epoch {last}{', writing' if torn else ''}")
+    process = start("killed")
+    process.join()
+    must(process.exitcode == 0, log.read_text(encoding="utf-8"))
+    must(outcome_of(run_dir) == outcome_of(folder / "undisturbed"), "other weights or another history")
+    must(writing >= 3, f"only {writing} kills hit the writing of a checkpoint")
+    yield (
+        "SIGKILL of training at random moments",
+        f"{KILLS} kills of one training of {EPOCHS} epochs, {writing} of them while a checkpoint was being written",
+        "equal; each time at most the epoch in hand was lost; nothing torn under a final name",
+    )
+
+
+def hit(project: Project, process: subprocess.Popen, way: str) -> None:
+    if way == "Ctrl-C":
+        for member in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
+            with suppress(psutil.NoSuchProcess):
+                if os.getpgid(member.pid) == process.pid:  # those in the terminal's foreground
+                    member.send_signal(signal.SIGINT)
+    elif way == "SIGTERM":
+        process.terminate()
+    elif way == "SIGKILL of make":
+        process.kill()
+    else:
+        for victim in runs_alone(project, PARTS[way]):
+            with suppress(psutil.NoSuchProcess):
+                victim.kill()
+
+
+def runs_alone(project: Project, *parts: str) -> list[psutil.Process]:
+    """The processes of the project's runs, or those of one part of them."""
+    found = []
+    for process in project.processes():
+        with suppress(psutil.NoSuchProcess):
+            if any(part in argument for part in parts or PARTS.values() for argument in process.cmdline()):
+                found.append(process)
+    return found
+
+
+def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if process.is_running() and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
+
+
+PARTS = {"SIGKILL of papermill's processes": "senet_lib.run", "SIGKILL of the kernels": "ipykernel"}
+WAYS = ("SIGKILL of make", "Ctrl-C", "SIGKILL of the kernels", "SIGTERM", "SIGKILL of papermill's processes")
+
+
+def interrupts(folder: Path, say: Callable) -> Iterable[tuple]:
+    clean = undisturbed(folder / "clean", epochs=25)
+    project = copy_of(clean, folder / "interrupted")
+    for number, way in enumerate(WAYS, 1):
+        process = project.reproduce()
+        progress = checkpoints(project)
+        wait_for(lambda: checkpoints(project) != progress, PATIENCE, "no epoch was done")  # noqa: B023
+        time.sleep(random.uniform(0, 0.6))
+        must(process.poll() is None, "it ended before it was interrupted")
+        doomed = runs_alone(project) if way in PARTS else project.processes()
+        started = time.monotonic()
+        hit(project, process, way)
+        if "SIGKILL" not in way:  # asked to stop, each saves the step in hand first
+            process.communicate(timeout=30)
+            started = time.monotonic()
+        wait_for(lambda: not alive(doomed), SECONDS_TO_DIE, f"alive after {way}: {alive(doomed)}")  # noqa: B023
+        seconds = time.monotonic() - started
+        with suppress(subprocess.TimeoutExpired):
+            process.communicate(timeout=PATIENCE)
+        must(not project.processes(), f"left behind after {way}")
+        must(process.returncode != 0, f"exit code 0 after {way}")
+        project.check_whole()
+        done = [run for run in project.run_ids if (project.results / "runs" / run / "summary.json").exists()]
+        must(not done, f"{done} count as done after {way}")
+        trained = [len(read_history(run_dir)) for run_dir in project.run_dirs() if (run_dir / "history.csv").exists()]
+        say(f"interruption {number}, {way}: after epochs {trained}, code {process.returncode}, {seconds:.1f} s")
+    code, output = project.finish()
+    must(code == 0, output)
+    must(project.outcome() == clean.outcome(), "other weights or another history")
+    tables = check_tables(project, clean)
+    yield (
+        "SIGTERM, Ctrl-C; SIGKILL of the kernel, of papermill, of `make`",
+        "each once, in mid-training",
+        f"no process alive after {SECONDS_TO_DIE} s, no run counted as done, the next `make reproduce` went on; equal",
+    )
+    yield (
+        "`make reproduce` interrupted five times, then left alone",
+        f"its {tables} final tables compared with those of one clean pass",
+        "byte-identical, all but the columns of measured seconds",
+    )
+
+
+def checkpoints(project: Project) -> list[int]:
+    """What changes with every checkpoint."""
+    paths = [run_dir / "checkpoint.pt" for run_dir in project.run_dirs()]
+    return [path.stat().st_mtime_ns for path in paths if path.exists()]
+
+
+def undisturbed(root: Path, **options: Any) -> Project:
+    """A project whose study was reproduced in one clean pass."""
+    clean = Project(root, **options)
+    code, output = clean.finish()
+    must(code == 0, output)
+    return clean
+
+
+def copy_of(clean: Project, root: Path) -> Project:
+    """The same project, without results."""
+    shutil.copytree(clean.root, root, ignore=shutil.ignore_patterns("results", "cache"))
+    return Project(root)
+
+
+def untimed_tables(project: Project) -> dict[str, list[list[str]]]:
+    """Every table, cell by cell as it is in the file, without the columns that hold measured seconds."""
+    tables = {}
+    for path in sorted((project.results / "tables").iterdir()):
+        between = "," if path.suffix == ".csv" else " | "
+        rows = [line.split(between) for line in path.read_text(encoding="utf-8").splitlines()]
+        timed = [i for i, name in enumerate(rows[0]) if re.search(r"seconds|s / epoch|Training", name, re.I)]
+        tables[path.name] = [[cell for i, cell in enumerate(row) if i not in timed] for row in rows]
+    return tables
+
+
+def check_tables(project: Project, clean: Project) -> int:
+    """How many there are; they must be those of the clean pass."""
+    ours, theirs = untimed_tables(project), untimed_tables(clean)
+    must(ours.keys() == theirs.keys(), f"the tables {sorted(ours.keys() ^ theirs.keys())} are in one place only")
+    for name, rows in ours.items():
+        for row, same in zip(rows, theirs[name], strict=True):
+            must(row == same, f"{name}: {row} where the clean pass has {same}")
+    return len(ours)
+
+
+def disk(folder: Path, say: Callable) -> Iterable[tuple]:
+    """In a mount namespace of its own, which needs no superuser where the system allows it."""
+    command = ["unshare", "--user", "--map-root-user", "--mount"]
+    if subprocess.run([*command, "true"], capture_output=True).returncode:
+        yield "disk full; results folder read-only", "nothing: this machine lets nobody mount", "not proven here"
+        return
+    command += [sys.executable, __file__, "--disk", str(folder)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        for line in process.stdout:
+            if line.startswith("["):
+                yield from map(tuple, json.loads(line))
+            else:
+                say(line.rstrip())
+    must(process.returncode == 0, "see above")
+
+
+def mounted_disk(folder: Path) -> None:
+    """`disk`, inside. Prints its lines, and last its rows as JSON."""
+    clean = undisturbed(folder / "clean", epochs=12, edit=without_figures)
+    project = copy_of(clean, folder / "small disk")
+    place = project.root / "results"
+    place.mkdir()
+    size = 64 << 20
+    mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place))
+    mount("-o", "remount,ro", str(place))
+    code, output = project.finish()
+    must(code != 0 and "Read-only file system" in output and str(place) in output, output)
+    must("epoch" not in output, "it trained")
+    print(f"read-only: {error_in(output, project)}", flush=True)
+    mount("-o", "remount,rw", str(place))
+
+    def largest(name: str) -> int:
+        return max((run_dir / name).stat().st_size for run_dir in clean.run_dirs())
+
+    def any_has(name: str) -> bool:
+        return any((run_dir / name).exists() for run_dir in project.run_dirs())
+
+    def all_done() -> bool:
+        return all((run_dir / "summary.json").exists() for run_dir in project.run_dirs())
+
+    moments = {  # when the disk fills up, and how many bytes are left then
+        "from the start": (lambda: True, 0),
+        "after a checkpoint": (lambda: any_has("checkpoint.pt"), largest("checkpoint.pt") // 2),
+        "after the weights": (lambda: any_has("weights.safetensors"), 3 * 4096 + largest("notebook.ipynb") // 2),
+        "after the runs": (all_done, (clean.results / "report.html").stat().st_size // 2),
+    }
+    failed_at: set[str] = set()
+    for moment, (has_come, left) in moments.items():
+        if moment == "from the start":
+            fill(place, left)
+        process = project.reproduce()
+        wait_for(lambda: has_come() or process.poll() is not None, PATIENCE, f"never: {moment}")  # noqa: B023
+        fill(place, left)
+        output, _ = process.communicate(timeout=PATIENCE)
+        (place / FILLER).unlink()
+        must(process.returncode != 0, f"exit code 0 although the disk was full {moment}:\n{output}")
+        names = {Path(path).name for path in re.findall(r"No space left on device: '([^']*/[^']*)'", output)}
+        must(bool(names), f"no path named:\n{output}")
+        must("No space left on device: " in error_in(output, project), f"the last error is another:\n{output}")
+        project.check_whole()
+        failed_at |= names
+        print(f"full {moment}: {error_in(output, project)}", flush=True)
+    code, output = project.finish()
+    must(code == 0, output)
+    must(project.outcome() == clean.outcome(), "other weights or another history")
+    check_tables(project, clean)
+    rows = [
+        ("results folder read-only", "a read-only file system", "an error that names it, before anything was trained"),
+        (
+            "disk full",
+            f"filled {', '.join(moments)}; what could not be written: {', '.join(sorted(failed_at))}",
+            "each time an error with the path and a non-zero exit; earlier files intact; with room again: equal",
+        ),
+    ]
+    print(json.dumps(rows), flush=True)
+
+
+def mount(*arguments: str) -> None:
+    subprocess.run(["mount", *arguments], check=True)
+
+
+FILLER = "filler"
+
+
+def fill(place: Path, left: int) -> None:
+    """Take all of the file system's room but `left` bytes, whatever else is written meanwhile."""
+    with open(place / FILLER, "ab") as file:
+        while True:
+            found = os.statvfs(place)
+            more = found.f_bavail * found.f_frsize - left
+            if more < found.f_frsize:
+                return
+            with suppress(OSError):
+                os.posix_fallocate(file.fileno(), os.fstat(file.fileno()).st_size, more)
+
+
+def error_in(output: str, project: Project) -> str:
+    """The last line that names an error, its paths from the project's folder on."""
+    lines = [line for line in output.splitlines() if "rror" in line and not line.startswith("make")]
+    must(bool(lines), output)
+    return lines[-1].replace(f"{project.root}/", "")
+
+
+def crowd(folder: Path, say: Callable) -> Iterable[tuple]:
+    project = undisturbed(folder / "crowd", epochs=1, edit=without_figures)
+    alone = project.outcome()
+    for number in range(1, CROWDS + 1):
+        shutil.rmtree(project.results, ignore_errors=True)
+        started = time.monotonic()
+        pair = [project.reproduce()]
+        time.sleep(random.choice((0, random.uniform(0, 2))))
+        pair.append(project.reproduce())
+        outputs = [process.communicate(timeout=PATIENCE)[0] for process in pair]
+        must(all(process.returncode == 0 for process in pair), "\n".join(outputs))
+        for run_id in project.run_ids:
+            trained = sum(output.count(f"[{run_id}] epoch 1/1") for output in outputs)
+            must(trained == 1, f"{run_id} was trained {trained} times:\n" + "\n".join(outputs))
+        project.check_whole()
+        must(project.outcome() == alone, "other weights or another history")
+        shares = [sum(f"[{run_id}] epoch 1/1" in output for run_id in project.run_ids) for output in outputs]
+        say(f"pair {number}: trained {shares[0]} and {shares[1]} of the runs, {time.monotonic() - started:.1f} s")
+    yield (
+        "two `make reproduce` at once in one folder",
+        f"{CROWDS} rounds of two runs, the notebooks without their figures",
+        "each run trained exactly once, equal, no deadlock",
+    )
+
+
+KEPT = {"parameters", "check", "network", "train", "save"}
+INSTEAD = {
+    "data": """
+import torch
+
+from senet_lib.data import load_dataset
+from senet_lib.metrics import count_macs, count_params
+
+dataset = load_dataset(run.data)
+""",
+    "load": """
+from senet_lib import tables
+from senet_lib.present import Page
+from senet_lib.results import load_study
+
+page = Page(load_study(results))
+""",
+    "networks-table": 'page.table(tables.shown_runs(tables.runs(page.results), "accuracy"), "runs", "Every run.")',
+    "write": "page.write()",
+}
+
+
+def without_figures(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
+    """What trains and what lists the runs is left: files, processes and locks are what this is about."""
+    for cell in notebook.cells:
+        cell.source = INSTEAD.get(cell.id, cell.source)
+    notebook.cells = [cell for cell in notebook.cells if cell.id in KEPT | INSTEAD.keys()]
+    return notebook
+
+
+SECTIONS = {"kills": kills, "interrupts": interrupts, "disk": disk, "crowd": crowd}
+
+
+# ----------------------------------------------------------------------------------------------------------- the output
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("sections", nargs="*", choices=[*SECTIONS, []], help="default: all")
+    parser.add_argument("--disk", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.disk:
+        mounted_disk(options.disk)
+        return 0
+    chosen = options.sections or list(SECTIONS)
+    rows, lines, started = [], [], time.monotonic()
+
+    def say(line: str) -> None:
+        lines.append(line)
+        print(line, flush=True)
+
+    with tempfile.TemporaryDirectory(prefix="soak-") as folder:
+        for name in chosen:
+            place = Path(folder) / name
+            place.mkdir()
+            begun = time.monotonic()
+            try:
+                rows += SECTIONS[name](place, say)
+            except Lost as lost:
+                print(f"{name}: LOST: {lost}", file=sys.stderr)
+                return 1
+            say(f"{name}: {time.monotonic() - begun:.0f} s")
+    if set(chosen) == set(SECTIONS):
+        write_text(HERE / "results" / "soak.md", page(rows, lines, time.monotonic() - started))
+    return 0
+
+
+def page(rows: list[tuple], lines: list[str], seconds: float) -> str:
+    record = environment_record()
+    table = ["| fault | what was done | what was found |", "|---|---|---|"]
+    table += [f"| {' | '.join(row)} |" for row in rows]
+    machine = f"{record['processor']}, {record['cores']} cores, {record['system']}"
+    versions = f"Python {record['python']}, torch {record['versions']['torch']}"
+    return "\n".join(
+        [
+            "One whole run of `make soak`. Equal: the final weights' sha256 and the history, all but its seconds, are",
+            "those of an undisturbed run on the same machine.",
+            "",
+            *table,
+            "",
+            f"{machine}; {versions}; {time.strftime('%Y-%m-%d')}; {seconds / 60:.1f} minutes.",
+            "",
+            "```",
+            *lines,
+            "```",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
