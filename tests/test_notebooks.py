@@ -28,6 +28,7 @@ def test_the_notebooks_are_all_there():
         "senet",
         "sknet",
         "analysis",
+        "attention",
         "source_notes",
     }
 

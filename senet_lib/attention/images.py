@@ -1,0 +1,45 @@
+"""Images with their centre enlarged, as the SK paper's Section 4.4 does it, and the control that it lacks.
+
+A crop that is enlarged to the old size is also blurred, since it has fewer pixels of its own. `coarsened` loses as many
+pixels and enlarges nothing: what a network does there too is no answer to the object's size.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def enlarged(images: Tensor, zoom: float) -> Tensor:
+    """The central 1/zoom of the height and width at the old size, bilinear: (N, H, W, 3) uint8 -> the same.
+
+    Raises ValueError when `zoom` is below 1.
+    """
+    _check(images, zoom)
+    x = images.permute(0, 3, 1, 2).float()  # (N, H, W, 3) -> (N, 3, H, W)
+    theta = torch.tensor([[1 / zoom, 0, 0], [0, 1 / zoom, 0]], device=images.device)
+    grid = F.affine_grid(theta.expand(len(x), 2, 3), list(x.shape), align_corners=False)  # (N, H, W, 2)
+    return _bytes(F.grid_sample(x, grid, mode="bilinear", padding_mode="border", align_corners=False))
+
+
+def coarsened(images: Tensor, zoom: float) -> Tensor:
+    """The whole image at 1/zoom of its pixels a side, and back at the old size: (N, H, W, 3) uint8 -> the same.
+
+    Raises ValueError when `zoom` is below 1.
+    """
+    _check(images, zoom)
+    x = images.permute(0, 3, 1, 2).float()
+    size = x.shape[2:]
+    fewer = [max(1, round(pixels / zoom)) for pixels in size]
+    small = F.interpolate(x, fewer, mode="bilinear", antialias=True, align_corners=False)
+    return _bytes(F.interpolate(small, size, mode="bilinear", align_corners=False))
+
+
+def _bytes(x: Tensor) -> Tensor:
+    return x.round().clamp(0, 255).to(torch.uint8).permute(0, 2, 3, 1)  # (N, 3, H, W) -> (N, H, W, 3)
+
+
+def _check(images: Tensor, zoom: float) -> None:
+    if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3:
+        raise ValueError(f"images must be (N, H, W, 3) uint8, not {tuple(images.shape)} {images.dtype}")
+    if zoom < 1:
+        raise ValueError(f"zoom is {zoom}; allowed: 1 and more, since there are no pixels outside the image")
