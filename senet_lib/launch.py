@@ -55,7 +55,9 @@ def reproduce(options: argparse.Namespace) -> int:
     failed = _Pool(options, folder).execute(pending) if pending else []
 
     report = build_report(folder)
-    print_table(load_study(folder))
+    results = load_study(folder)
+    print_table(results)
+    print_beside_published(results)
     print(f"report: {_shown(report)}")
     for run_id in failed:
         print(f"failed: {run_id}: {_why(folder / 'runs' / run_id)}", file=sys.stderr)
@@ -282,6 +284,16 @@ def print_table(results: StudyResults) -> None:
             f"{accuracy.mean():.2%}{spread}, n = {len(done)}{missing}"
         )
     print()
+
+
+def print_beside_published(results: StudyResults) -> None:
+    """Yours against published, where this study has been published."""
+    published = project_root() / "results" / "published" / results.study["name"]
+    if (published / "study.json").is_file():
+        from senet_lib.against_published import beside_published  # scipy: a second, only where there is a comparison
+
+        print("yours against published (accuracy of the last epoch):")
+        print("\n".join(beside_published(results, load_study(published))), end="\n\n")
 
 
 def _why(run_dir: Path) -> str:

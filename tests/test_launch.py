@@ -314,3 +314,9 @@ def test_published_results_hold_the_numbers_and_no_weights(project):
     names = {path.name for path in published.rglob("*") if path.is_file()}
     assert "report.html" in names
     assert not [name for name in names if name.endswith((".pt", ".safetensors", ".ipynb"))]
+
+    code, output = project.launch("reproduce", "tiny")
+    assert code == 0, output
+    assert "yours against published" in output
+    lines = [line for line in output.splitlines() if "0.00 points apart (n = 1: no interval)" in line]
+    assert [line.split()[0] for line in lines] == ["resnet", "se"]
