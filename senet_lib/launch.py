@@ -63,7 +63,9 @@ def reproduce(options: argparse.Namespace) -> int:
 
     try:
         report = build_report(folder)
-        print_table(load_study(folder))
+        results = load_study(folder)
+        print_table(results)
+        print_beside_published(results)
         print(f"report: {_shown(report)}")
     finally:  # a disk that is full for a run is full for the report
         for run_id, why in failed.items():
@@ -318,6 +320,16 @@ def print_table(results: StudyResults) -> None:
             f"{accuracy.mean():.2%}{spread}, n = {len(done)}{missing}"
         )
     print()
+
+
+def print_beside_published(results: StudyResults) -> None:
+    """Yours against published, where this study has been published."""
+    published = project_root() / "results" / "published" / results.study["name"]
+    if (published / "study.json").is_file():
+        from senet_lib.against_published import beside_published  # scipy: a second, only where there is a comparison
+
+        print("yours against published (accuracy of the last epoch):")
+        print("\n".join(beside_published(results, load_study(published))), end="\n\n")
 
 
 def _shown(path: Path) -> str:

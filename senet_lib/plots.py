@@ -307,15 +307,15 @@ def accuracy_against_cost(networks: pd.DataFrame, *, metric: str = "test accurac
 
 
 def difference_intervals(
-    differences: Mapping[str, Interval],
+    differences: Mapping[tuple[str, str], Interval],
     models: Mapping[str, str],
     *,
     margin: float,
-    baseline: str = "baseline",
     ax: Axes | None = None,
 ) -> Axes:
-    """Difference of each network to the baseline with its interval, in points; the band is the margin within which a
-    difference is declared too small to matter. differences: label -> Interval, in fractions."""
+    """Differences with their intervals, in points; the band is the margin within which a difference is declared too
+    small to matter. differences: (treatment, baseline) -> Interval, in fractions; drawn in the treatment's style.
+    A baseline that all share is named once, below; otherwise each row names its own."""
     if ax is None:
         _, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.45 * max(1, len(differences))), layout="constrained")
     if not differences:
@@ -323,15 +323,22 @@ def difference_intervals(
     styles = network_styles(models)
     ax.axvspan(-100 * margin, 100 * margin, color="#ececec", zorder=0, label=f"±{100 * margin:g} points: too small")
     ax.axvline(0, color="#444444", linewidth=1)
-    for row, (label, interval) in enumerate(reversed(differences.items())):
+    baselines = {baseline for _, baseline in differences}
+    names = [
+        plain(treatment, 30) + ("" if len(baselines) == 1 else f" \N{MINUS SIGN} {plain(baseline, 30)}")
+        for treatment, baseline in differences
+    ]
+    for row, ((treatment, _), interval) in enumerate(reversed(differences.items())):
         table = pd.DataFrame([{"mean": interval.point, "low": interval.low, "high": interval.high}], dtype=float)
-        _points(ax, 100 * table["mean"], [row], styles[label], None, rows=100 * table, size=7)
+        style = styles.get(treatment, PALETTE["other"])
+        _points(ax, 100 * table["mean"], [row], style, None, rows=100 * table, size=7)
         text = f"{100 * interval.point:+.2f}".replace("-", "\N{MINUS SIGN}") + (
             "" if interval.exists else "  (no interval)"
         )
         ax.annotate(text, (100 * interval.point, row), xytext=(0, 7), textcoords="offset points", ha="center", size=8)
-    ax.set_yticks(range(len(differences)), [plain(label, 30) for label in reversed(differences)])
-    ax.set(ylim=(-0.6, len(differences) - 0.3), xlabel=f"difference to {plain(baseline)} (points)")
+    ax.set_yticks(range(len(differences)), names[::-1])
+    to = f" to {plain(baselines.pop())}" if len(baselines) == 1 else ""
+    ax.set(ylim=(-0.6, len(differences) - 0.3), xlabel=f"difference{to} (points)")
     ax.margins(x=0.12)
     ax.grid(axis="y", visible=False)
     ax.legend(loc="best")

@@ -136,10 +136,11 @@ def _found(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> st
             f"Undecided by the rule below, since no comparison has an interval ({'; '.join(reasons)}); "
             f"after {last_epoch(results)} {ranking(results)}."
         )
-    return f"{where}, by the rule below: {'; '.join(map(_one_verdict, comparisons))}."
+    return f"{where}, by the rule below: {'; '.join(map(one_verdict, comparisons))}."
 
 
-def _one_verdict(pair: stats.Comparison) -> str:
+def one_verdict(pair: stats.Comparison) -> str:
+    """'**a** is **better** than b (+0.50 points, 95 % interval +0.20 to +0.80)'; no sentence yet, for a list."""
     ours, theirs = f"**{escape_markdown(pair.treatment)}**", escape_markdown(pair.baseline)
     found = pair.difference
     if not found.exists:
@@ -249,10 +250,13 @@ def single_models(table: pd.DataFrame) -> str:
 
 def detectable(comparisons: Sequence[stats.Comparison]) -> str:
     """What the study could have seen at all."""
-    known = {pair.treatment: pair.detectable for pair in comparisons if pair.detectable is not None}
+    known = [pair for pair in comparisons if pair.detectable is not None]
     if not known:
         return "How small a difference this study could have seen cannot be said: that needs two seeds and a spread."
-    listed = ", ".join(f"{escape_markdown(label)} {100 * value:.2f}" for label, value in known.items())
+    listed = ", ".join(
+        f"{escape_markdown(pair.treatment)} against {escape_markdown(pair.baseline)} {100 * pair.detectable:.2f}"
+        for pair in known
+    )
     return (
         f"The smallest true difference that this many seeds find with 80 % power, in points: {listed}."
         " An undecided comparison rules out nothing much smaller than that."

@@ -120,15 +120,28 @@ def wilson_interval(correct: int, total: int, level: float = LEVEL) -> Interval:
 
 def welch_difference(treatment: ArrayLike, baseline: ArrayLike, level: float = LEVEL) -> Welch:
     """mean(treatment) - mean(baseline) with Welch's t interval; the samples may differ in size and variance."""
-    treatment, baseline = _sample(treatment), _sample(baseline)
-    point = float(treatment.mean() - baseline.mean())
-    if min(len(treatment), len(baseline)) < 2:
+    return _welch((treatment, baseline), (1, -1), level)
+
+
+def interaction(
+    treatment: tuple[ArrayLike, ArrayLike], baseline: tuple[ArrayLike, ArrayLike], level: float = LEVEL
+) -> Welch:
+    """A difference of differences, (treatment[0] - treatment[1]) - (baseline[0] - baseline[1]) of the four means, with
+    Welch's t interval: what one factor does under the one level of another, beyond what it does under the other."""
+    return _welch((*treatment, *baseline), (1, -1, -1, 1), level)
+
+
+def _welch(samples: Sequence[ArrayLike], signs: Sequence[int], level: float) -> Welch:
+    """The signed sum of the samples' means with unequal variances (Welch 1947)."""
+    samples = [_sample(values) for values in samples]
+    point = float(sum(sign * values.mean() for sign, values in zip(signs, samples, strict=True)))
+    if min(map(len, samples)) < 2:
         return Welch(Interval(point, reason="n = 1: no interval", level=level))
-    if _no_spread(treatment) and _no_spread(baseline):
-        return Welch(Interval(point, reason=_no_spread(treatment), level=level))
+    if all(map(_no_spread, samples)):
+        return Welch(Interval(point, reason=_no_spread(samples[0]), level=level))
     # Written out, since scipy warns of a sample without spread, which is a legitimate case here
-    errors = [values.var(ddof=1) / len(values) for values in (treatment, baseline)]  # squared standard errors
-    degrees = sum(errors) ** 2 / sum(e**2 / (len(v) - 1) for e, v in zip(errors, (treatment, baseline), strict=True))
+    errors = [values.var(ddof=1) / len(values) for values in samples]  # squared standard errors
+    degrees = sum(errors) ** 2 / sum(e**2 / (len(v) - 1) for e, v in zip(errors, samples, strict=True))
     half = stats.t.ppf((1 + level) / 2, degrees) * np.sqrt(sum(errors))
     p = 2 * stats.t.sf(abs(point) / np.sqrt(sum(errors)), degrees)
     return Welch(Interval(point, point - float(half), point + float(half), level=level), float(p), float(degrees))

@@ -461,6 +461,9 @@ def test_a_published_study_is_extended_by_training_only_what_is_missing(project)
     code, output = project.launch("reproduce", "tiny")
     assert code == 0
     assert "3 runs, 2 done before" in output
+    assert "yours against published" in output
+    lines = [line for line in output.splitlines() if "0.00 points apart (n = 1: no interval)" in line]
+    assert [line.split()[0] for line in lines] == ["resnet", "se"]
     after = load_study(project.root / "results" / "tiny").runs
     assert after[after["label"] != "plain"].reset_index(drop=True).equals(before)
     assert project.launch("publish", "tiny")[0] == 0

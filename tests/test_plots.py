@@ -282,13 +282,25 @@ def test_networks_of_almost_the_same_cost_are_moved_apart():
 
 
 def test_difference_intervals_show_zero_the_margin_and_what_has_no_interval():
-    differences = {"gated": Interval(0.004, 0.001, 0.007), "selective": Interval(-0.01, reason="n = 1: no interval")}
-    ax = plots.difference_intervals(differences, MODELS, margin=0.003, baseline="plain")
+    differences = {
+        ("gated", "plain"): Interval(0.004, 0.001, 0.007),
+        ("selective", "plain"): Interval(-0.01, reason="n = 1: no interval"),
+    }
+    ax = plots.difference_intervals(differences, MODELS, margin=0.003)
     assert texts(ax) == ["\N{MINUS SIGN}1.00  (no interval)", "+0.40"]
     assert [label.get_text() for label in ax.get_yticklabels()] == ["selective", "gated"]
     band = ax.patches[0].get_extents().transformed(ax.transData.inverted())
     assert (band.x0, band.x1) == pytest.approx((-0.3, 0.3))
     assert ax.get_xlabel() == "difference to plain (points)"
+
+
+def test_differences_to_several_baselines_name_each_in_its_row():
+    differences = {("selective", "plain"): Interval(0.01), ("selective", "gated"): Interval(0.002)}
+    ax = plots.difference_intervals(differences | {("a sum", "no network"): Interval(0.0)}, MODELS, margin=0.003)
+    rows = [label.get_text() for label in ax.get_yticklabels()][::-1]
+    assert rows == [f"{a} \N{MINUS SIGN} {b}" for a, b in [*differences, ("a sum", "no network")]]
+    assert [text.split()[0] for text in texts(ax)] == ["+0.00", "+0.20", "+1.00"]
+    assert ax.get_xlabel() == "difference (points)"
 
 
 def test_seconds_per_epoch_names_the_factor_to_the_baseline():
@@ -308,7 +320,7 @@ def test_names_from_outside_are_drawn_as_they_are():
         plots.network_grid(table, models),
         plots.accuracy_against_cost(networks().replace({"label": names}).assign(published=0.9)),
         plots.confusion_matrices({HOSTILE: np.eye(2)}, (HOSTILE, "$a$ and $")),
-        plots.difference_intervals({HOSTILE: Interval(0.1)}, models, margin=0.003, baseline=HOSTILE),
+        plots.difference_intervals({(HOSTILE, HOSTILE): Interval(0.1)}, models, margin=0.003),
         plots.seconds_per_epoch(networks().replace({"label": names}), baseline=HOSTILE),
     ]
     for axes in figures:

@@ -7,10 +7,12 @@ import shutil
 import subprocess
 
 import pytest
+from synthetic import write_study
 
+from senet_lib import sentences, stats, tables
 from senet_lib.launch import PUBLISHED_WEIGHTS
 from senet_lib.project import project_root
-from senet_lib.results import NOTEBOOK, WEIGHTS, altered_files, read_json
+from senet_lib.results import NOTEBOOK, WEIGHTS, altered_files, load_study, read_json
 
 ROOT = project_root()
 
@@ -47,8 +49,49 @@ def test_make_help_lists_every_target_with_a_line():
 
 def test_the_readmes_numbers_are_the_published_ones():
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert "<!-- results:" in readme
+    for name in ("verdicts", "results"):
+        assert readme.count(f"<!-- {name} -->") == readme.count(f"<!-- /{name} -->") == 1
     assert tool("readme").filled(readme, ROOT) == readme, "stale: run tools/readme.py"
+    opening = readme.split("## ", 1)[0]
+    assert "<!-- verdicts -->" in opening
+    for path in (ROOT / "results" / "published").iterdir():
+        assert f"### `{path.name}`\n" in readme
+
+
+README = "# Title\n\n<!-- verdicts -->\nold\n<!-- /verdicts -->\n\n<!-- results -->\n<!-- /results -->\n"
+
+
+def publish_made_up(root, name, **options):
+    folder = write_study(root / "results" / "published" / name, images=200, name=name, **options)
+    (folder / "tables").mkdir()
+    (folder / "tables" / "networks.md").write_text(f"| table of {name} |\n", encoding="utf-8")
+    return folder
+
+
+def test_a_published_study_comes_into_the_readme_without_an_edit_of_it(tmp_path):
+    readme = tool("readme")
+    assert "**Verdict so far: none**" in readme.filled(README, tmp_path)
+    publish_made_up(tmp_path, "first_look", seeds=(0,))
+    text = readme.filled(README, tmp_path)
+    assert "none**, since no published study has a comparison with an interval: `first_look`" in text
+    assert "old" not in text
+
+    for name in ("another", "thin", "fashion"):
+        publish_made_up(tmp_path, name, question=f"What of {name}?")
+    publish_made_up(tmp_path, "a_tuning", holdout=5000)
+    text = readme.filled(text, tmp_path)
+    opening, sections = text.split("<!-- /verdicts -->")
+    assert re.findall(r"What of (\w+)\?", opening) == ["thin", "fashion", "another"]
+    assert re.findall(r"### `(\w+)`", sections) == ["thin", "fashion", "another", "first_look", "a_tuning"]
+    assert re.findall(r"table of (\w+)", sections) == ["thin", "fashion", "another", "first_look", "a_tuning"]
+    assert "a_tuning" not in opening, "what was only tuned decides nothing"
+    assert "without a verdict: `first_look`" in opening
+    assert stats.rule() in opening
+    found = tables.compare(load_study(tmp_path / "results" / "published" / "thin"))
+    assert len(found) == 2
+    for pair in found:
+        assert sentences.one_verdict(pair) in opening
+    assert readme.filled(text, tmp_path) == text
 
 
 def test_published_results_carry_what_their_summaries_vouch_for_and_no_place_of_a_machine():

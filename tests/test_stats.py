@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy.stats
 from scipy.special import comb
+from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestIndPower
@@ -113,6 +114,36 @@ def test_welch_needs_a_spread_in_one_sample_only():
     found = stats.welch_difference([1.0, 1.0], [0.9, 0.9])
     assert (found.interval.exists, found.p, found.interval.reason) == (False, None, "all seeds alike: no interval")
     assert stats.welch_difference([1.0], [0.9, 0.8]).interval.reason == "n = 1: no interval"
+
+
+def test_interaction_by_hand():
+    # (2 - 3) - (5 - 7) = 1; four samples of variance 1 and size 3: standard error sqrt(4 / 3), 8 degrees of freedom
+    found = stats.interaction(([1, 2, 3], [2, 3, 4]), ([4, 5, 6], [6, 7, 8]))
+    half = 2.306004 * np.sqrt(4 / 3)
+    assert found.degrees == pytest.approx(8)
+    assert (found.interval.point, found.interval.low, found.interval.high) == pytest.approx(
+        (1, 1 - half, 1 + half), abs=1e-5
+    )
+
+
+def test_interaction_agrees_with_statsmodels_least_squares_where_variances_are_equal():
+    """In a balanced 2x2 layout Welch's standard error is that of least squares with one pooled variance."""
+    cells = np.random.default_rng(2).normal(0.9, 0.01, size=(2, 2, 5))
+    found = stats.interaction(tuple(cells[1]), tuple(cells[0]))
+    rows, columns, _ = np.indices(cells.shape)
+    design = np.column_stack([np.ones(20), rows.ravel(), 1 - columns.ravel(), (rows * (1 - columns)).ravel()])
+    fit = OLS(cells.ravel(), design).fit()
+    assert found.interval.point == pytest.approx(fit.params[3])
+    error = (found.interval.high - found.interval.point) / scipy.stats.t.ppf(0.975, found.degrees)
+    assert error == pytest.approx(fit.bse[3])
+
+
+@pytest.mark.parametrize(
+    ("last", "reason"), [([0.9], "n = 1: no interval"), ([0.9, 0.9], "all seeds alike: no interval")]
+)
+def test_interaction_without_an_interval_says_why(last, reason):
+    same = [0.8, 0.8]
+    assert stats.interaction((same, same), (same, last)).interval.reason == reason
 
 
 def bca_by_the_formulas(differences, draws, level=0.95):

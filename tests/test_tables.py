@@ -245,7 +245,19 @@ def test_one_verdict_in_words(interval, p_holm, expected):
     welch = stats.Welch(stats.Interval(*interval), p_holm)
     verdict = stats.verdict(welch.interval, p_holm)
     pair = stats.Comparison("sk", "plain", 3, 3, 3, welch, welch.interval, None, 1.0, None, p_holm, None, verdict)
-    assert expected in sentences._one_verdict(pair)
+    assert expected in sentences.one_verdict(pair)
+
+
+def test_what_could_be_seen_is_said_of_every_comparison(tmp_path):
+    """Two comparisons of one network with different baselines are two numbers."""
+    write_study(tmp_path, seeds=(0, 1, 2), images=300)
+    pairs = [["sk_resnet20", "resnet20"], ["sk_resnet20", "se_resnet20"]]
+    write_json(tmp_path / "study.json", read_json(tmp_path / "study.json") | {"comparisons": pairs})
+    comparisons = tables.compare(load_study(tmp_path))
+    said = sentences.detectable(comparisons)
+    for pair in comparisons:
+        assert f"sk_resnet20 against {pair.baseline} {100 * pair.detectable:.2f}" in said
+    assert len(comparisons) == 2
 
 
 def test_the_notice_counts_what_is_not_there(full, broken):
