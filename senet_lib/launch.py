@@ -25,6 +25,7 @@ from senet_lib.process import SUPERVISED, die_with_parent
 from senet_lib.project import project_root
 from senet_lib.report import ReportError, build_report
 from senet_lib.results import (
+    EXAMPLES,
     NOTEBOOK,
     WEIGHTS,
     StudyResults,
@@ -39,7 +40,7 @@ from senet_lib.study import RunConfig, Study, StudyError
 
 # What `publish` copies of a run: the numbers and their evidence, neither weights nor a machine's executed notebook
 PUBLISHED_FILES = ("config.json", "history.csv", "predictions.npz", "summary.json", "environment.json", "failure.json")
-PUBLISHED_OF_STUDY = ("study.json", "report.html", "figures", "tables")
+PUBLISHED_OF_STUDY = ("study.json", "report.html", EXAMPLES, "figures", "tables")
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -54,10 +55,11 @@ def reproduce(options: argparse.Namespace) -> int:
     print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} done before", flush=True)
     failed = _Pool(options, folder).execute(pending) if pending else []
 
+    from senet_lib import examples  # scipy: not before the runs
+
+    examples.leave(folder, data_root_in(options.data))
     report = build_report(folder)
-    results = load_study(folder)
-    print_table(results)
-    print_beside_published(results)
+    print_table(load_study(folder))
     print(f"report: {_shown(report)}")
     for run_id in failed:
         print(f"failed: {run_id}: {_why(folder / 'runs' / run_id)}", file=sys.stderr)
@@ -284,9 +286,10 @@ def print_table(results: StudyResults) -> None:
             f"{accuracy.mean():.2%}{spread}, n = {len(done)}{missing}"
         )
     print()
+    _print_beside_published(results)
 
 
-def print_beside_published(results: StudyResults) -> None:
+def _print_beside_published(results: StudyResults) -> None:
     """Yours against published, where this study has been published."""
     published = project_root() / "results" / "published" / results.study["name"]
     if (published / "study.json").is_file():

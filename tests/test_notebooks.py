@@ -29,6 +29,7 @@ def test_the_notebooks_are_all_there():
         "sknet",
         "analysis",
         "source_notes",
+        "questions",
     }
 
 
