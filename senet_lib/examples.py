@@ -23,7 +23,8 @@ def choose(results: StudyResults) -> pd.DataFrame:
     columns = ["first", "second", "image", "true", "taken", "runs"]
     classes, predictions = results.study["classes"], results.predictions
     runs = predictions["run_id"].nunique()
-    if not runs or predictions.groupby("image")["true"].agg(["nunique", "size"]).ne((1, runs)).any(axis=None):
+    seen = predictions.groupby("image")["true"].agg(["nunique", "size"])
+    if not runs or (seen["nunique"] > 1).any() or (seen["size"] != runs).any():
         return pd.DataFrame(columns=columns)
     rows = []
     for pair in confused_pairs(results, PAIRS).itertuples():

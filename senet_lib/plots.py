@@ -384,11 +384,12 @@ def crossed(
     that are not parallel are an interaction. cells: label -> {level: Interval}, in fractions."""
     if ax is None:
         _, ax = plt.subplots(figsize=(0.62 * WIDTH, 3.4), layout="constrained")
-    if not any(cells.values()):
+    if not cells:
         return _no_data(ax)
+    styles = network_styles(models)
     levels = list(dict.fromkeys(level for row in cells.values() for level in row))
     for index, (label, row) in enumerate(cells.items()):
-        style = network_styles(models)[label]
+        style = styles.get(label) or PALETTE[family_of(label)]
         x = np.array([levels.index(level) for level in row]) + 0.06 * (index - (len(cells) - 1) / 2)
         mean = np.array([interval.point for interval in row.values()])
         low = [interval.low if interval.exists else interval.point for interval in row.values()]

@@ -65,14 +65,12 @@ def differences(found: Sequence[stats.Comparison]) -> dict[Pair, stats.Interval]
 def stem_cells(study: StudyResults) -> dict[str, dict[str, stats.Interval]]:
     """network -> {stem: mean accuracy with its t interval}, of what has a finished run; what `plots.crossed` draws."""
     values = accuracies(study)
-    return {
-        small: {
-            stem: stats.t_interval(list(values[label].values()))
-            for stem, label in zip(STEMS, (small, large), strict=True)
-            if values.get(label)
-        }
-        for large, small in (PLAIN_STEM, SK_STEM)
-    }
+    cells: dict[str, dict[str, stats.Interval]] = {}
+    for large, small in (PLAIN_STEM, SK_STEM):
+        for stem, label in zip(STEMS, (small, large), strict=True):
+            if values.get(label):
+                cells.setdefault(small, {})[stem] = stats.t_interval(list(values[label].values()))
+    return cells
 
 
 def stem_interaction(study: StudyResults) -> stats.Welch | None:
@@ -108,7 +106,7 @@ def controls(study: StudyResults, pairs: Sequence[Pair]) -> str:
                 for k in changed
             )
             what = listed + (" (more than one thing: their effects are not told apart)" if len(changed) > 1 else "")
-        lines.append(f"- {escape_markdown(ours)} against {escape_markdown(theirs)} differ in {what}.")
+        lines.append(f"- {escape_markdown(ours)} and {escape_markdown(theirs)} differ in {what}.")
     return "\n".join(lines)
 
 
@@ -129,7 +127,7 @@ def published_runs() -> pd.DataFrame:
     table = pd.read_csv(reference / "published_accuracy.csv", keep_default_na=False)
     sizes = pd.read_csv(reference / "published_complexity.csv", keep_default_na=False)
     sizes = sizes[(sizes["params"] != "") & (sizes["pixels"] == 32)].drop_duplicates(["name", "knobs"])
-    params = sizes.set_index(["name", "knobs"])["params"].astype(float)
+    params = sizes.set_index(["name", "knobs"])["params"].astype(float).sort_index()
     rows = []
     for row in table.itertuples():
         wilson = stats.wilson_interval(round(row.accuracy * row.images), row.images)
