@@ -530,6 +530,7 @@ def main() -> int:
     if options.disk:
         mounted_disk(options.disk)
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     chosen = options.sections or list(SECTIONS)
     rows, lines, started = [], [], time.monotonic()
 
@@ -547,6 +548,10 @@ def main() -> int:
             except Lost as lost:
                 print(f"{name}: LOST: {lost}", file=sys.stderr)
                 return 1
+            finally:  # whatever happened, nothing goes on running
+                for process in psutil.Process().children(recursive=True):
+                    with suppress(psutil.NoSuchProcess):
+                        process.kill()
             say(f"{name}: {time.monotonic() - begun:.0f} s")
     if set(chosen) == set(SECTIONS):
         write_text(HERE / "results" / "soak.md", page(rows, lines, time.monotonic() - started))

@@ -26,6 +26,7 @@ from senet_lib.process import SUPERVISED, die_with_parent
 from senet_lib.project import project_root
 from senet_lib.report import ReportError, build_report
 from senet_lib.results import (
+    EXAMPLES,
     NOTEBOOK,
     WEIGHTS,
     StudyResults,
@@ -41,7 +42,7 @@ from senet_lib.study import RunConfig, Study, StudyError
 
 # What `publish` copies of a run: the numbers and their evidence, not a machine's executed notebook
 PUBLISHED_FILES = ("config.json", "history.csv", "predictions.npz", "summary.json", "environment.json", "failure.json")
-PUBLISHED_OF_STUDY = ("study.json", "report.html", "figures", "tables")
+PUBLISHED_OF_STUDY = ("study.json", "report.html", EXAMPLES, "figures", "tables")
 PUBLISHED_WEIGHTS = 2 * 2**20  # bytes of final weights, of each network's first seed alone, that a clone may carry
 
 
@@ -61,11 +62,12 @@ def reproduce(options: argparse.Namespace) -> int:
     print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} done before", flush=True)
     failed = _Pool(options, folder).execute(pending) if pending else {}
 
+    from senet_lib import examples  # scipy: not before the runs
+
     try:
+        examples.leave(folder, data_root_in(options.data))
         report = build_report(folder)
-        results = load_study(folder)
-        print_table(results)
-        print_beside_published(results)
+        print_table(load_study(folder))
         print(f"report: {_shown(report)}")
     finally:  # a disk that is full for a run is full for the report
         for run_id, why in failed.items():
@@ -320,9 +322,10 @@ def print_table(results: StudyResults) -> None:
             f"{accuracy.mean():.2%}{spread}, n = {len(done)}{missing}"
         )
     print()
+    _print_beside_published(results)
 
 
-def print_beside_published(results: StudyResults) -> None:
+def _print_beside_published(results: StudyResults) -> None:
     """Yours against published, where this study has been published."""
     published = project_root() / "results" / "published" / results.study["name"]
     if (published / "study.json").is_file():

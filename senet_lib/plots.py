@@ -238,6 +238,33 @@ def confusion_difference(
     return axes
 
 
+def example_images(chosen: pd.DataFrame, pictures: Mapping[int, np.ndarray]) -> np.ndarray:
+    """A row a pair of classes: its images, each with its true class and how many runs took it for the other one.
+
+    chosen: first, second, image, true, taken, runs, in the order of the rows. pictures: image -> (h, w, 3) uint8.
+    Returns axes of shape (pairs, images)."""
+    rows = [list(group.itertuples()) for _, group in chosen.groupby(["first", "second"], sort=False)]
+    columns = max(map(len, rows), default=1)
+    _, axes = plt.subplots(
+        max(1, len(rows)),
+        columns,
+        figsize=(WIDTH, 0.2 + 1.05 * WIDTH / max(columns, 6) * max(1, len(rows)) * 1.28),
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for row, places in zip(rows, axes, strict=False):
+        for example, ax in zip(row, places, strict=False):
+            ax.imshow(pictures[example.image], interpolation="nearest")
+            other = example.second if example.true == example.first else example.first
+            title = f"{plain(example.true, 18)}\nas {plain(other, 14)}: {example.taken} of {example.runs}"
+            ax.set_title(title, fontsize=8, fontweight="normal", loc="center")
+    if not rows:
+        _no_data(axes[0, 0])
+    return axes
+
+
 def per_class_accuracy(
     recalls: pd.DataFrame,
     models: Mapping[str, str],
@@ -341,6 +368,47 @@ def difference_intervals(
     ax.set(ylim=(-0.6, len(differences) - 0.3), xlabel=f"difference{to} (points)")
     ax.margins(x=0.12)
     ax.grid(axis="y", visible=False)
+    ax.legend(loc="best")
+    return ax
+
+
+def crossed(
+    cells: Mapping[str, Mapping[str, Interval]],
+    models: Mapping[str, str],
+    *,
+    factor: str,
+    metric: str = "test accuracy",
+    ax: Axes | None = None,
+) -> Axes:
+    """Networks crossed with the levels of one factor: mean accuracies with their intervals, a line a network. Lines
+    that are not parallel are an interaction. cells: label -> {level: Interval}, in fractions."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(0.62 * WIDTH, 3.4), layout="constrained")
+    if not cells:
+        return _no_data(ax)
+    styles = network_styles(models)
+    levels = list(dict.fromkeys(level for row in cells.values() for level in row))
+    for index, (label, row) in enumerate(cells.items()):
+        style = styles.get(label) or PALETTE[family_of(label)]
+        x = np.array([levels.index(level) for level in row]) + 0.06 * (index - (len(cells) - 1) / 2)
+        mean = np.array([interval.point for interval in row.values()])
+        low = [interval.low if interval.exists else interval.point for interval in row.values()]
+        high = [interval.high if interval.exists else interval.point for interval in row.values()]
+        ax.errorbar(
+            x,
+            100 * mean,
+            yerr=100 * np.array([mean - low, high - mean]),
+            fmt=style.marker,
+            linestyle=style.line,
+            color=style.colour,
+            markerfacecolor=style.face,
+            markersize=7,
+            capsize=3,
+            label=plain(label),
+        )
+    ax.set_xticks(range(len(levels)), [plain(level) for level in levels])
+    ax.set(xlim=(-0.4, len(levels) - 0.6), xlabel=factor, ylabel=f"{metric} (%)")
+    ax.grid(axis="x", visible=False)
     ax.legend(loc="best")
     return ax
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from senet_lib.notebook import UnknownParameter, execute
 from senet_lib.project import project_root
-from senet_lib.results import ANALYSED_FILES, read_json, sha256_of, write_json, write_text
+from senet_lib.results import ANALYSED_FILES, EXAMPLES, read_json, sha256_of, write_json, write_text
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -28,7 +28,7 @@ NOTEBOOK = "analysis.ipynb"
 PARTIAL = "analysis.partial.ipynb"  # as far as a failed execution came
 INPUT_FILES = ("config.json", "summary.json", "failure.json", *ANALYSED_FILES)  # of a run
 # The sources that the notebook's outcome rests on
-LIBRARY = ("notebook", "present", "plots", "report", "results", "sentences", "stats", "tables")
+LIBRARY = ("examples", "notebook", "present", "plots", "report", "results", "sentences", "stats", "tables")
 TEMPLATE = Path(__file__).parent / "report_template"
 CELL_SECONDS = 600
 
@@ -83,7 +83,7 @@ def _digest_of_inputs(results_dir: Path, source: Path) -> str:
     library = Path(__file__).parent
     paths = {f"senet_lib/{name}.py": library / f"{name}.py" for name in LIBRARY}
     paths |= {f"template/{path.name}": path for path in TEMPLATE.iterdir()}
-    paths |= {NOTEBOOK: source, "study.json": results_dir / "study.json"}
+    paths |= {NOTEBOOK: source, **{name: results_dir / name for name in ("study.json", EXAMPLES)}}
     for run in read_json(results_dir / "study.json")["runs"]:
         run_dir = results_dir / "runs" / run["run_id"]
         paths |= {f"{run['run_id']}/{name}": run_dir / name for name in INPUT_FILES}

@@ -1,6 +1,7 @@
 """The run directory, the one contract between training and analysis: written whole or not at all, read as tidy tables.
 
     results/<study>/study.json                     the study, resolved, with its planned runs
+                    examples.npz                   pictures of the most confused images, where the data was at hand
     results/<study>/runs/<run>/config.json         everything that can change a number, and its hash
                                history.csv         one line an epoch
                                predictions.npz     label, predicted (uint8), confidence (float16), image by image
@@ -45,6 +46,7 @@ HISTORY_COLUMNS = (
 )
 WEIGHTS = "weights.safetensors"
 TEMPORARY = ".tmp"  # how the name of a file that is not yet whole ends
+EXAMPLES = "examples.npz"
 NOTEBOOK = "notebook.ipynb"
 # What `summary.json` vouches for: verified by digest
 RECORDED_FILES = ("config.json", "history.csv", "predictions.npz", "environment.json", NOTEBOOK, WEIGHTS)
@@ -134,8 +136,12 @@ def write_predictions(run_dir: Path, label: np.ndarray, predicted: np.ndarray, c
         "predicted": predicted.astype(np.uint8),
         "confidence": confidence.astype(np.float16),
     }
-    # np.savez stamps the time into the archive: the same predictions would give other bytes
-    with replacing(run_dir / "predictions.npz") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+    write_arrays(run_dir / "predictions.npz", arrays)
+
+
+def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """An npz file, whole. np.savez stamps the time into the archive: the same arrays would give other bytes."""
+    with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             content = io.BytesIO()
             np.save(content, array)

@@ -14,6 +14,50 @@ THREE = {
     "se_resnet20": {"model": "se_resnet20", "params": 274_847, "macs": 40_830_000, "accuracy": 0.868, "seconds": 50.0},
     "sk_resnet20": {"model": "sk_resnet20", "params": 493_000, "macs": 75_100_000, "accuracy": 0.879, "seconds": 105.0},
 }
+# As in studies/source_a_quarter.yaml; sizes and accuracies are made up
+SOURCE_A = {
+    "resnet50": {"model": "resnet50", "params": 1_500_000, "macs": 83_000_000, "accuracy": 0.72, "seconds": 90.0},
+    "se_resnet50": {
+        "model": "se_resnet50",
+        "params": 1_650_000,
+        "macs": 84_000_000,
+        "accuracy": 0.71,
+        "seconds": 170.0,
+    },
+    "source_a_senet50": {
+        "model": "source_a_senet50",
+        "params": 1_650_000,
+        "macs": 84_000_000,
+        "accuracy": 0.66,
+        "seconds": 165.0,
+    },
+    "se_resnet18": {"model": "se_resnet18", "params": 710_000, "macs": 36_000_000, "accuracy": 0.75, "seconds": 60.0},
+    "sknet50": {"model": "sknet50", "params": 1_700_000, "macs": 92_000_000, "accuracy": 0.73, "seconds": 270.0},
+    "resnet50_imagenet_stem": {
+        "model": "resnet50",
+        "knobs": {"stem": "imagenet"},
+        "params": 1_510_000,
+        "macs": 6_000_000,
+        "accuracy": 0.58,
+        "seconds": 16.0,
+    },
+    "sknet50_imagenet_stem": {
+        "model": "sknet50",
+        "knobs": {"stem": "imagenet", "select_bias": True},
+        "params": 1_710_000,
+        "macs": 6_500_000,
+        "accuracy": 0.5,
+        "seconds": 40.0,
+    },
+}
+SOURCE_A_COMPARISONS = (
+    ("se_resnet50", "resnet50"),
+    ("source_a_senet50", "se_resnet50"),
+    ("se_resnet18", "se_resnet50"),
+    ("sknet50", "resnet50"),
+    ("sknet50_imagenet_stem", "sknet50"),
+    ("resnet50_imagenet_stem", "resnet50"),
+)
 RECIPE = {"epochs": 10, "batch_size": 128, "lr": 0.1, "schedule": "cosine", "precision": "auto", "holdout": 0}
 
 
@@ -34,6 +78,7 @@ def write_study(
     name: str = "synthetic",
     data: str = "cifar10",
     baseline: str | None = None,
+    comparisons: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """A study's folder. networks: label -> {model, params, macs, accuracy, seconds[, knobs, published]}.
 
@@ -65,6 +110,7 @@ def write_study(
             for label, network in networks.items()
         },
         "baseline": baseline or next(iter(networks)),
+        "comparisons": [list(pair) for pair in comparisons],
         "notes": notes,
         "fingerprints": {"train": "ab" * 32, "test": "cd" * 32},
         "runs": planned,

@@ -30,6 +30,7 @@ def test_the_notebooks_are_all_there():
         "analysis",
         "attention",
         "source_notes",
+        "questions",
     }
 
 

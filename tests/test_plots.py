@@ -303,6 +303,33 @@ def test_differences_to_several_baselines_name_each_in_its_row():
     assert ax.get_xlabel() == "difference (points)"
 
 
+def test_crossed_draws_a_line_a_network_with_its_intervals():
+    cells = {
+        "plain": {"small": Interval(0.9, 0.89, 0.91), "large": Interval(0.7, reason="n = 1: no interval")},
+        "selective": {"large": Interval(0.6, 0.58, 0.62)},
+    }
+    ax = plots.crossed(cells, MODELS, factor="stem")
+    means = {container.get_label(): list(container[0].get_ydata()) for container in ax.containers}
+    assert means == {"plain": pytest.approx([90, 70]), "selective": pytest.approx([60])}
+    bars = [segment[:, 1].tolist() for segment in ax.containers[0][2][0].get_segments()]
+    assert bars == [pytest.approx([89, 91]), pytest.approx([70, 70])]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["small", "large"]
+    assert round(ax.containers[1][0].get_xdata()[0]) == 1, "at its level, though it has only that one"
+
+
+def test_example_images_have_a_row_a_pair_and_say_what_they_were_taken_for():
+    columns = ["first", "second", "image", "true", "taken", "runs"]
+    rows = [("cat", "dog", 7, "cat", 3, 4), ("cat", "dog", 2, "dog", 1, 4), ("cat", HOSTILE, 5, HOSTILE, 1, 4)]
+    chosen = pd.DataFrame(rows, columns=columns)
+    pictures = {image: np.full((6, 4, 3), image, np.uint8) for image in (2, 5, 7)}
+    axes = plots.example_images(chosen, pictures)
+    assert axes.shape == (2, 2)
+    assert [ax.get_title() for ax in axes[0]] == ["cat\nas dog: 3 of 4", "dog\nas cat: 1 of 4"]
+    assert axes[1, 0].get_title().endswith("\nas cat: 1 of 4")
+    assert [ax.get_images()[0].get_array()[0, 0, 0] for ax in (*axes[0], axes[1, 0])] == [7, 2, 5]
+    axes[0, 0].figure.draw_without_rendering()
+
+
 def test_seconds_per_epoch_names_the_factor_to_the_baseline():
     ax = plots.seconds_per_epoch(networks(), baseline="plain")
     assert sorted(texts(ax)) == ["100 s   2.50x", "40 s", "50 s   1.25x"]
@@ -344,6 +371,8 @@ def test_everything_draws_without_any_finished_run():
         plots.accuracy_against_cost(empty),
         plots.difference_intervals({}, MODELS, margin=0.003),
         plots.seconds_per_epoch(empty, baseline="plain"),
+        plots.crossed({}, MODELS, factor="stem"),
+        plots.example_images(pd.DataFrame(columns=["first", "second", "image", "true", "taken", "runs"]), {}),
     ]
     for axes in drawn:
         for ax in np.asarray(axes).flat:

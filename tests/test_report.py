@@ -13,14 +13,15 @@ import matplotlib
 matplotlib.use("agg")
 
 import nbformat
+import numpy as np
 import pytest
 from IPython.display import HTML, Image, Markdown
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from synthetic import CIFAR10, THREE, write_study
 
-from senet_lib import present, report
+from senet_lib import examples, present, report
 from senet_lib.report import ReportError, build_report, foreign_content, to_page
-from senet_lib.results import read_json, write_json
+from senet_lib.results import EXAMPLES, load_study, read_json, write_arrays, write_json
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "analysis.ipynb"
@@ -117,6 +118,23 @@ def test_a_whole_study(tmp_path, monkeypatch):
         assert (tmp_path / name).is_file()
     assert (tmp_path / "tables/networks.md").read_text().startswith("| Network | Parameters |")
     assert "0.9125" in (tmp_path / "tables/networks.csv").read_text()
+
+
+def test_pictures_are_shown_where_they_were_left(tmp_path, monkeypatch):
+    study = load_study(write_study(tmp_path, images=200))
+    chosen = examples.choose(study)
+    assert len(chosen) > 8
+    images = chosen["image"].to_numpy(int)[1:]  # the first one's is not there
+    true = np.array([CIFAR10.index(name) for name in chosen["true"][1:]])
+    pixels = np.zeros((len(images), 8, 8, 3), np.uint8)
+    write_arrays(tmp_path / EXAMPLES, {"image": images, "true": true, "pixels": pixels})
+    shown, page = run_notebook(tmp_path, monkeypatch)
+    assert page.figures == 10
+    assert f"Pictures of {len(images)} images" in shown.everything
+    assert (tmp_path / "figures/examples.png").is_file()
+    listed = (tmp_path / "tables/examples.csv").read_text().splitlines()
+    assert [line.split(",")[0] for line in listed] == ["Image", *map(str, images)]
+    assert "runs of each network that took one for the other class" in shown.everything
 
 
 def test_one_seed(tmp_path, monkeypatch):

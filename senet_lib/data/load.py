@@ -49,18 +49,23 @@ KNOWN_FINGERPRINTS = {
 
 
 def load_dataset(
-    name: str, root: str | os.PathLike | None = None, *, cache: str | os.PathLike | bool | None = None
+    name: str,
+    root: str | os.PathLike | None = None,
+    *,
+    cache: str | os.PathLike | bool | None = None,
+    download: bool = True,
 ) -> Dataset:
     """Load a data set by name, on the CPU: "digits", "fashion_mnist", "cifar10", "cifar100" or "folder:PATH".
 
     root: the folder or archive that holds it, and then nothing else is looked at and nothing downloaded (but
         `fashion_mnist` may still come from Debian's package); by default SENET_DATA, then the project's `data/`.
         A relative PATH of "folder:PATH" is meant from `root`, by default from the project's folder.
+    download: whether what is found nowhere may be fetched.
     cache: the folder for decoded data sets; by default SENET_CACHE, else the project's `data/cache/`; False for none.
 
     Raises DataError (a ValueError), in one line, when the name is unknown, or the data is missing, damaged or another.
     """
-    source = _find(name, root)
+    source = _find(name, root, download)
 
     def build() -> Canonical:
         data = canonical(source.read())
@@ -83,7 +88,7 @@ def load_dataset(
     )
 
 
-def _find(name: str, root: str | os.PathLike | None) -> Source:
+def _find(name: str, root: str | os.PathLike | None, download: bool) -> Source:
     name = str(name)
     if name.startswith("folder:"):
         return _find_folder(name.removeprefix("folder:"), root)
@@ -105,6 +110,8 @@ def _find(name: str, root: str | os.PathLike | None) -> Source:
     looked = f"looked for {sought} in {', '.join(repr(str(place)) for place in places)}"
     if root is not None:
         raise DataError(f"{name} is not in root: {looked}; put one of them there, or leave root out to download it")
+    if not download:
+        raise DataError(f"{name} was not found, and was not to be downloaded: {looked}")
     try:
         return fetch(project_root() / "data")
     except DataError as error:
