@@ -53,8 +53,11 @@ class Recipe(Strict):
     decay: Annotated[float, Field(gt=0, le=1)] = 0.1  # multistep: the factor at each milestone
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # largest norm of the whole gradient; None: no clipping
-    crop_padding: Annotated[int, Field(ge=0)] = 4  # pixels of zeros on each side before the random crop
-    flip: Literal["auto", "always", "never"] = "auto"  # horizontal; auto: where the data set allows it
+    crop_padding: Annotated[int, Field(ge=0)] = 4  # pixels on each side before the random crop
+    crop_fill: Literal["black", "reflect"] = "black"  # what they show; reflect: the image (arXiv:2404.00498, section 3.1)
+    # horizontal; auto: where the data set allows it; alternating: always, each epoch the mirror image of the last
+    # (arXiv:2404.00498, section 3.6)
+    flip: Literal["auto", "always", "never", "alternating"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware computes in it
     compile: bool = False  # torch.compile
     holdout: Annotated[int, Field(ge=0)] = 0  # training images set aside for evaluation; the test set then stays unused

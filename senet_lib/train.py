@@ -232,7 +232,9 @@ class _Run:
             data.train_labels,
             batch_size=recipe.batch_size,
             padding=recipe.crop_padding,
-            flip=data.flip if recipe.flip == "auto" else recipe.flip == "always",
+            fill=recipe.crop_fill,
+            flip=data.flip if recipe.flip == "auto" else recipe.flip != "never",
+            alternating=recipe.flip == "alternating",
             mean=data.mean,
             std=data.std,
         )

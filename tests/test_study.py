@@ -167,6 +167,7 @@ def test_defaults_are_pinned_since_the_hash_leaves_them_out():
         "label_smoothing": 0.0,
         "clip_norm": None,
         "crop_padding": 4,
+        "crop_fill": "black",
         "flip": "auto",
         "precision": "auto",
         "compile": False,
