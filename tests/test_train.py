@@ -211,7 +211,7 @@ def test_tta_is_a_figure_beside_the_plain_one(tmp_path, undisturbed):
         facts[on] = read_json(tmp_path / "outcome.json")
     tta = facts[True].pop("tta_accuracy")
     data = tiny_data()
-    arguments = {"mean": data.mean, "std": data.std, "mirror": True, "batch_size": 7}
+    arguments = {"mean": data.mean, "std": data.std, "mirror": True, "batch_size": 30}
     assert tta == tta_accuracy(model, data.test_images, data.test_labels, **arguments)
     for found in facts.values():
         del found["train_seconds"]
