@@ -36,7 +36,7 @@ import pandas as pd
 
 HISTORY_COLUMNS = (
     "epoch",  # 1 is the first
-    "lr",  # of the epoch's last step
+    "lr",  # of the epoch's last step, in the recipe's terms
     "train_loss",  # mean over the epoch's images as they were trained on: augmented, weights still moving
     "train_accuracy",  # likewise; fractions in [0, 1]
     "test_loss",

@@ -39,7 +39,10 @@ class Strict(BaseModel):
 
 
 class Recipe(Strict):
-    """How a network is trained. Every field can change a number, so every field is part of the run's hash."""
+    """How a network is trained. Every field can change a number, so every field is part of the run's hash.
+
+    The parts of a fast recipe (arXiv:2404.00498, by section below) are off by default and go with any network.
+    """
 
     epochs: Annotated[int, Field(ge=1)] = 10
     batch_size: Annotated[int, Field(ge=1)] = 128
@@ -53,11 +56,22 @@ class Recipe(Strict):
     decay: Annotated[float, Field(gt=0, le=1)] = 0.1  # multistep: the factor at each milestone
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # largest norm of the whole gradient; None: no clipping
-    crop_padding: Annotated[int, Field(ge=0)] = 4  # pixels of zeros on each side before the random crop
-    flip: Literal["auto", "always", "never"] = "auto"  # horizontal; auto: where the data set allows it
+    crop_padding: Annotated[int, Field(ge=0)] = 4  # pixels on each side before the random crop
+    crop_fill: Literal["black", "reflect"] = "black"  # what they show; reflect: the image mirrored: section 3.1
+    # horizontal; auto: where the data set allows it; alternating: always, each epoch the mirror image of the last: 3.6
+    flip: Literal["auto", "always", "never", "alternating"] = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware computes in it
     compile: bool = False  # torch.compile
     holdout: Annotated[int, Field(ge=0)] = 0  # training images set aside for evaluation; the test set then stays unused
+    # lr and weight_decay for every 1024 images and SGD without momentum, whatever batch_size and momentum are
+    decoupled: bool = False  # the paper's code and D. Page, "How to Train Your ResNet"; the formula is in optimizer.py
+    bias_lr_factor: Annotated[float, Field(gt=0)] = 1.0  # times lr for batch-norm's biases: section 3.4
+    # of the weights, evaluated and kept; lookahead: training goes on from it (section 3.4, arXiv:1907.08610)
+    averaging: Literal["none", "ema", "lookahead"] = "none"
+    averaging_steps: Annotated[int, Field(ge=1)] = 5  # of the optimizer between two updates of the average
+    averaging_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95  # what the old average still counts after one step
+    test_time_augmentation: bool = False  # a second figure, tta_accuracy, after the last epoch: section 3.5
+    whiten_stem: bool = False  # the first convolution starts as the training patches' eigenvectors: section 3.2
     evaluate_in_training_mode: bool = False  # source B's defect; only studies named source_notes* may have it
 
     @model_validator(mode="after")
@@ -68,6 +82,8 @@ class Recipe(Strict):
             raise ValueError(f"warmup_epochs {self.warmup_epochs:g} must be less than epochs {self.epochs}")
         if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < m < 1 for m in self.milestones):
             raise ValueError(f"milestones {self.milestones} must be ascending fractions between 0 and 1")
+        if self.evaluate_in_training_mode and (self.averaging != "none" or self.test_time_augmentation):
+            raise ValueError("evaluate_in_training_mode goes with neither averaging nor test_time_augmentation")
         return self
 
 

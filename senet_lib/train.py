@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -25,10 +25,14 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from senet_lib import checkpoint
+from senet_lib.averaging import WeightAverage
 from senet_lib.data import Augmenter, Dataset, eval_batches
+from senet_lib.optimizer import make_optimizer, set_learning_rate
 from senet_lib.process import SUPERVISED, die_with_parent
 from senet_lib.results import environment_record, write_history, write_json, write_predictions
 from senet_lib.study import Recipe
+from senet_lib.tta import tta_accuracy
+from senet_lib.whitening import whiten_stem
 
 # cuBLAS is deterministic only with a fixed workspace, and reads this when CUDA starts
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -68,6 +72,7 @@ class Outcome:
     evaluation: Evaluation
     evaluated_on: str  # 'test', or 'holdout' when the recipe set training images aside
     environment: dict[str, Any]
+    tta_accuracy: float | None = None  # with test-time augmentation: a figure beside the evaluation's, never it
 
     @property
     def train_seconds(self) -> float:
@@ -86,6 +91,8 @@ class Outcome:
             "epochs": len(self.history),
             "train_seconds": self.train_seconds,
         }
+        if self.tta_accuracy is not None:
+            numbers["tta_accuracy"] = self.tta_accuracy
         write_json(run_dir / "outcome.json", {**numbers, **facts})
 
 
@@ -109,6 +116,9 @@ def fit(
     set, precision, thread count or torch version is refused. With `resume_anyway` it is resumed all the same, but for
     another hash or seed, and the environment says so. SIGTERM and SIGINT stop after the step in hand with a checkpoint
     (TrainingStopped, KeyboardInterrupt). A loss that is not finite raises NonFiniteLoss; the last checkpoint stays.
+
+    With the recipe's `averaging` it is the averaged weights that are evaluated, and at the end written and left in
+    `model`; a checkpoint has both.
 
     device: 'auto', 'cpu', 'cuda' or 'mps'. threads: of the CPU; None leaves torch's own number.
     """
@@ -134,9 +144,17 @@ def fit(
         with _reporter(progress, recipe.epochs, run.train.steps, len(run.history), run.step) as report:
             while len(run.history) < recipe.epochs:
                 run.epoch(stop, report)
+        if run.average is not None:
+            run.average.put_into_the_model()
         if run.run_dir is not None:
             checkpoint.save_weights(run.run_dir, model)
-    return Outcome(run.history, run.evaluation or run.evaluate(), run.data.evaluation_split, run.environment())
+    return Outcome(
+        run.history,
+        run.evaluation or run.evaluate(),
+        run.data.evaluation_split,
+        run.environment(),
+        run.tta_accuracy() if recipe.test_time_augmentation else None,
+    )
 
 
 def evaluate(
@@ -232,23 +250,22 @@ class _Run:
             data.train_labels,
             batch_size=recipe.batch_size,
             padding=recipe.crop_padding,
-            flip=data.flip if recipe.flip == "auto" else recipe.flip == "always",
+            fill=recipe.crop_fill,
+            flip=data.flip if recipe.flip == "auto" else recipe.flip != "never",
+            alternating=recipe.flip == "alternating",
             mean=data.mean,
             std=data.std,
         )
         self.memory_format = _memory_format(self.model, self.fabric.device)
         self.model.to(self.fabric.device, memory_format=self.memory_format)
-        fused = self.fabric.device.type in ("cpu", "cuda")
-        optimizer = torch.optim.SGD(
-            self.model.parameters(),
-            lr=recipe.lr,
-            momentum=recipe.momentum,
-            nesterov=recipe.nesterov,
-            weight_decay=recipe.weight_decay,
-            fused=fused,
-        )
+        if recipe.whiten_stem:
+            whiten_stem(self.model, data.train_images, mean=data.mean, std=data.std)
+        optimizer = make_optimizer(self.model, recipe, fused=self.fabric.device.type in ("cpu", "cuda"))
         network = torch.compile(self.model) if recipe.compile else self.model
         self.network, self.optimizer = self.fabric.setup(network, optimizer)
+        self.average = None
+        if recipe.averaging != "none":
+            self.average = WeightAverage(self.model, recipe, recipe.epochs * self.train.steps)
         self._start_epoch()
 
     def _start_epoch(self) -> None:
@@ -267,6 +284,8 @@ class _Run:
             lr = learning_rate(recipe, epoch * self.train.steps + self.step, self.train.steps)
             self._train_step(x, y, lr)
             self.step += 1
+            if self.average is not None:
+                self.average.update(epoch * self.train.steps + self.step)
             if self.step % LOSS_CHECK_STEPS == 0:
                 self._check_losses(epoch)
             report.step()
@@ -298,8 +317,7 @@ class _Run:
         report.epoch(self.history[-1])
 
     def _train_step(self, x: Tensor, y: Tensor, lr: float) -> None:
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
+        set_learning_rate(self.optimizer, self.recipe, lr)
         logits = self.network(x.contiguous(memory_format=self.memory_format))
         loss = F.cross_entropy(logits, y, label_smoothing=self.recipe.label_smoothing)
         self.fabric.backward(loss)
@@ -323,14 +341,28 @@ class _Run:
     def evaluate(self) -> Evaluation:
         data, recipe = self.data, self.recipe
         as_source_b = recipe.evaluate_in_training_mode
-        return evaluate(
+        with self.average.in_the_model() if self.average is not None else nullcontext():
+            return evaluate(
+                self.network,
+                data.test_images,
+                data.test_labels,
+                mean=data.mean,
+                std=data.std,
+                batch_size=recipe.batch_size if as_source_b else EVAL_BATCH_SIZE,
+                training_mode=as_source_b,
+            )
+
+    def tta_accuracy(self) -> float:
+        """Of the model as it is; views are mirrored where the training's were."""
+        data = self.data
+        return tta_accuracy(
             self.network,
             data.test_images,
             data.test_labels,
             mean=data.mean,
             std=data.std,
-            batch_size=recipe.batch_size if as_source_b else EVAL_BATCH_SIZE,
-            training_mode=as_source_b,
+            mirror=self.train.flip,
+            batch_size=EVAL_BATCH_SIZE,
         )
 
     def identity(self) -> dict[str, Any]:
@@ -372,6 +404,7 @@ class _Run:
                 "correct": self.correct,
                 "model": self.model.state_dict(),
                 "optimizer": self.optimizer.state_dict(),
+                **({"average": self.average.state} if self.average is not None else {}),
             },
         )
         write_history(self.run_dir, self.history)
@@ -384,6 +417,8 @@ class _Run:
             return
         self.model.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.load_state(state["average"])
         self.history = state["history"]
         if len(state["losses"]) == self.train.steps:  # else other data, resumed anyway: the epoch in hand starts anew
             self.step, self.seconds = state["step"], state["seconds"]

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from senet_lib.data import Augmenter, eval_batches, normalise
+from senet_lib.data.augment import pad
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 
@@ -15,8 +16,8 @@ def some_images(n=50, height=9, width=7, seed=0):
     return images, torch.from_numpy(generator.integers(0, 10, n))
 
 
-def augmenter(images, labels, batch_size=16, padding=2, flip=True, mean=MEAN, std=STD):
-    return Augmenter(images, labels, batch_size=batch_size, padding=padding, flip=flip, mean=mean, std=std)
+def augmenter(images, labels, batch_size=16, padding=2, flip=True, mean=MEAN, std=STD, **switches):
+    return Augmenter(images, labels, batch_size=batch_size, padding=padding, flip=flip, mean=mean, std=std, **switches)
 
 
 def reference_epoch(images, labels, *, batch_size, padding, flip, seed, epoch):
@@ -152,6 +153,58 @@ def test_crops_and_mirror_images_are_spread_evenly():
     assert len(counts) == 25 and (counts - n / 25).abs().max() < 5 * (n / 25) ** 0.5
 
 
+def by_image(ours, seed, epoch):
+    """(N, 3, H, W): the epoch's images in the data set's order; labels must be the images' numbers."""
+    x, y = whole(ours.epoch(seed=seed, epoch=epoch))
+    return x[y.argsort()]
+
+
+def test_alternating_shows_each_image_once_as_it_is_and_once_mirrored_in_any_two_successive_epochs():
+    images, _ = some_images()
+    ours = augmenter(images, torch.arange(50), padding=0, alternating=True)
+    x = normalise(images, MEAN, STD)
+    sides = [(by_image(ours, 3, epoch) == x.flip(3)).flatten(1).all(1) for epoch in range(4)]
+    for epoch, mirrored in enumerate(sides):
+        shown = torch.where(mirrored[:, None, None, None], x.flip(3), x)
+        assert torch.equal(by_image(ours, 3, epoch), shown)
+        assert torch.equal(mirrored, sides[0] ^ (epoch % 2 == 1))
+    assert 10 < int(sides[0].sum()) < 40, "at random in the first epoch"
+    other = (by_image(ours, 4, 0) == x.flip(3)).flatten(1).all(1)
+    assert not torch.equal(other, sides[0]), "another seed, another side"
+
+
+def test_alternating_changes_neither_order_nor_crops_and_needs_no_epoch_before_it():
+    image = torch.arange(1, 10, dtype=torch.uint8)[:, None, None].expand(9, 9, 3)  # its own mirror image
+    images = image.expand(50, 9, 9, 3).contiguous()
+    ours, random = (augmenter(images, torch.arange(50), fill="reflect", alternating=on) for on in (True, False))
+    assert same(whole(ours.epoch(seed=3, epoch=5)), whole(random.epoch(seed=3, epoch=5)))
+
+
+def test_alternating_where_nothing_may_be_mirrored_mirrors_nothing():
+    images, labels = some_images()
+    ours, plain = (augmenter(images, labels, flip=False, alternating=on) for on in (True, False))
+    assert same(whole(ours.epoch(seed=3, epoch=5)), whole(plain.epoch(seed=3, epoch=5)))
+
+
+@pytest.mark.parametrize("padding", [0, 1, 4, 6])
+@pytest.mark.parametrize("fill", ["black", "reflect"])
+def test_padding_is_numpys(padding, fill):
+    images, _ = some_images()
+    sides = ((0, 0), (padding, padding), (padding, padding), (0, 0))
+    expected = np.pad(images.numpy(), sides, mode="constant" if fill == "black" else "reflect")
+    np.testing.assert_array_equal(pad(images, padding, fill).numpy(), expected)
+
+
+def test_reflected_crops_are_windows_of_the_reflected_image():
+    images, _ = some_images()
+    padded = np.pad(images.numpy(), ((0, 0), (2, 2), (2, 2), (0, 0)), mode="reflect")
+    windows = normalise(torch.from_numpy(padded), MEAN, STD).unfold(2, 9, 1).unfold(3, 7, 1)  # (N, 3, 5, 5, 9, 7)
+    crops = by_image(augmenter(images, torch.arange(50), flip=False, fill="reflect"), 3, 5)
+    found = (windows == crops[:, :, None, None]).all(5).all(4).all(1)  # (N, 5, 5): where each crop was taken
+    assert (found.sum((1, 2)) == 1).all()
+    assert (found.sum(0) > 0).sum() > 12, "crops come from all over"
+
+
 def test_without_augmentation_only_the_order_changes():
     images, labels = some_images()
     x, y = whole(augmenter(images, torch.arange(50), padding=0, flip=False).epoch(seed=0, epoch=0))
@@ -204,6 +257,8 @@ def test_eval_batches_are_all_images_in_order():
         ({"batch_size": 0}, "batch_size"),
         ({"batch_size": 2.0}, "batch_size"),
         ({"padding": -1}, "padding"),
+        ({"padding": 8, "fill": "reflect"}, "padding 8 cannot be reflected from an image of 8x8 pixels"),
+        ({"fill": "reflekt"}, "fill must be 'black' or 'reflect', not 'reflekt'"),
         ({"std": (0.2, 0.0, 0.2)}, "std above zero"),
         ({"mean": (0.5,)}, "three numbers"),
     ],
@@ -221,7 +276,7 @@ def test_what_cannot_be_is_refused(change, words):
     arguments.update(change)
     with pytest.raises(ValueError, match=words):
         Augmenter(**arguments)
-    if "padding" not in change:
+    if not {"padding", "fill"} & set(change):
         del arguments["padding"], arguments["flip"]
         with pytest.raises(ValueError, match=words):
             eval_batches(**arguments)

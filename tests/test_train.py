@@ -19,9 +19,10 @@ from torch import nn
 from senet_lib import checkpoint
 from senet_lib.data import Dataset
 from senet_lib.models import create_model
-from senet_lib.results import write_summary
+from senet_lib.results import read_json, write_summary
 from senet_lib.study import Recipe
 from senet_lib.train import NonFiniteLoss, TrainingStopped, evaluate, fit, learning_rate, resolve_precision
+from senet_lib.tta import tta_accuracy
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, warmup_epochs=0.5, precision="fp32")
 STEPS = 6  # of an epoch of `tiny` images in batches of 16: five full ones and the rest
@@ -137,6 +138,84 @@ def test_interrupted_after_every_step_it_ends_at_the_same_weights(tmp_path, undi
             train(model, run_dir=tmp_path)
     model, outcome = train(run_dir=tmp_path)
     assert (digest(model), untimed(outcome.history)) == undisturbed
+
+
+PARTS = {  # of a fast recipe, all at once
+    "flip": "alternating",
+    "crop_fill": "reflect",
+    "label_smoothing": 0.2,
+    "decoupled": True,
+    "lr": 2.0,
+    "weight_decay": 0.02,
+    "bias_lr_factor": 8.0,
+    "averaging_steps": 5,
+    "test_time_augmentation": True,
+    "whiten_stem": True,
+}
+
+
+@pytest.fixture(scope="module", params=["lookahead", "ema"])
+def with_every_part(request):
+    recipe = RECIPE.model_copy(update={**PARTS, "averaging": request.param})
+    model, outcome = train(recipe=recipe)
+    return recipe, (digest(model), untimed(outcome.history), outcome.tta_accuracy)
+
+
+@pytest.mark.parametrize("step", [3, STEPS, 2 * STEPS + 4])
+def test_with_every_part_of_a_fast_recipe_it_resumes_to_the_same_weights(tmp_path, with_every_part, step):
+    recipe, undisturbed = with_every_part
+    model = network()
+    StopAt(model, step, signal.SIGTERM)
+    with pytest.raises(TrainingStopped):
+        train(model, recipe, run_dir=tmp_path)
+    model = network()
+    StopAt(model, STEPS - 1 if step < STEPS else 2)  # and killed a little later, with no time to save
+    with pytest.raises(ConnectionAbortedError):
+        train(model, recipe, run_dir=tmp_path)
+    for _ in range(2):  # the second time nothing is left to train
+        model, outcome = train(recipe=recipe, run_dir=tmp_path)
+        assert (digest(model), untimed(outcome.history), outcome.tta_accuracy) == undisturbed
+    again = network(seed=9)
+    write_summary(tmp_path, {})
+    checkpoint.load_weights(tmp_path, again)
+    assert digest(again) == undisturbed[0], "the weights kept are those evaluated last"
+
+
+def test_an_average_beside_training_is_that_of_the_weights_seen_and_is_what_is_evaluated(undisturbed):
+    recipe = RECIPE.model_copy(update={"averaging": "ema", "averaging_steps": 1, "averaging_decay": 0.8})
+    model, seen = network(), []
+    name = "head.weight"
+    parameter = model.get_parameter(name)
+    model.register_forward_pre_hook(lambda m, _: seen.append(parameter.detach().clone()) if m.training else None)
+    _, outcome = train(model, recipe)
+    plain, _ = train()
+    average = seen[0]
+    for step, weights in enumerate([*seen[1:], plain.get_parameter(name).detach()], start=1):
+        share = 0.8 * (step / (3 * STEPS)) ** 3
+        average = share * average + (1 - share) * weights
+    torch.testing.assert_close(parameter.detach(), average)
+    data = tiny_data()
+    again = evaluate(model, data.test_images, data.test_labels, mean=data.mean, std=data.std)
+    assert again.loss == outcome.evaluation.loss == outcome.history[-1]["test_loss"]
+    for key, equal in (("train_loss", True), ("test_loss", False)):
+        assert ([row[key] for row in outcome.history] == [row[key] for row in undisturbed[1]]) is equal
+
+
+def test_tta_is_a_figure_beside_the_plain_one(tmp_path, undisturbed):
+    facts = {}
+    for on in (False, True):
+        recipe = RECIPE.model_copy(update={"test_time_augmentation": on})
+        model, outcome = train(recipe=recipe)
+        assert (digest(model), untimed(outcome.history)) == undisturbed
+        outcome.save(tmp_path)
+        facts[on] = read_json(tmp_path / "outcome.json")
+    tta = facts[True].pop("tta_accuracy")
+    data = tiny_data()
+    arguments = {"mean": data.mean, "std": data.std, "mirror": True, "batch_size": 30}
+    assert tta == tta_accuracy(model, data.test_images, data.test_labels, **arguments)
+    for found in facts.values():
+        del found["train_seconds"]
+    assert facts[True] == facts[False]
 
 
 def test_a_finished_training_is_not_trained_again(tmp_path, undisturbed):
@@ -401,7 +480,20 @@ def test_a_holdout_leaves_the_test_set_unused():
 
 
 @pytest.mark.parametrize(
-    "changes", [{"clip_norm": 0.01}, {"label_smoothing": 0.2}, {"nesterov": False}, {"momentum": 0.5}]
+    "changes",
+    [
+        {"clip_norm": 0.01},
+        {"label_smoothing": 0.2},
+        {"nesterov": False},
+        {"momentum": 0.5},
+        {"flip": "alternating"},
+        {"crop_fill": "reflect"},
+        {"bias_lr_factor": 2.0},
+        {"decoupled": True},
+        {"averaging": "ema"},
+        {"averaging": "lookahead"},
+        {"whiten_stem": True},
+    ],
 )
 def test_every_switch_of_the_recipe_changes_the_weights(undisturbed, changes):
     model, _ = train(recipe=RECIPE.model_copy(update=changes))

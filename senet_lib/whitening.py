@@ -1,0 +1,51 @@
+"""A first convolution that whitens the patches it sees: the eigenvectors of their covariance, at unit variance.
+
+D. Page, "How to Train Your ResNet", 2018; K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024
+(arXiv:2404.00498), section 3.2: each eigenvector v of eigenvalue l is a filter v / sqrt(l + eps), and so is its
+negative, since a ReLU follows.
+
+Differs from both: the stem is the network's own (a 3x3 convolution and its batch norm, where theirs is a layer more),
+and its weights are trained from there on, not frozen. Where it has fewer filters than twice the patch's numbers, the
+largest eigenvalues come first; filters beyond that stay as they were.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from senet_lib.data.augment import normalise
+
+EPS = 5e-4  # arXiv:2404.00498's code
+IMAGES = 5000  # of the training set, evenly spread: the same source
+
+
+def whiten_stem(model: nn.Module, images: Tensor, *, mean: Sequence[float], std: Sequence[float]) -> None:
+    """Write whitening filters into the model's first convolution. images: (N, H, W, 3) uint8, the training images.
+
+    A function of the images alone. Raises ValueError for a model that has no convolution of three channels first.
+    """
+    stem = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
+    if stem is None or stem.in_channels != 3 or stem.groups != 1:
+        raise ValueError(f"whiten_stem needs a network whose first convolution reads the 3 colours, not {stem}")
+    sample = images[:: -(-len(images) // IMAGES)].cpu()  # float64, which not every device has
+    values, vectors = torch.linalg.eigh(patch_covariance(sample, stem.kernel_size, mean, std))  # ascending
+    filters = (vectors / (values + EPS).sqrt()).T.flip(0)[: stem.out_channels // 2]  # (F, 3*h*w)
+    filters = torch.cat((filters, -filters)).view(-1, *stem.weight.shape[1:])  # -> (2*F, 3, h, w)
+    with torch.no_grad():
+        stem.weight[: len(filters)] = filters.to(stem.weight)
+
+
+def patch_covariance(images: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """The covariance of the normalised images' patches of `size` pixels, (3*h*w, 3*h*w) float64, in the order of a
+    filter's numbers: channel, row, column."""
+    n, total, products = 0, 0, 0
+    for batch in images.split(250):  # 5,000 images have a gigabyte of patches
+        patches = F.unfold(normalise(batch, mean, std).contiguous(), size).double()  # (B, 3, H, W) -> (B, 3*h*w, L)
+        patches = patches.movedim(1, 0).flatten(1)  # -> (3*h*w, B*L)
+        n += patches.shape[1]
+        total = total + patches.sum(1)
+        products = products + patches @ patches.T
+    centre = total / n
+    return products / n - torch.outer(centre, centre)

@@ -1,0 +1,219 @@
+"""The parts of a fast recipe, each against its formula worked out by hand or by another route."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from senet_lib.averaging import WeightAverage
+from senet_lib.data import normalise
+from senet_lib.models import create_model
+from senet_lib.optimizer import make_optimizer, set_learning_rate
+from senet_lib.study import Recipe
+from senet_lib.tta import tta_accuracy
+from senet_lib.whitening import EPS, patch_covariance, whiten_stem
+
+MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
+PLAIN = {"momentum": 0.0, "nesterov": False}
+
+
+def small():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(4, 2)).double()
+    with torch.no_grad():
+        model[1].bias.fill_(0.7)
+    return model
+
+
+def steps(model, recipe, lr, gradient, count=1, settled=False):
+    """Every parameter's value before, and after `count` steps under a constant gradient, which may have lasted."""
+    optimizer = make_optimizer(model, recipe, fused=False)
+    if settled:
+        for parameter in model.parameters():
+            optimizer.state[parameter]["momentum_buffer"] = torch.full_like(parameter, gradient / (1 - recipe.momentum))
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for _ in range(count):
+        set_learning_rate(optimizer, recipe, lr)
+        for parameter in model.parameters():
+            parameter.grad = torch.full_like(parameter, gradient)
+        optimizer.step()
+    return before, {name: parameter.detach() for name, parameter in model.named_parameters()}
+
+
+def test_batch_norms_biases_alone_learn_faster_and_decay_as_all_do():
+    recipe = Recipe(lr=0.1, momentum=0.5, weight_decay=0.02, bias_lr_factor=8)
+    before, after = steps(small(), recipe, 0.05, 2.0)
+    for name, old in before.items():
+        factor = 8 if name == "1.bias" else 1
+        # Nesterov's first step: (1 + momentum) times the gradient
+        expected = old - 0.05 * factor * 1.5 * (2.0 + 0.02 / factor * old)
+        torch.testing.assert_close(after[name], expected, msg=name)
+
+
+def test_every_parameter_is_in_one_group_and_the_second_has_one_bias_a_batch_norm():
+    model = create_model("sk_se_resnet20", width=0.25, reduction=2)
+    groups = make_optimizer(model, Recipe(bias_lr_factor=2), fused=False).param_groups
+    ids = [id(parameter) for group in groups for parameter in group["params"]]
+    assert sorted(ids) == sorted(id(parameter) for parameter in model.parameters())
+    assert len(groups[1]["params"]) == sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
+    assert len(make_optimizer(model, Recipe(), fused=False).param_groups) == 1, "checkpoints of earlier runs fit"
+
+
+@pytest.mark.parametrize("batch_size", [128, 1024])
+@pytest.mark.parametrize("momentum", [{"momentum": 0.9}, {"momentum": 0.6, "nesterov": False}, PLAIN])
+def test_decoupled_a_constant_gradient_moves_by_lr_with_every_1024_images(batch_size, momentum):
+    recipe = Recipe(lr=0.4, weight_decay=0.0, decoupled=True, batch_size=batch_size, **momentum)
+    before, after = steps(small(), recipe, 0.4, 0.5, 1024 // batch_size, settled=True)
+    for name, old in before.items():
+        torch.testing.assert_close(after[name], old - 0.4 * 0.5, msg=name)
+
+
+@pytest.mark.parametrize("lr", [0.4, 4.0])
+@pytest.mark.parametrize("factor", [1, 64])
+def test_decoupled_weight_decay_is_a_fraction_for_every_1024_images_whatever_the_learning_rate(lr, factor):
+    recipe = Recipe(lr=lr, weight_decay=0.03, decoupled=True, batch_size=512, bias_lr_factor=factor, **PLAIN)
+    before, after = steps(small(), recipe, lr, 0.0, count=2)
+    for name, old in before.items():
+        torch.testing.assert_close(after[name], old * (1 - 0.03 / 2) ** 2, msg=name)
+
+
+def averaged(kind, values, *, every, decay):
+    """(weights after the last step, average): a model whose one weight is moved by `values`, step by step."""
+    model = nn.Linear(1, 1, bias=False)
+    nn.init.constant_(model.weight, 10.0)
+    recipe = Recipe(averaging=kind, averaging_steps=every, averaging_decay=decay)
+    average = WeightAverage(model, recipe, len(values))
+    for step, value in enumerate(values, start=1):
+        with torch.no_grad():
+            model.weight += value
+        average.update(step)
+    return model.weight.item(), average.state["weight"].item()
+
+
+@pytest.mark.parametrize("kind", ["ema", "lookahead"])
+def test_the_average_follows_its_recurrence(kind):
+    values = [3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0]
+    weight = average = 10.0
+    for step, value in enumerate(values, start=1):
+        weight += value
+        if step in (1, 3, 5, 7):  # every second, the last included
+            share = 0.9**2 * (step / 7) ** 3
+            average = share * average + (1 - share) * weight
+            weight = average if kind == "lookahead" else weight
+    assert averaged(kind, values, every=2, decay=0.9) == pytest.approx((weight, average))
+
+
+def test_without_decay_the_average_is_the_last_weight():
+    assert averaged("ema", [1.0, 2.0], every=1, decay=0.0) == (13.0, 13.0)
+
+
+def test_batch_norms_statistics_are_averaged_as_the_weights_are_and_given_back_to_the_bit():
+    model = nn.BatchNorm2d(2)
+    average = WeightAverage(model, Recipe(averaging="ema", averaging_steps=1, averaging_decay=0.5), 2)
+    for step, mean in enumerate((1.0, 3.0), start=1):
+        model.running_mean.fill_(mean)
+        model.num_batches_tracked.fill_(step)
+        average.update(step)
+    # after step 1 of 2: 0.5 / 8 of 0 and the rest of 1; after step 2: half of that and half of 3
+    expected = 0.5 * (1 - 0.5 / 8) + 0.5 * 3
+    own = {name: value.clone() for name, value in model.state_dict().items()}
+    with average.in_the_model():
+        assert model.running_mean.tolist() == pytest.approx([expected] * 2)
+        assert model.num_batches_tracked == 2
+    assert all(torch.equal(value, own[name]) for name, value in model.state_dict().items())
+
+
+class OnePixel(nn.Module):
+    """Two logits: a threshold, and the red of the pixel in row 1, column 1."""
+
+    def __init__(self, threshold):
+        super().__init__()
+        self.threshold = threshold
+
+    def forward(self, x):
+        assert not self.training
+        seen = x[:, 0, 1, 1]
+        return torch.stack((torch.full_like(seen, self.threshold), seen), 1)
+
+
+# where a single bright pixel lies, and how much the views count that show it in row 1, column 1
+SEEN = {(1, 1): 0.25, (1, 2): 0.25, (0, 0): 0.125, (0, 1): 0.125, (2, 2): 0.125, (2, 3): 0.125}
+SEEN_UNMIRRORED = {(1, 1): 0.5, (0, 0): 0.25, (2, 2): 0.25}
+
+
+@pytest.mark.parametrize(("mirror", "seen"), [(True, SEEN), (False, SEEN_UNMIRRORED)])
+@pytest.mark.parametrize("threshold", [0.01, 0.12, 0.13, 0.24, 0.26, 0.49, 0.51])
+def test_every_view_counts_what_it_should(mirror, seen, threshold):
+    images = torch.zeros(16, 4, 4, 3, dtype=torch.uint8)
+    images.view(16, 16, 3)[range(16), range(16), 0] = 255  # a bright pixel in each place
+    labels = torch.ones(16, dtype=torch.int64)
+    model = OnePixel(threshold).train()
+    found = tta_accuracy(model, images, labels, mean=(0,) * 3, std=(1,) * 3, mirror=mirror, batch_size=5)
+    assert found == sum(weight > threshold for weight in seen.values()) / 16
+    assert model.training, "the mode is given back"
+
+
+def test_tta_sees_a_reflected_border():
+    images = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
+    images[0, 1, 1, 0] = 255  # beyond the corner of a reflected border, too
+
+    class Corner(OnePixel):
+        def forward(self, x):
+            return super().forward(x.roll((1, 1), (2, 3)))  # looks at row 0, column 0
+
+    arguments = {"mean": (0,) * 3, "std": (1,) * 3, "mirror": False, "batch_size": 1}
+    labels = torch.ones(1, dtype=torch.int64)
+    assert tta_accuracy(Corner(0.49), images, labels, **arguments) == 1, "both moved views show it there: 1/4 + 1/4"
+    assert tta_accuracy(Corner(0.51), images, labels, **arguments) == 0
+
+
+def smooth_images(n=40):
+    generator = torch.Generator().manual_seed(3)
+    noise = torch.rand(n, 3, 16, 16, generator=generator)
+    smooth = F.avg_pool2d(noise, 3, 1, 1) * 3 + noise.mean(1, keepdim=True)
+    return (smooth / smooth.max() * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
+
+
+def test_the_patches_covariance_is_numpys():
+    images = smooth_images(7)
+    x = normalise(images, MEAN, STD).double().numpy()
+    patches = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))  # (N, 3, 14, 14, 3, 3)
+    patches = patches.transpose(0, 2, 3, 1, 4, 5).reshape(-1, 27)
+    found = patch_covariance(images, (3, 3), MEAN, STD)
+    np.testing.assert_allclose(found.numpy(), np.cov(patches.T, bias=True), atol=1e-12)
+
+
+def test_a_whitened_stem_gives_uncorrelated_outputs_of_variance_one_and_their_negatives():
+    images = smooth_images()
+    torch.manual_seed(0)
+    stem = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+    before = stem.weight.detach().clone()
+    whiten_stem(nn.Sequential(stem, nn.Conv2d(64, 3, 1)), images, mean=MEAN, std=STD)
+    weight = stem.weight.detach()
+    outputs = F.conv2d(normalise(images, MEAN, STD), weight[:27]).movedim(1, 0).flatten(1)  # (27, N*14*14)
+    values = torch.linalg.eigvalsh(patch_covariance(images, (3, 3), MEAN, STD)).flip(0)
+    expected = torch.diag((values / (values + EPS)).float())
+    torch.testing.assert_close(outputs.cov(correction=0), expected, atol=1e-3, rtol=0)
+    assert expected.diagonal().min() > 0.5, "the case is one in which eps decides little"
+    assert torch.equal(weight[27:54], -weight[:27])
+    assert torch.equal(weight[54:], before[54:]), "filters beyond the patch's numbers stay"
+
+
+def test_a_narrow_stem_gets_the_largest_eigenvalues():
+    images = smooth_images()
+    wide, narrow = nn.Conv2d(3, 64, 3), nn.Conv2d(3, 9, 3)
+    last = narrow.weight[8].detach().clone()
+    for stem in (wide, narrow):
+        whiten_stem(stem, images, mean=MEAN, std=STD)
+    assert torch.equal(narrow.weight[:4], wide.weight[:4])
+    assert torch.equal(narrow.weight[4:8], -wide.weight[:4])
+    assert torch.equal(narrow.weight[8], last)
+    sizes = wide.weight[:27].flatten(1).norm(dim=1)
+    assert (sizes[1:] >= sizes[:-1] * (1 - 1e-5)).all(), "the larger the eigenvalue, the shorter the filter"
+
+
+@pytest.mark.parametrize("model", [nn.Linear(3, 2), nn.Conv2d(1, 4, 3), nn.Conv2d(3, 6, 3, groups=3)])
+def test_a_network_without_such_a_stem_is_refused(model):
+    with pytest.raises(ValueError, match="whiten_stem needs a network whose first convolution reads the 3 colours"):
+        whiten_stem(model, smooth_images(2), mean=MEAN, std=STD)
