@@ -264,6 +264,14 @@ def test_padded_shortcuts_have_no_parameters(name):
     assert count_params(projecting) - count_params(padded) == projections > 0
 
 
+@pytest.mark.parametrize(("name", "groups"), [("resnet20", 1), ("sk_resnet20", 1), ("resnext29_8x64d", 16)])
+def test_a_dense_network_stays_dense_however_wide_and_a_grouped_one_gets_more_groups(name, groups):
+    spatial = [
+        m for m in on_meta(name, width=2).modules() if isinstance(m, torch.nn.Conv2d) and m.kernel_size == (3, 3)
+    ]
+    assert {conv.groups for conv in spatial[1:]} == {groups}  # the first is the stem's
+
+
 @pytest.mark.parametrize("width", [0.25, 0.5, 1.22, 2])
 @pytest.mark.parametrize("name", ["resnet20", "resnet18", "sk_resnet18", "resnet50", "resnext50_32x4d", "sknet50"])
 def test_width_scales_every_channel(name, width):

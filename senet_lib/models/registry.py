@@ -55,10 +55,10 @@ class Arch:
     preactivation: bool = False
 
     def scaled(self, width: float) -> "Arch":
-        """Every channel count and the groups times `width`; the grouped channels rounded to whole groups."""
+        """Every channel count times `width`, and more groups than one too; grouped channels rounded to whole groups."""
         if width == 1:
             return self
-        groups = max(1, round(self.groups * width))
+        groups = max(1, round(self.groups * width)) if self.groups > 1 else 1  # a dense network stays dense
         return replace(
             self,
             widths=tuple(groups * max(1, round(c * width / groups)) for c in self.widths),
