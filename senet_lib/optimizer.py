@@ -8,7 +8,8 @@ section 3.4 and its code, after D. Page, "How to Train Your ResNet", 2018.
 fraction that they lose meanwhile. Under a constant gradient momentum, Nesterov's or not, lengthens a step by
 1 / (1 - m); PyTorch's learning rate is therefore lr * B / 1024 * (1 - m), its weight decay weight_decay / lr.
 
-Differs from the paper: its code takes 1 + 1 / (1 - m) for the gain, so its lr of 11.5 at m = 0.85 is 10 here.
+Differs from the paper: its code takes 1 + 1 / (1 - m) for the gain, so its lr of 11.5 and weight decay of 0.0153 at
+m = 0.85 are 10 and 0.0133 here.
 """
 
 import torch

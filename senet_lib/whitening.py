@@ -34,7 +34,7 @@ def whiten_stem(model: nn.Module, images: Tensor, *, mean: Sequence[float], std:
     filters = (vectors / (values + EPS).sqrt()).T.flip(0)[: stem.out_channels // 2]  # (F, 3*h*w)
     filters = torch.cat((filters, -filters)).view(-1, *stem.weight.shape[1:])  # -> (2*F, 3, h, w)
     with torch.no_grad():
-        stem.weight[: len(filters)] = filters.to(stem.weight)
+        stem.weight[: len(filters)].copy_(filters.float())
 
 
 def patch_covariance(images: Tensor, size: tuple[int, int], mean: Sequence[float], std: Sequence[float]) -> Tensor:
