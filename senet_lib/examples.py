@@ -74,7 +74,7 @@ def pictures(results: StudyResults) -> dict[int, np.ndarray]:
     }
 
 
-def shown(results: StudyResults, chosen: pd.DataFrame) -> pd.DataFrame:
+def by_network(results: StudyResults, chosen: pd.DataFrame) -> pd.DataFrame:
     """The chosen images as text: how many runs of each network took each for the other class of its pair."""
     rows = []
     classes, by_image = results.study["classes"], results.predictions.groupby("image")

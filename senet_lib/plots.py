@@ -248,7 +248,7 @@ def example_images(chosen: pd.DataFrame, pictures: Mapping[int, np.ndarray]) -> 
     _, axes = plt.subplots(
         max(1, len(rows)),
         columns,
-        figsize=(WIDTH, 0.2 + 1.05 * WIDTH / max(columns, 6) * max(1, len(rows)) * 1.28),
+        figsize=(WIDTH, 0.2 + 1.25 * WIDTH / max(columns, 6) * max(1, len(rows))),
         squeeze=False,
         layout="constrained",
     )

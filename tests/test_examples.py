@@ -102,8 +102,8 @@ def test_what_is_left_is_what_the_report_shows(folder, at_hand):
     assert axes[0, 0].get_title() == "cat\nas dog: 2 of 2"
     assert np.array_equal(axes[1, 0].get_images()[0].get_array(), pixels[5])
     plt.close("all")
-    shown = examples.shown(study, chosen)
-    assert shown.loc[2].tolist() == ["3", "dog", "cat", "1 of 1", "0 of 1"]
+    listed = examples.by_network(study, chosen)
+    assert listed.loc[2].tolist() == ["3", "dog", "cat", "1 of 1", "0 of 1"]
 
 
 def test_other_predictions_choose_again(folder, at_hand):
