@@ -21,7 +21,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from senet_lib.results import WEIGHTS, read_json, replacing, sha256_of, write_text
+from senet_lib.results import SUMMARY, WEIGHTS, read_json, replacing, sha256_of, write_text
 
 NEWEST, PREVIOUS, DIGESTS = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.sha256"
 
@@ -85,7 +85,7 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     """Put a finished run's weights into `model`. Raises ValueError when they are not those that its summary recorded: a
     flipped byte would load silently."""
     path = Path(folder) / WEIGHTS
-    recorded = read_json(path.with_name("summary.json"))["files"].get(WEIGHTS)
+    recorded = read_json(path.with_name(SUMMARY))["files"].get(WEIGHTS)
     found = sha256_of(path) if path.is_file() else "no such file"
     if found != recorded:
         raise ValueError(f"{path}: sha256 is {found}, the run's summary recorded {recorded}")

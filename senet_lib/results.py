@@ -217,7 +217,7 @@ def _git(folder: Path, *arguments: str) -> str:
 
 def is_done(run_dir: Path, config_hash: str) -> bool:
     """Whether this very run, by its config's hash, has been finished here."""
-    path = Path(run_dir) / "summary.json"
+    path = Path(run_dir) / SUMMARY
     try:
         return path.is_file() and read_json(path).get("hash") == config_hash
     except (ValueError, AttributeError):
@@ -333,7 +333,7 @@ def _read_run(run_dir: Path, planned: Mapping[str, Any]) -> tuple[dict, pd.DataF
         return row | {"status": "failed", "error": f"finished, but {what}"}, None
     history = read_history(run_dir) if (run_dir / "history.csv").is_file() else None
     if done:
-        summary = read_json(run_dir / "summary.json")
+        summary = read_json(run_dir / SUMMARY)
         row |= {key: summary[key] for key in row if key in summary} | {"status": "done"}
         row["seconds_per_epoch"] = float(history["train_seconds"].median())
     elif (run_dir / "failure.json").is_file():
