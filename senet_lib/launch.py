@@ -104,7 +104,7 @@ def plan(options: argparse.Namespace) -> int:
             f"{left} of {sum(other.label == label for other in runs)}",
             flush=True,
         )
-    together = f"{options.jobs} at a time, " if options.jobs > 1 else ""
+    together = f"{options.jobs} at a time as if each were alone, " if options.jobs > 1 else ""
     print(
         f"\nIn all about {_duration(total / options.jobs)} on this machine ({together}{cost.precision}), "
         "from a few measured steps a network."
