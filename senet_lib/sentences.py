@@ -165,6 +165,21 @@ def ranking(results: StudyResults) -> str:
     return f"the {kind} {'accuracies are' if len(means) > 1 else 'accuracy is'} {listed}"
 
 
+def augmented(results: StudyResults, table: pd.DataFrame) -> str:
+    """What test-time augmentation adds, and that nothing else here rests on it; empty where no run has it. `table`
+    from `tables.networks`."""
+    if "tta_mean" not in table:
+        return ""
+    rows = table[table["tta_mean"].notna()].itertuples()
+    listed = ", ".join(f"{escape_markdown(row.label)} {points(row.tta_mean - row.mean)}" for row in rows)
+    return (
+        "Test-time augmentation takes the mean of a network's outputs over several views of each image (moved by a"
+        " pixel; mirrored too where training mirrors); its column has a 95 % t interval of its own. Its mean minus the"
+        f" plain {evaluated(results)} accuracy is, in points: {listed}. It is a second figure: every other number here,"
+        " verdicts included, is the plain accuracy."
+    )
+
+
 def generalisation(results: StudyResults, history: pd.DataFrame) -> str:
     """How far training and evaluated accuracy are apart at the end, by network."""
     if history.empty:

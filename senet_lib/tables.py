@@ -67,7 +67,8 @@ def compare(results: StudyResults) -> list[stats.Comparison]:
 
 def networks(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> pd.DataFrame:
     """One row a network: label, model, knobs, params, macs, n, planned, mean, sd, low, high, difference and its low and
-    high (to the baseline), seconds_per_epoch, published, published_runs, published_source."""
+    high (to the baseline), seconds_per_epoch, published, published_runs, published_source; where a run has an accuracy
+    with test-time augmentation also its tta_mean, tta_low, tta_high, beside the plain accuracy's and never in them."""
     baseline = results.study["baseline"]
     against = {pair.treatment: pair.difference for pair in comparisons if pair.baseline == baseline}
     rows = []
@@ -90,6 +91,9 @@ def networks(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> 
             "published_runs": published.get("runs"),
             "published_source": published.get("source"),
         }
+        if results.done["tta_accuracy"].notna().any():  # a study without it has the same table as ever
+            augmented = _sample_columns(done["tta_accuracy"].dropna())
+            row |= {f"tta_{name}": augmented[name] for name in ("mean", "low", "high")}
         rows.append(row)
     return _numeric(pd.DataFrame(rows), except_for=("label", "model", "knobs", "published_source"))
 
@@ -286,7 +290,7 @@ def recipe(results: StudyResults) -> pd.DataFrame:
 
 
 def shown_networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
-    return pd.DataFrame(
+    shown = pd.DataFrame(
         {
             "Network": table["label"],
             "Parameters": table["params"].map(count),
@@ -308,6 +312,16 @@ def shown_networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFr
             ],
         }
     )
+    if "tta_mean" in table:
+        title = f"{metric.capitalize()} with test-time augmentation (%)"
+        shown.insert(shown.columns.get_loc("95 % interval") + 1, title, [_shown_tta(row) for row in table.itertuples()])
+    return shown
+
+
+def _shown_tta(row) -> str:
+    if pd.isna(row.tta_mean):
+        return "none"
+    return f"{percent(row.tta_mean)} ({interval(row.tta_low, row.tta_high, row.n)})"
 
 
 def shown_models(table: pd.DataFrame) -> pd.DataFrame:

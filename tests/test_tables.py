@@ -128,6 +128,38 @@ def test_cost_is_relative_to_the_baseline(full):
     assert table.loc["sk_resnet20", "params_factor"] == pytest.approx(493_000 / 272_474)
 
 
+def test_augmented_accuracies_are_columns_only_where_a_run_has_them(tmp_path):
+    gains = {"resnet20": 0.004, "se_resnet20": None, "sk_resnet20": 0.006}
+    networks = {label: {**network, "tta_gain": gains[label]} for label, network in THREE.items()}
+    study = load_study(write_study(tmp_path / "tta", networks, images=300))
+    plain = load_study(write_study(tmp_path / "plain", images=300))
+    table = tables.networks(study, tables.compare(study))
+    without = tables.networks(plain, tables.compare(plain))
+    assert list(table.columns) == [*without.columns, "tta_mean", "tta_low", "tta_high"]
+    pd.testing.assert_frame_equal(table[without.columns], without)  # every other number is the plain accuracy
+    rows = table.set_index("label")
+    values = [float(value) for value in study.done.query("label == 'sk_resnet20'")["tta_accuracy"]]
+    sample = stats.describe(values)
+    assert rows.loc["sk_resnet20"][["tta_mean", "tta_low", "tta_high"]].tolist() == [
+        sample.mean,
+        sample.interval.low,
+        sample.interval.high,
+    ]
+    assert rows.loc["se_resnet20"][["tta_mean", "tta_low", "tta_high"]].isna().all()
+
+    title = "Test accuracy with test-time augmentation (%)"
+    shown = tables.shown_networks(table, "test accuracy", "resnet20")
+    shown_without = tables.shown_networks(without, "test accuracy", "resnet20")
+    text = f"{tables.percent(sample.mean)} ({tables.span(sample.interval.low, sample.interval.high, tables.percent)})"
+    assert shown.set_index("Network")[title].tolist()[1:] == ["none", text]
+    assert title not in shown_without
+    assert tables.to_markdown(shown.drop(columns=title)) == tables.to_markdown(shown_without)
+    said = sentences.augmented(study, table)
+    assert "resnet20 +0.40, sk_resnet20 +0.60" in said
+    assert "every other number here, verdicts included, is the plain accuracy" in said
+    assert sentences.augmented(plain, without) == ""
+
+
 def test_published_single_runs_get_wilsons_interval_where_the_test_set_is_known(tmp_path):
     networks = {label: dict(network) for label, network in THREE.items()}
     networks["resnet20"]["published"] = {"accuracy": 0.9125, "source": "a paper", "runs": 1}
