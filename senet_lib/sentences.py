@@ -15,6 +15,7 @@ from senet_lib.tables import (
     evaluated,
     percent,
     points,
+    run_seconds,
     span,
 )
 from senet_lib.tables import runs as run_table
@@ -243,12 +244,27 @@ def cost(table: pd.DataFrame, baseline: str) -> str:
     rows = table[(table["label"] != baseline) & table["seconds_per_epoch_factor"].notna()]
     if rows.empty:
         return ""
+    reference = table.set_index("label").loc[baseline, "train_seconds"]
     listed = "; ".join(
-        f"{escape_markdown(row.label)} needs {row.seconds_per_epoch_factor:.2f}x the time of an epoch for"
-        f" {row.macs_factor:.2f}x the multiply-adds"
+        f"{escape_markdown(row.label)} needs {row.seconds_per_epoch_factor:.2f}x the time of an epoch, and"
+        f" {_more_or_less(row.train_seconds - reference)} a run, for {row.macs_factor:.2f}x the multiply-adds"
         for row in rows.itertuples()
     )
-    return f"Beside {escape_markdown(baseline)}, {listed}."
+    return f"Beside {escape_markdown(baseline)} ({run_seconds(reference)} s a run), {listed}."
+
+
+def _more_or_less(seconds: float) -> str:
+    return f"{run_seconds(abs(seconds))} s {'more' if seconds >= 0 else 'less'}"
+
+
+def time_to(results: StudyResults, table: pd.DataFrame) -> str:
+    """How to read the times to an accuracy; empty where no run reaches one. `table` from `tables.time_to`."""
+    if not table["reached"].any():
+        return ""
+    return (
+        "These times describe the curve and are no stopping rule: nothing was stopped at an accuracy or chosen by one,"
+        f" and the number of a run stays that of {last_epoch(results)}."
+    )
 
 
 def single_models(table: pd.DataFrame) -> str:

@@ -19,6 +19,7 @@ MINUS = "\N{MINUS SIGN}"
 # Images of the test sets that published accuracies are measured on; for Wilson's interval
 TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "fashion_mnist": 10_000}
 BOOTSTRAP_SEED = 0
+THRESHOLDS = (0.90, 0.92, 0.93, 0.94)  # accuracies to which CIFAR-10's fast recipes are timed
 
 
 # -------------------------------------------------------------------------------------------------- what a study holds
@@ -204,15 +205,38 @@ def confused_pairs(results: StudyResults, most: int = 8) -> pd.DataFrame:
     return table[(table[list(shares)] > 0).any(axis=1)].reset_index(drop=True) if shares else table
 
 
-def cost(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """From `networks`: label, params, macs, seconds_per_epoch, each also as a factor to the baseline's (`*_factor`)."""
+def cost(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
+    """From `networks`: label, params, macs, seconds_per_epoch, and train_seconds (training of a whole run, mean over
+    seeds), each also as a factor to the baseline's (`*_factor`)."""
+    whole = results.done.groupby("label")["train_seconds"].apply(lambda values: values.astype(float).mean())
     table = table[["label", "model", "params", "macs", "seconds_per_epoch"]]
-    reference = table[table["label"] == baseline]
+    table = table.assign(train_seconds=table["label"].map(whole).astype(float))
+    reference = table[table["label"] == results.study["baseline"]]
     factors = {
         f"{column}_factor": table[column] / (reference[column].iloc[0] if len(reference) else np.nan)
-        for column in ("params", "macs", "seconds_per_epoch")
+        for column in ("params", "macs", "seconds_per_epoch", "train_seconds")
     }
     return table.assign(**factors)
+
+
+def time_to(results: StudyResults, thresholds: Sequence[float] = THRESHOLDS) -> pd.DataFrame:
+    """Seconds of training, without the evaluations, until the end of the first epoch whose evaluated accuracy is at
+    least the threshold; it may fall below it again. One row a network and threshold: label, threshold, n (finished
+    runs), reached (how many of them ever do), min and max over those, and mean, which is there only if all n do: over
+    those alone it would flatter a network whose slow runs never get there."""
+    history = finished_history(results).astype({"train_seconds": float}).sort_values("epoch", kind="stable")
+    history = history.assign(seconds=history.groupby("run_id")["train_seconds"].cumsum())
+    rows = []
+    for label in results.labels:
+        n = int((results.done["label"] == label).sum())
+        for threshold in thresholds:
+            there = history[(history["label"] == label) & (history["test_accuracy"] >= threshold)]
+            first = there.groupby("run_id")["seconds"].first().astype(float)
+            row = {"label": label, "threshold": threshold, "n": n, "reached": len(first)}
+            row["mean"] = first.mean() if len(first) == n else None
+            rows.append(row | {"min": first.min(), "max": first.max()})
+    names = ["label", "threshold", "n", "reached", "mean", "min", "max"]
+    return _numeric(pd.DataFrame(rows, columns=names), except_for=("label",))
 
 
 def published(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
@@ -394,6 +418,7 @@ def shown_cost(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
         "Parameters": ("params", count),
         "MACs (M)": ("macs", millions),
         "Seconds per epoch": ("seconds_per_epoch", seconds),
+        "Seconds of a run": ("train_seconds", run_seconds),
     }
     shown = {
         f"{title} (factor to {baseline})": [
@@ -403,6 +428,29 @@ def shown_cost(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
         for title, (column, format_value) in columns.items()
     }
     return pd.DataFrame({"Network": table["label"], **shown})
+
+
+def shown_time_to(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a network, a column for each threshold that a run reaches; without a row where none reaches any."""
+    reached = table[table.groupby("threshold")["reached"].transform("sum") > 0]
+    rows = []
+    for label, found in reached.groupby("label", sort=False):
+        row = {"Network": label}
+        rows.append(row | {f"Seconds to {100 * goal.threshold:g} %": _shown_goal(goal) for goal in found.itertuples()})
+    return pd.DataFrame(rows)
+
+
+def _shown_goal(goal) -> str:
+    """'403 (398 to 410) in 3 of 3': mean, smallest and largest; without the mean where it would leave runs out."""
+    if not goal.n:
+        return "no finished run"
+    of = f"{goal.reached} of {goal.n}"
+    if not goal.reached:
+        return of
+    seen = run_seconds(goal.min) if goal.reached == 1 else span(goal.min, goal.max, run_seconds)
+    if goal.reached == goal.n > 1:
+        seen = f"{run_seconds(goal.mean)} ({seen})"
+    return f"{seen} in {of}"
 
 
 def shown_published(table: pd.DataFrame, setting: str) -> pd.DataFrame:
@@ -500,6 +548,11 @@ def seconds(value: float | None) -> str:
     if pd.isna(value):
         return ""
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def run_seconds(value: float | None) -> str:
+    """Of a whole run, which may take three seconds or days."""
+    return count(value) if not pd.isna(value) and value >= 100 else seconds(value)
 
 
 def duration(value: float | None) -> str:
