@@ -72,6 +72,9 @@ class Recipe(Strict):
     averaging_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95  # what the old average still counts after one step
     test_time_augmentation: bool = False  # a second figure, tta_accuracy, after the last epoch: section 3.5
     whiten_stem: bool = False  # the first convolution starts as the training patches' eigenvectors: section 3.2
+    # pixels a side of the first epoch's images, smaller than they are; None: no progressive resizing (resizing.py)
+    first_size: Annotated[int, Field(ge=8)] | None = None
+    full_size_from: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of the run's epochs: from there on their own size
     evaluate_in_training_mode: bool = False  # source B's defect; only studies named source_notes* may have it
 
     @model_validator(mode="after")

@@ -10,6 +10,7 @@ from senet_lib.averaging import WeightAverage
 from senet_lib.data import normalise
 from senet_lib.models import create_model
 from senet_lib.optimizer import make_optimizer, set_learning_rate
+from senet_lib.resizing import image_size, resized
 from senet_lib.study import Recipe
 from senet_lib.tta import tta_accuracy
 from senet_lib.whitening import EPS, patch_covariance, whiten_stem
@@ -217,3 +218,34 @@ def test_a_narrow_stem_gets_the_largest_eigenvalues():
 def test_a_network_without_such_a_stem_is_refused(model):
     with pytest.raises(ValueError, match="whiten_stem needs a network whose first convolution reads the 3 colours"):
         whiten_stem(model, smooth_images(2), mean=MEAN, std=STD)
+
+
+@pytest.mark.parametrize(
+    ("first", "full_from", "epochs", "sizes"),
+    [
+        (16, 0.5, 8, [16, 20, 24, 28, 32, 32, 32, 32]),
+        (20, 0.75, 8, [20, 20, 24, 24, 28, 28, 32, 32]),  # 20, 22, 24, 26, 28, 30, rounded down
+        (18, 0.5, 4, [18, 24, 32, 32]),
+        (None, 0.5, 3, [32, 32, 32]),
+        (32, 0.9, 3, [32, 32, 32]),
+    ],
+)
+def test_images_grow_epoch_by_epoch(first, full_from, epochs, sizes):
+    recipe = Recipe(epochs=epochs, first_size=first, full_size_from=full_from)
+    assert [image_size(recipe, epoch, 32) for epoch in range(epochs)] == sizes
+
+
+def test_images_cannot_begin_larger_than_they_are():
+    with pytest.raises(ValueError, match="first_size=40 is larger than the images; allowed: 8 to 32"):
+        image_size(Recipe(first_size=40), 0, 32)
+
+
+def test_resized_images_keep_their_mean_and_their_place():
+    x = torch.rand(2, 3, 32, 24, generator=torch.Generator().manual_seed(0))
+    assert resized(x, 32) is x
+    small = resized(x, 16)
+    assert small.shape == (2, 3, 16, 12)
+    torch.testing.assert_close(small.mean((2, 3)), x.mean((2, 3)), atol=5e-3, rtol=0)
+    spot = torch.zeros(1, 1, 8, 8)
+    spot[0, 0, 2:4, 6:8] = 1.0
+    assert resized(spot, 4).argmax() == 1 * 4 + 3, "row 1, column 3 of the halved image"

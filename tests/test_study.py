@@ -183,6 +183,8 @@ def test_defaults_are_pinned_since_the_hash_leaves_them_out():
         "averaging_decay": 0.95,
         "test_time_augmentation": False,
         "whiten_stem": False,
+        "first_size": None,
+        "full_size_from": 0.5,
         "evaluate_in_training_mode": False,
     }
     assert resolve_knobs("sk_se_resnet20") | {"groups": 1} == {

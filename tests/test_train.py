@@ -151,6 +151,8 @@ PARTS = {  # of a fast recipe, all at once
     "averaging_steps": 5,
     "test_time_augmentation": True,
     "whiten_stem": True,
+    "first_size": 20,
+    "full_size_from": 0.6,
 }
 
 
@@ -493,6 +495,7 @@ def test_a_holdout_leaves_the_test_set_unused():
         {"averaging": "ema"},
         {"averaging": "lookahead"},
         {"whiten_stem": True},
+        {"first_size": 24},
     ],
 )
 def test_every_switch_of_the_recipe_changes_the_weights(undisturbed, changes):
