@@ -178,6 +178,8 @@ def test_defaults_are_pinned_since_the_hash_leaves_them_out():
         "holdout": 0,
         "decoupled": False,
         "bias_lr_factor": 1.0,
+        "muon_lr": None,
+        "bn_momentum": 0.1,
         "averaging": "none",
         "averaging_steps": 5,
         "averaging_decay": 0.95,
