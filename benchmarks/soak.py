@@ -27,12 +27,15 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
-import numpy as np
 import psutil
 import yaml
-from PIL import Image
 
-from senet_lib.results import (
+HERE = Path(__file__).resolve().parent
+sys.path.append(str(HERE.parent / "tests"))
+
+from project_folder import write_images  # noqa: E402
+
+from senet_lib.results import (  # noqa: E402
     altered_files,
     environment_record,
     read_history,
@@ -42,7 +45,6 @@ from senet_lib.results import (
     write_text,
 )
 
-HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 NARROW = {"resnet": {"model": "resnet20", "knobs": {"width": 0.5}}}
 NARROW["se"] = {"model": "se_resnet20", "knobs": {"width": 0.5, "reduction": 4}}
@@ -79,7 +81,7 @@ class Project:
         shutil.copytree(ROOT / "notebooks", root / "notebooks")
         for path in (root / "notebooks").glob("*.ipynb") if edit else ():
             nbformat.write(edit(nbformat.read(path, as_version=4)), path)
-        images(root / "images")
+        write_images(root / "images")
         recipe = {"epochs": epochs, "batch_size": 16, "lr": 0.02, "crop_padding": 2}
         study = {"question": "Is anything lost?", "seeds": [0], "recipe": recipe, "networks": NARROW}
         study["data"] = f"folder:{root / 'images'}"
@@ -122,17 +124,6 @@ class Project:
             check_whole(run_dir)
         for path in self.results.glob("*.json"):
             read_json(path)
-
-
-def images(folder: Path) -> None:
-    """A tree of 96 and 24 images in three classes that differ in brightness."""
-    generator = np.random.default_rng(0)
-    for split, count in (("train", 32), ("test", 8)):
-        for brightness, name in enumerate(("dark", "grey", "bright")):
-            (folder / split / name).mkdir(parents=True)
-            for i in range(count):
-                pixels = generator.integers(60 * brightness, 60 * brightness + 120, (28, 28, 3), dtype=np.uint8)
-                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
 
 
 def outcome_of(run_dir: Path) -> tuple:
@@ -185,7 +176,7 @@ def train(run_dir: Path, log: Path) -> None:
 
 
 def kills(folder: Path, say: Callable) -> Iterable[tuple]:
-    images(folder / "images")
+    write_images(folder / "images")
     server = multiprocessing.get_context("forkserver")  # each in a fresh process, torch imported once
     server.set_forkserver_preload(["__main__", "torch", "senet_lib.data", "senet_lib.models", "senet_lib.train"])
     log = folder / "log"

@@ -93,7 +93,7 @@ def plan(options: argparse.Namespace) -> int:
     total = 0.0
     for label, run in networks.items():
         try:
-            cost = estimate(run, data_root_in(options.data), options.device, options.threads)
+            cost = estimate(run, data_root_in(options.data), options.device, threads_of_a_job(options))
         except DataError as error:
             raise StudyError(str(error)) from error
         left = sum(other.label == label and other.run_id not in done for other in runs)
@@ -104,7 +104,11 @@ def plan(options: argparse.Namespace) -> int:
             f"{left} of {sum(other.label == label for other in runs)}",
             flush=True,
         )
-    print(f"\nIn all about {_duration(total)} on this machine ({cost.precision}), from a few measured steps a network.")
+    together = f"{options.jobs} at a time as if each were alone, " if options.jobs > 1 else ""
+    print(
+        f"\nIn all about {_duration(total / options.jobs)} on this machine ({together}{cost.precision}), "
+        "from a few measured steps a network."
+    )
     for run in runs:
         print(f"  {run.run_id:<{width + 8}}  {run.hash}  {'done' if run.run_id in done else 'to do'}")
     return 0
@@ -215,6 +219,11 @@ def write_study(folder: Path, study: Study, runs: list[RunConfig], classes: list
         write_json(path, content)
 
 
+def threads_of_a_job(options: argparse.Namespace) -> int:
+    """As asked, else a job's share of the cores."""
+    return options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
+
+
 class _Pool:
     """Runs as subprocesses, `jobs` at a time; each job has its share of the cores, or a GPU of its own."""
 
@@ -223,7 +232,7 @@ class _Pool:
         self.slots: queue.Queue[int] = queue.Queue()
         for slot in range(options.jobs):
             self.slots.put(slot)
-        self.threads = options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
+        self.threads = threads_of_a_job(options)
         self.running: dict[str, subprocess.Popen] = {}
         self.reasons: dict[str, str] = {}  # run_id -> why it failed, as it said itself
         self.stopped_by: int | None = None

@@ -10,6 +10,10 @@ fraction that they lose meanwhile. Under a constant gradient momentum, Nesterov'
 
 Differs from the paper: its code takes 1 + 1 / (1 - m) for the gain, so its lr of 11.5 and weight decay of 0.0153 at
 m = 0.85 are 10 and 0.0133 here.
+
+muon_lr: K. Jordan et al., "Muon: An optimizer for hidden layers in neural networks", 2024
+(kellerjordan.github.io/posts/muon), and github:KellerJordan/cifar10-airbench: a step moves the filters of a convolution
+along the nearest orthogonal matrix to Nesterov's update, so in every direction as far.
 """
 
 import torch
@@ -17,27 +21,71 @@ from torch import nn
 
 from senet_lib.study import Recipe
 
+# Of a quintic that, iterated, drives every singular value in (0, 1] near 1; fastest for the small ones (Jordan et al.)
+QUINTIC, ITERATIONS = (3.4445, -4.7750, 2.0315), 3
+MUON_MOMENTUM = 0.6  # github:KellerJordan/cifar10-airbench
+
 
 def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool) -> torch.optim.SGD:
-    """SGD over all parameters; with a bias_lr_factor f the batch-norm biases are a second group of f times the learning
-    rate and 1/f of the weight decay, whose product, what a step takes off a weight, is then the same everywhere."""
+    """SGD over all parameters; with a bias_lr_factor f the batch-norm biases are a group of f times the learning rate
+    and 1/f of the weight decay, whose product, what a step takes off a weight, is then the same everywhere. With a
+    muon_lr the convolutions behind the first are a group of Muon's."""
     decay = recipe.weight_decay / recipe.lr if recipe.decoupled else recipe.weight_decay
-    groups = [{"params": list(model.parameters()), "weight_decay": decay}]
+    biases, filters = set(), set()
+    groups = [{"weight_decay": decay}]
     if recipe.bias_lr_factor != 1:
-        biases = {id(module.bias) for module in model.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))}
-        groups = [
-            {"params": [p for p in model.parameters() if id(p) not in biases], "weight_decay": decay},
-            {
-                "params": [p for p in model.parameters() if id(p) in biases],
-                "weight_decay": decay / recipe.bias_lr_factor,
-            },
-        ]
-    return torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
+        biases = {id(m.bias) for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))}
+        groups.append({"weight_decay": decay / recipe.bias_lr_factor})
+    if recipe.muon_lr is not None:
+        filters = {id(m.weight) for m in [m for m in model.modules() if isinstance(m, nn.Conv2d)][1:]}
+        groups.append({"weight_decay": 0.0, "momentum": 0.0, "nesterov": False, "muon": True})
+    for group in groups:
+        group["params"] = []
+    for parameter in model.parameters():
+        group = groups[-1] if id(parameter) in filters else groups[1] if id(parameter) in biases else groups[0]
+        group["params"].append(parameter)
+    optimizer = torch.optim.SGD if recipe.muon_lr is None else Muon
+    return optimizer(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, lr: float) -> None:
     """Give every group its learning rate of a step whose rate is `lr` in the recipe's terms."""
-    if recipe.decoupled:
-        lr *= recipe.batch_size / 1024 * (1 - recipe.momentum)
-    for group, factor in zip(optimizer.param_groups, (1.0, recipe.bias_lr_factor), strict=False):
-        group["lr"] = lr * factor
+    own = lr * recipe.batch_size / 1024 * (1 - recipe.momentum) if recipe.decoupled else lr
+    rates = [own]
+    if recipe.bias_lr_factor != 1:
+        rates.append(own * recipe.bias_lr_factor)
+    if recipe.muon_lr is not None:
+        rates.append(recipe.muon_lr * lr / recipe.lr)
+    for group, rate in zip(optimizer.param_groups, rates, strict=True):
+        group["lr"] = rate
+
+
+class Muon(torch.optim.SGD):
+    """SGD, but for groups that say `muon`: 4-dimensional weights (filters, channels, height, width)."""
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for weight in group["params"] if group.get("muon") else ():
+                self._prepare(weight)
+        return super().step(closure)
+
+    @torch.no_grad()
+    def _prepare(self, weight: nn.Parameter) -> None:
+        """Scale the weight to one a filter, and put in the gradient's place what a plain step is to subtract."""
+        buffer = self.state[weight].setdefault("muon_buffer", torch.zeros_like(weight))
+        buffer.mul_(MUON_MOMENTUM).add_(weight.grad)
+        update = weight.grad.add(buffer, alpha=MUON_MOMENTUM)
+        weight.mul_(len(weight) ** 0.5 / weight.norm())  # the filters' scale is the batch norm's business
+        weight.grad.copy_(orthogonal(update.flatten(1)).view(weight.shape))
+
+
+def orthogonal(x: torch.Tensor) -> torch.Tensor:
+    """About U V^T of a matrix U S V^T, by Newton and Schulz's iteration: singular values between 0.5 and 1.5, but for
+    those that were far smaller than the largest."""
+    a, b, c = QUINTIC
+    wide = x if x.shape[0] <= x.shape[1] else x.T
+    wide = wide / (wide.norm() + 1e-7)
+    for _ in range(ITERATIONS):
+        square = wide @ wide.T
+        wide = a * wide + (b * square + c * square @ square) @ wide
+    return wide if x.shape[0] <= x.shape[1] else wide.T

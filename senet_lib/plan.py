@@ -45,8 +45,8 @@ def estimate(run: RunConfig, root: str | None = None, device: str = "auto", thre
     params, macs = count_params(network), count_macs(network, (3, size, size))
 
     on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
-    batch = run.recipe.batch_size if on_gpu else min(run.recipe.batch_size, 32)  # a CPU gains nothing from more
-    images = batch * (20 if on_gpu else 2)
+    batch = run.recipe.batch_size if on_gpu else min(run.recipe.batch_size, 128)  # small maps need many images
+    images = batch * (20 if on_gpu else 1)
     pixels = torch.randint(256, (images, size, size, 3), dtype=torch.uint8)
     labels = torch.arange(images) % classes
     random_images = Dataset(

@@ -21,6 +21,7 @@ from senet_lib.stats import Interval, t_interval
 
 WIDTH = 9.0  # inches of a whole figure: what the report shows at its full text width
 PARAMS, MACS = "parameters (millions)", "multiply-adds of one image (millions)"
+ALL_MARKED = 40  # marks of more epochs would cover one another and the line
 MANY_CLASSES = 20  # from here on a confusion matrix has no numbers in its cells
 
 
@@ -145,6 +146,36 @@ def loss_curves(
         _loss_limits(ax, drawn)
         ax.set(title=f"{title.capitalize()} images", ylabel=f"{title} loss (cross-entropy)")
     _legend(axes[0], "upper right", outside=own_figure)
+    return axes
+
+
+def accuracy_against_seconds(
+    history: pd.DataFrame,
+    models: Mapping[str, str],
+    *,
+    axes: Sequence[Axes] | None = None,
+    evaluated: str = "test",
+) -> np.ndarray:
+    """Evaluated accuracy against the seconds of training so far, an epoch a point: all of them left, their second half
+    right.
+
+    history: label, seed, epoch, test_accuracy, train_seconds (of the epoch, without its evaluation). An epoch's point
+    is at the mean of the seeds' seconds up to its end.
+    """
+    own_figure, axes = axes is None, _row_of_axes(axes, 2)
+    history = history.astype({"train_seconds": float}).sort_values("epoch", kind="stable")
+    history = history.assign(elapsed=history.groupby(["label", "seed"])["train_seconds"].cumsum())
+    last = history.groupby("label")["epoch"].transform("max")
+    parts = {"All epochs": history, "Second half of the epochs": history[history["epoch"] > last // 2]}
+    for ax, (title, part) in zip(axes, parts.items(), strict=True):
+        if _curves(ax, part, "test_accuracy", network_styles(models), scale=100, at="elapsed"):
+            ax.set(xlabel="seconds of training, without evaluation", ylabel=f"{evaluated} accuracy (%)")
+            ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+            ax.set_ylim(None, min(ax.get_ylim()[1], 100.5))
+        ax.set_title(title)
+    if len(history):
+        axes[0].set_xlim(0, None)
+    _legend(axes[0], "lower right", outside=own_figure)
     return axes
 
 
@@ -472,10 +503,16 @@ def _no_data(ax: Axes) -> Axes:
 
 
 def _curves(
-    ax: Axes, history: pd.DataFrame, column: str, styles: Mapping[str, Style], scale: float = 1
+    ax: Axes,
+    history: pd.DataFrame,
+    column: str,
+    styles: Mapping[str, Style],
+    scale: float = 1,
+    at: str | None = None,
 ) -> list[np.ndarray]:
     """Mean over seeds of each label's curve; a band (95 % interval) from three seeds on, single seeds thin below that.
-    Returns the means, for the axis limits."""
+    Against the epoch; or against the mean over seeds of the column `at`, and then up to ALL_MARKED epochs are all
+    marked. Returns the means, for the axis limits."""
     drawn = []
     for label, style in styles.items():
         rows = history[history["label"] == label]
@@ -483,23 +520,26 @@ def _curves(
             continue
         table = scale * rows.set_index(["epoch", "seed"])[column].astype(float).unstack()  # noqa: PD010
         table = table.dropna()  # an epoch that not every seed has reached would be a mean of other seeds
-        epochs, mean = table.index.to_numpy(), table.mean(axis=1).to_numpy()
+        x, mean = table.index.to_numpy(), table.mean(axis=1).to_numpy()
+        if at:
+            x = rows.groupby("epoch")[at].mean().loc[table.index].to_numpy()
         if table.shape[1] >= 3:
             intervals = [t_interval(values) for values in table.to_numpy()]
             low = [i.low if i.exists else i.point for i in intervals]
             high = [i.high if i.exists else i.point for i in intervals]
-            ax.fill_between(epochs, low, high, color=style.colour, alpha=0.2, linewidth=0)
+            ax.fill_between(x, low, high, color=style.colour, alpha=0.2, linewidth=0)
         elif table.shape[1] == 2:
-            ax.plot(epochs, table.to_numpy(), color=style.colour, linewidth=0.7, alpha=0.7)
+            ax.plot(x, table.to_numpy(), color=style.colour, linewidth=0.7, alpha=0.7)
         marker = {"marker": style.marker, "markerfacecolor": style.face} if style.marker else {}
-        every = max(1, len(epochs) // 10)
-        ax.plot(epochs, mean, color=style.colour, linestyle=style.line, label=plain(label), markevery=every, **marker)
+        every = 1 if at and len(x) <= ALL_MARKED else max(1, len(x) // 10)
+        ax.plot(x, mean, color=style.colour, linestyle=style.line, label=plain(label), markevery=every, **marker)
         drawn.append(mean)
     if not drawn:
         _no_data(ax)
         return drawn
-    ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
-    ax.set_xlabel("epoch")
+    if not at:
+        ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        ax.set_xlabel("epoch")
     return drawn
 
 

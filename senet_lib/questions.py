@@ -96,16 +96,21 @@ def controls(study: StudyResults, pairs: Sequence[Pair]) -> str:
         if ours not in runs or theirs not in runs:
             continue
         (a, b) = runs[ours], runs[theirs]
+        knobs = list(a["knobs"] | b["knobs"])
+        if a["model"] != b["model"]:  # what only one of the networks has is part of what it is
+            knobs = [knob for knob in a["knobs"] if knob in b["knobs"]]
+        changed = {
+            knob: (a["knobs"].get(knob, "default"), b["knobs"].get(knob, "default"))
+            for knob in knobs
+            if a["knobs"].get(knob) != b["knobs"].get(knob)
+        }
         if a["model"] != b["model"]:
-            what = f"the network: {escape_markdown(a['model'])}, {escape_markdown(b['model'])}"
-        else:
-            changed = [k for k in a["knobs"] | b["knobs"] if a["knobs"].get(k) != b["knobs"].get(k)]
-            listed = "; ".join(
-                f"{escape_markdown(k)}: {escape_markdown(a['knobs'].get(k, 'default'))},"
-                f" {escape_markdown(b['knobs'].get(k, 'default'))}"
-                for k in changed
-            )
-            what = listed + (" (more than one thing: their effects are not told apart)" if len(changed) > 1 else "")
+            changed = {"the network": (a["model"], b["model"])} | changed
+        what = "; ".join(
+            f"{escape_markdown(name)}: {', '.join(map(escape_markdown, values))}" for name, values in changed.items()
+        )
+        if len(changed) > 1:
+            what += " (more than one thing: their effects are not told apart)"
         lines.append(f"- {escape_markdown(ours)} and {escape_markdown(theirs)} differ in {what}.")
     return "\n".join(lines)
 

@@ -255,7 +255,8 @@ class StudyResults:
 
     study: the resolved study (name, question, data, classes, seeds, recipe, networks, baseline, notes).
     runs: run_id, label, model, seed, status ('done', 'failed', 'missing'), error, test_accuracy, test_loss, params,
-        macs, epochs, train_seconds (whole run), seconds_per_epoch (median), evaluated_on ('test' or 'holdout').
+        macs, epochs, train_seconds (whole run), seconds_per_epoch (median), evaluated_on ('test' or 'holdout'),
+        tta_accuracy (a second figure beside test_accuracy; None without the recipe's test_time_augmentation).
     history: run_id, label, seed and the columns of history.csv, for every run that has begun.
     predictions: run_id, label, seed, image (index in canonical order), true, predicted, confidence, for done runs.
     environments: run_id -> the environment record, for done runs.
@@ -324,7 +325,7 @@ def read_predictions(run_dir: Path) -> pd.DataFrame:
 def _read_run(run_dir: Path, planned: Mapping[str, Any]) -> tuple[dict, pd.DataFrame | None]:
     row = {key: planned[key] for key in ("run_id", "label", "model", "seed")}
     row |= dict.fromkeys(("error", "test_accuracy", "test_loss", "params", "macs", "epochs", "train_seconds"))
-    row |= {"status": "missing", "seconds_per_epoch": None, "evaluated_on": None}
+    row |= {"status": "missing", "seconds_per_epoch": None, "evaluated_on": None, "tta_accuracy": None}
     if _belongs_to_another(run_dir, planned["config_hash"]):
         return row, None
     done = is_done(run_dir, planned["config_hash"])

@@ -15,6 +15,7 @@ from senet_lib.tables import (
     evaluated,
     percent,
     points,
+    run_seconds,
     span,
 )
 from senet_lib.tables import runs as run_table
@@ -165,6 +166,21 @@ def ranking(results: StudyResults) -> str:
     return f"the {kind} {'accuracies are' if len(means) > 1 else 'accuracy is'} {listed}"
 
 
+def augmented(results: StudyResults, table: pd.DataFrame) -> str:
+    """What test-time augmentation adds, and that nothing else here rests on it; empty where no run has it. `table`
+    from `tables.networks`."""
+    if "tta_mean" not in table:
+        return ""
+    rows = table[table["tta_mean"].notna()].itertuples()
+    listed = ", ".join(f"{escape_markdown(row.label)} {points(row.tta_mean - row.mean)}" for row in rows)
+    return (
+        "Test-time augmentation takes the mean of a network's outputs over several views of each image (moved by a"
+        " pixel; mirrored too where training mirrors); its column has a 95 % t interval of its own. Its mean minus the"
+        f" plain {evaluated(results)} accuracy is, in points: {listed}. It is a second figure: every other number here,"
+        " verdicts included, is the plain accuracy."
+    )
+
+
 def generalisation(results: StudyResults, history: pd.DataFrame) -> str:
     """How far training and evaluated accuracy are apart at the end, by network."""
     if history.empty:
@@ -228,12 +244,27 @@ def cost(table: pd.DataFrame, baseline: str) -> str:
     rows = table[(table["label"] != baseline) & table["seconds_per_epoch_factor"].notna()]
     if rows.empty:
         return ""
+    reference = table.set_index("label").loc[baseline, "train_seconds"]
     listed = "; ".join(
-        f"{escape_markdown(row.label)} needs {row.seconds_per_epoch_factor:.2f}x the time of an epoch for"
-        f" {row.macs_factor:.2f}x the multiply-adds"
+        f"{escape_markdown(row.label)} needs {row.seconds_per_epoch_factor:.2f}x the time of an epoch, and"
+        f" {_more_or_less(row.train_seconds - reference)} a run, for {row.macs_factor:.2f}x the multiply-adds"
         for row in rows.itertuples()
     )
-    return f"Beside {escape_markdown(baseline)}, {listed}."
+    return f"Beside {escape_markdown(baseline)} ({run_seconds(reference)} s a run), {listed}."
+
+
+def _more_or_less(seconds: float) -> str:
+    return f"{run_seconds(abs(seconds))} s {'more' if seconds >= 0 else 'less'}"
+
+
+def time_to(results: StudyResults, table: pd.DataFrame) -> str:
+    """How to read the times to an accuracy; empty where no run reaches one. `table` from `tables.time_to`."""
+    if not table["reached"].any():
+        return ""
+    return (
+        "These times describe the curve and are no stopping rule: nothing was stopped at an accuracy or chosen by one,"
+        f" and the number of a run stays that of {last_epoch(results)}."
+    )
 
 
 def single_models(table: pd.DataFrame) -> str:

@@ -66,12 +66,17 @@ class Recipe(Strict):
     # lr and weight_decay for every 1024 images and SGD without momentum, whatever batch_size and momentum are
     decoupled: bool = False  # the paper's code and D. Page, "How to Train Your ResNet"; the formula is in optimizer.py
     bias_lr_factor: Annotated[float, Field(gt=0)] = 1.0  # times lr for batch-norm's biases: section 3.4
+    muon_lr: Annotated[float, Field(gt=0)] | None = None  # Muon's, for every convolution but the first: optimizer.py
+    bn_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1  # a new batch's share in batch norm's running statistics
     # of the weights, evaluated and kept; lookahead: training goes on from it (section 3.4, arXiv:1907.08610)
     averaging: Literal["none", "ema", "lookahead"] = "none"
     averaging_steps: Annotated[int, Field(ge=1)] = 5  # of the optimizer between two updates of the average
     averaging_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95  # what the old average still counts after one step
     test_time_augmentation: bool = False  # a second figure, tta_accuracy, after the last epoch: section 3.5
     whiten_stem: bool = False  # the first convolution starts as the training patches' eigenvectors: section 3.2
+    # pixels a side of the first epoch's images, smaller than they are; None: no progressive resizing (resizing.py)
+    first_size: Annotated[int, Field(ge=8)] | None = None
+    full_size_from: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of the run's epochs: from there on their own size
     evaluate_in_training_mode: bool = False  # source B's defect; only studies named source_notes* may have it
 
     @model_validator(mode="after")

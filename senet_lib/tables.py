@@ -19,6 +19,7 @@ MINUS = "\N{MINUS SIGN}"
 # Images of the test sets that published accuracies are measured on; for Wilson's interval
 TEST_IMAGES = {"cifar10": 10_000, "cifar100": 10_000, "fashion_mnist": 10_000}
 BOOTSTRAP_SEED = 0
+THRESHOLDS = (0.90, 0.92, 0.93, 0.94)  # accuracies to which CIFAR-10's fast recipes are timed
 
 
 # -------------------------------------------------------------------------------------------------- what a study holds
@@ -67,7 +68,8 @@ def compare(results: StudyResults) -> list[stats.Comparison]:
 
 def networks(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> pd.DataFrame:
     """One row a network: label, model, knobs, params, macs, n, planned, mean, sd, low, high, difference and its low and
-    high (to the baseline), seconds_per_epoch, published, published_runs, published_source."""
+    high (to the baseline), seconds_per_epoch, published, published_runs, published_source; where a run has an accuracy
+    with test-time augmentation also its tta_mean, tta_low, tta_high, beside the plain accuracy's and never in them."""
     baseline = results.study["baseline"]
     against = {pair.treatment: pair.difference for pair in comparisons if pair.baseline == baseline}
     rows = []
@@ -90,6 +92,9 @@ def networks(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> 
             "published_runs": published.get("runs"),
             "published_source": published.get("source"),
         }
+        if results.done["tta_accuracy"].notna().any():  # a study without it has the same table as ever
+            augmented = _sample_columns(done["tta_accuracy"].dropna())
+            row |= {f"tta_{name}": augmented[name] for name in ("mean", "low", "high")}
         rows.append(row)
     return _numeric(pd.DataFrame(rows), except_for=("label", "model", "knobs", "published_source"))
 
@@ -200,15 +205,38 @@ def confused_pairs(results: StudyResults, most: int = 8) -> pd.DataFrame:
     return table[(table[list(shares)] > 0).any(axis=1)].reset_index(drop=True) if shares else table
 
 
-def cost(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """From `networks`: label, params, macs, seconds_per_epoch, each also as a factor to the baseline's (`*_factor`)."""
+def cost(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
+    """From `networks`: label, params, macs, seconds_per_epoch, and train_seconds (training of a whole run, mean over
+    seeds), each also as a factor to the baseline's (`*_factor`)."""
+    whole = results.done.groupby("label")["train_seconds"].apply(lambda values: values.astype(float).mean())
     table = table[["label", "model", "params", "macs", "seconds_per_epoch"]]
-    reference = table[table["label"] == baseline]
+    table = table.assign(train_seconds=table["label"].map(whole).astype(float))
+    reference = table[table["label"] == results.study["baseline"]]
     factors = {
         f"{column}_factor": table[column] / (reference[column].iloc[0] if len(reference) else np.nan)
-        for column in ("params", "macs", "seconds_per_epoch")
+        for column in ("params", "macs", "seconds_per_epoch", "train_seconds")
     }
     return table.assign(**factors)
+
+
+def time_to(results: StudyResults, thresholds: Sequence[float] = THRESHOLDS) -> pd.DataFrame:
+    """Seconds of training, without the evaluations, until the end of the first epoch whose evaluated accuracy is at
+    least the threshold; it may fall below it again. One row a network and threshold: label, threshold, n (finished
+    runs), reached (how many of them ever do), min and max over those, and mean, which is there only if all n do: over
+    those alone it would flatter a network whose slow runs never get there."""
+    history = finished_history(results).astype({"train_seconds": float}).sort_values("epoch", kind="stable")
+    history = history.assign(seconds=history.groupby("run_id")["train_seconds"].cumsum())
+    rows = []
+    for label in results.labels:
+        n = int((results.done["label"] == label).sum())
+        for threshold in thresholds:
+            there = history[(history["label"] == label) & (history["test_accuracy"] >= threshold)]
+            first = there.groupby("run_id")["seconds"].first().astype(float)
+            row = {"label": label, "threshold": threshold, "n": n, "reached": len(first)}
+            row["mean"] = first.mean() if len(first) == n else None
+            rows.append(row | {"min": first.min(), "max": first.max()})
+    names = ["label", "threshold", "n", "reached", "mean", "min", "max"]
+    return _numeric(pd.DataFrame(rows, columns=names), except_for=("label",))
 
 
 def published(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
@@ -286,7 +314,7 @@ def recipe(results: StudyResults) -> pd.DataFrame:
 
 
 def shown_networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
-    return pd.DataFrame(
+    shown = pd.DataFrame(
         {
             "Network": table["label"],
             "Parameters": table["params"].map(count),
@@ -308,6 +336,16 @@ def shown_networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFr
             ],
         }
     )
+    if "tta_mean" in table:
+        title = f"{metric.capitalize()} with test-time augmentation (%)"
+        shown.insert(shown.columns.get_loc("95 % interval") + 1, title, [_shown_tta(row) for row in table.itertuples()])
+    return shown
+
+
+def _shown_tta(row) -> str:
+    if pd.isna(row.tta_mean):
+        return "none"
+    return f"{percent(row.tta_mean)} ({interval(row.tta_low, row.tta_high, row.n)})"
 
 
 def shown_models(table: pd.DataFrame) -> pd.DataFrame:
@@ -380,6 +418,7 @@ def shown_cost(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
         "Parameters": ("params", count),
         "MACs (M)": ("macs", millions),
         "Seconds per epoch": ("seconds_per_epoch", seconds),
+        "Seconds of a run": ("train_seconds", run_seconds),
     }
     shown = {
         f"{title} (factor to {baseline})": [
@@ -389,6 +428,29 @@ def shown_cost(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
         for title, (column, format_value) in columns.items()
     }
     return pd.DataFrame({"Network": table["label"], **shown})
+
+
+def shown_time_to(table: pd.DataFrame) -> pd.DataFrame:
+    """One row a network, a column for each threshold that a run reaches; without a row where none reaches any."""
+    reached = table[table.groupby("threshold")["reached"].transform("sum") > 0]
+    rows = []
+    for label, found in reached.groupby("label", sort=False):
+        row = {"Network": label}
+        rows.append(row | {f"Seconds to {100 * goal.threshold:g} %": _shown_goal(goal) for goal in found.itertuples()})
+    return pd.DataFrame(rows)
+
+
+def _shown_goal(goal) -> str:
+    """'403 (398 to 410) in 3 of 3': mean, smallest and largest; without the mean where it would leave runs out."""
+    if not goal.n:
+        return "no finished run"
+    of = f"{goal.reached} of {goal.n}"
+    if not goal.reached:
+        return of
+    seen = run_seconds(goal.min) if goal.reached == 1 else span(goal.min, goal.max, run_seconds)
+    if goal.reached == goal.n > 1:
+        seen = f"{run_seconds(goal.mean)} ({seen})"
+    return f"{seen} in {of}"
 
 
 def shown_published(table: pd.DataFrame, setting: str) -> pd.DataFrame:
@@ -486,6 +548,11 @@ def seconds(value: float | None) -> str:
     if pd.isna(value):
         return ""
     return f"{value:.1f}" if value >= 10 else f"{value:.2f}"
+
+
+def run_seconds(value: float | None) -> str:
+    """Of a whole run, which may take three seconds or days."""
+    return count(value) if not pd.isna(value) and value >= 100 else seconds(value)
 
 
 def duration(value: float | None) -> str:

@@ -29,6 +29,7 @@ from senet_lib.averaging import WeightAverage
 from senet_lib.data import Augmenter, Dataset, eval_batches
 from senet_lib.optimizer import make_optimizer, set_learning_rate
 from senet_lib.process import SUPERVISED, die_with_parent
+from senet_lib.resizing import image_size, resized
 from senet_lib.results import environment_record, write_history, write_json, write_predictions
 from senet_lib.study import Recipe
 from senet_lib.tta import tta_accuracy
@@ -258,6 +259,10 @@ class _Run:
         )
         self.memory_format = _memory_format(self.model, self.fabric.device)
         self.model.to(self.fabric.device, memory_format=self.memory_format)
+        image_size(recipe, 0, data.train_images.shape[1])  # an error here, not in the first epoch
+        for module in self.model.modules():
+            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+                module.momentum = recipe.bn_momentum
         if recipe.whiten_stem:
             whiten_stem(self.model, data.train_images, mean=data.mean, std=data.std)
         optimizer = make_optimizer(self.model, recipe, fused=self.fabric.device.type in ("cpu", "cuda"))
@@ -278,11 +283,12 @@ class _Run:
     def epoch(self, stop: "_Stop", report: "_Reporter") -> None:
         """The rest of the epoch in hand, its evaluation, its row and its checkpoint."""
         epoch, recipe = len(self.history), self.recipe
+        height = image_size(recipe, epoch, self.data.train_images.shape[1])
         self.network.train()
         started = time.perf_counter()
         for x, y in self.train.epoch(seed=self.seed, epoch=epoch, start_step=self.step):
             lr = learning_rate(recipe, epoch * self.train.steps + self.step, self.train.steps)
-            self._train_step(x, y, lr)
+            self._train_step(resized(x, height), y, lr)
             self.step += 1
             if self.average is not None:
                 self.average.update(epoch * self.train.steps + self.step)

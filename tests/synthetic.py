@@ -80,7 +80,7 @@ def write_study(
     baseline: str | None = None,
     comparisons: Sequence[tuple[str, str]] = (),
 ) -> Path:
-    """A study's folder. networks: label -> {model, params, macs, accuracy, seconds[, knobs, published]}.
+    """A study's folder. networks: label -> {model, params, macs, accuracy, seconds[, knobs, published, tta_gain]}.
 
     failed: run_id -> error; missing: run_ids; all others are done, with their accuracy drawn around the network's.
     """
@@ -136,6 +136,7 @@ def write_study(
         fingerprints = {"name": data, "fingerprints": study["fingerprints"]}
         environment = environment_record(device="cpu", precision="fp32", threads=2, data=fingerprints)
         write_json(run_dir / "environment.json", environment)
+        gain = network.get("tta_gain")
         write_summary(
             run_dir,
             {
@@ -148,6 +149,7 @@ def write_study(
                 "epochs": epochs,
                 "train_seconds": sum(row["train_seconds"] for row in history),
                 "evaluated_on": "holdout" if holdout else "test",
+                **({} if gain is None else {"tta_accuracy": accuracy + gain}),
             },
         )
     return folder

@@ -258,3 +258,24 @@ def test_one_image_can_be_trained_on(name, stem):
     model = create_model(name, stem=stem).train()
     F.cross_entropy(model(torch.randn(1, 3, 32, 32)), torch.tensor([3])).backward()
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("groups", [8, 32])
+@pytest.mark.parametrize(("dilation", "stride"), [(2, 1), (3, 1), (2, 2), (1, 1)])
+def test_a_grouped_convolutions_weight_gradient_is_right_in_bf16(groups, dilation, stride):
+    """Where oneDNN leaves a part of it unwritten, what lay in the memory before shows."""
+    unit = conv(64, 64, 3, stride, groups, dilation).to(memory_format=torch.channels_last)
+    x = torch.randn(2, 64, 32, 32).contiguous(memory_format=torch.channels_last)
+    outputs, gradients = [], []
+    for bf16 in (False, True):
+        unit.zero_grad()
+        freed = [torch.full((2**size,), torch.nan, dtype=torch.bfloat16) for size in range(6, 20)]
+        del freed
+        with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
+            y = unit(x)
+        y.backward(torch.linspace(-1, 1, y.numel()).view_as(y).to(y.dtype))
+        assert y.is_contiguous(memory_format=torch.channels_last)
+        outputs.append(y.detach().float())
+        gradients.append(unit.weight.grad.clone())
+    torch.testing.assert_close(outputs[1], outputs[0], atol=0.05, rtol=0)
+    torch.testing.assert_close(gradients[1], gradients[0], atol=0.02 * gradients[0].abs().max().item(), rtol=0)

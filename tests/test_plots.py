@@ -36,6 +36,7 @@ def history(seeds=(0, 1, 2), epochs=5, labels=tuple(MODELS)):
         {"label": label, "seed": seed, "epoch": epoch + 1}
         | {f"{part}_accuracy": 0.6 + 0.07 * epoch + 0.01 * rng.uniform() for part in ("train", "test")}
         | {f"{part}_loss": 1.5 - 0.2 * epoch + 0.01 * rng.uniform() for part in ("train", "test")}
+        | {"train_seconds": 10.0 + seed + epoch}
         for label in labels
         for seed in seeds
         for epoch in range(epochs)
@@ -158,6 +159,39 @@ def test_a_long_trainings_first_climb_is_left_out_of_the_accuracies():
     ax = plots.accuracy_curves(history(epochs=12).assign(test_accuracy=lambda t: t["epoch"] / 13), MODELS)[1]
     assert ax.get_ylim()[0] > 100 * 4 / 13
     assert plots.accuracy_curves(history(epochs=5), MODELS)[1].get_ylim()[0] < 61
+
+
+def test_accuracy_against_seconds_has_a_mark_for_every_epoch_at_its_mean_cumulative_seconds():
+    table = history(epochs=24).sample(frac=1, random_state=0)  # whatever the order of the rows
+    for ax, epochs in zip(plots.accuracy_against_seconds(table, MODELS), (range(1, 25), range(13, 25)), strict=True):
+        lines = named_lines(ax)
+        assert list(lines) == list(MODELS)
+        # Epoch e of seed s takes 10 + s + e - 1 seconds; the mean of s is 1
+        assert lines["gated"].get_xdata() == pytest.approx([sum(11 + e for e in range(last)) for last in epochs])
+        means = table[table["label"] == "gated"].groupby("epoch")["test_accuracy"].mean()
+        assert lines["gated"].get_ydata() == pytest.approx(100 * means.loc[list(epochs)].to_numpy())
+        assert lines["gated"].get_markevery() == 1
+        assert (lines["gated"].get_marker(), lines["gated"].get_linestyle()) == ("s", "--")
+        last = t_interval(100 * table[(table["label"] == "plain") & (table["epoch"] == 24)]["test_accuracy"])
+        band = ax.collections[0].get_paths()[0].vertices
+        at_the_end = band[band[:, 0] == band[:, 0].max()][:, 1]
+        assert (at_the_end.min(), at_the_end.max()) == pytest.approx((last.low, last.high))
+        assert ax.get_xlabel() == "seconds of training, without evaluation"
+    assert [ax.get_title(loc="left") for ax in ax.figure.axes] == ["All epochs", "Second half of the epochs"]
+
+
+def test_of_a_long_training_a_tenth_of_the_epochs_is_marked_and_each_is_a_point():
+    long, rest = plots.accuracy_against_seconds(history(seeds=(0,), epochs=plots.ALL_MARKED + 10), MODELS)
+    assert {len(line.get_xdata()) for line in named_lines(long).values()} == {plots.ALL_MARKED + 10}
+    assert {line.get_markevery() for line in named_lines(long).values()} == {5}
+    assert {line.get_markevery() for line in named_lines(rest).values()} == {1}
+
+
+def test_accuracy_against_seconds_of_one_epoch_is_a_point_each():
+    table = history(seeds=(0,), epochs=1)
+    for ax in plots.accuracy_against_seconds(table, MODELS, evaluated="held-out"):
+        assert [list(line.get_xdata()) for line in named_lines(ax).values()] == [[10.0]] * 3
+        assert ax.get_ylabel() == "held-out accuracy (%)"
 
 
 def test_network_curves_take_one_runs_plain_history():
@@ -345,6 +379,7 @@ def test_names_from_outside_are_drawn_as_they_are():
     figures = [
         plots.accuracy_curves(table, models, published={HOSTILE: 0.9}),
         plots.network_grid(table, models),
+        plots.accuracy_against_seconds(table, models),
         plots.accuracy_against_cost(networks().replace({"label": names}).assign(published=0.9)),
         plots.confusion_matrices({HOSTILE: np.eye(2)}, (HOSTILE, "$a$ and $")),
         plots.difference_intervals({(HOSTILE, HOSTILE): Interval(0.1)}, models, margin=0.003),
@@ -363,6 +398,7 @@ def test_everything_draws_without_any_finished_run():
     drawn = [
         plots.accuracy_curves(nothing, MODELS, published={"plain": 0.9}),
         plots.loss_curves(nothing, MODELS),
+        plots.accuracy_against_seconds(nothing, MODELS),
         plots.network_curves(nothing, "resnet20"),
         plots.network_grid(nothing, MODELS),
         plots.confusion_matrices({}, CLASSES),

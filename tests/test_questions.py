@@ -1,8 +1,10 @@
 """Source A's questions: each sentence follows from the numbers, and says so where there are none."""
 
+import copy
 import re
 import subprocess
 import sys
+from dataclasses import replace
 
 import matplotlib
 
@@ -175,6 +177,15 @@ def test_what_differs_comes_from_the_record(whole):
     assert "stem: imagenet, default; select_bias: True, default (more than one thing" in sk
     assert plain.endswith("differ in stem: imagenet, default.")
     assert "source_a_senet50, se_resnet50" in relu
+
+
+def test_what_two_networks_differ_in_beside_their_names_is_said(whole):
+    study = copy.deepcopy(whole.study)
+    runs = {run["label"]: run for run in study["runs"]}
+    for label, init in (("source_a_senet50", "pytorch"), ("se_resnet50", "kaiming")):
+        runs[label]["knobs"] = runs[label]["knobs"] | {"init": init}
+    said = questions.controls(replace(whole, study=study), (questions.RELU,))
+    assert "init: pytorch, kaiming (more than one thing: their effects are not told apart)" in said
 
 
 def test_published_runs_have_wilsons_interval_and_the_published_size():

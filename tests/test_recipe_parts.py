@@ -9,7 +9,8 @@ from torch import nn
 from senet_lib.averaging import WeightAverage
 from senet_lib.data import normalise
 from senet_lib.models import create_model
-from senet_lib.optimizer import make_optimizer, set_learning_rate
+from senet_lib.optimizer import MUON_MOMENTUM, make_optimizer, orthogonal, set_learning_rate
+from senet_lib.resizing import image_size, resized
 from senet_lib.study import Recipe
 from senet_lib.tta import tta_accuracy
 from senet_lib.whitening import EPS, patch_covariance, whiten_stem
@@ -76,6 +77,42 @@ def test_decoupled_weight_decay_is_a_fraction_for_every_1024_images_whatever_the
     before, after = steps(small(), recipe, lr, 0.0, count=2)
     for name, old in before.items():
         torch.testing.assert_close(after[name], old * (1 - 0.03 / 2) ** 2, msg=name)
+
+
+@pytest.mark.parametrize("shape", [(5, 12), (12, 5), (6, 6)])
+def test_an_orthogonalised_matrix_keeps_its_directions_and_loses_its_stretch(shape):
+    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+    u, s, vt = torch.linalg.svd(x, full_matrices=False)
+    x = u @ torch.diag(torch.linspace(3.0, 0.6, len(s), dtype=torch.float64)) @ vt
+    inside = u.T @ orthogonal(x) @ vt.T
+    torch.testing.assert_close(inside, torch.diag(inside.diagonal()), atol=1e-9, rtol=0)
+    assert inside.diagonal().min() > 0.5
+    assert inside.diagonal().max() < 1.5
+
+
+def test_muon_moves_every_convolution_but_the_first_along_the_orthogonalised_update():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3, bias=False), nn.Flatten(), nn.Linear(6, 2)).double()
+    recipe = Recipe(lr=0.5, weight_decay=0.1, momentum=0.0, nesterov=False, muon_lr=0.2)
+    optimizer = make_optimizer(model, recipe, fused=False)
+    generator = torch.Generator().manual_seed(1)
+    expected = {name: p.detach().clone() for name, p in model.named_parameters()}
+    buffer = torch.zeros_like(model[1].weight)
+    for lr in (0.5, 0.25):
+        set_learning_rate(optimizer, recipe, lr)
+        for name, p in model.named_parameters():
+            gradient = torch.randn(p.shape, dtype=p.dtype, generator=generator)
+            p.grad = gradient.clone()
+            if name != "1.weight":
+                expected[name] = expected[name] - lr * (gradient + 0.1 * expected[name])
+                continue
+            buffer = MUON_MOMENTUM * buffer + gradient
+            update = orthogonal((gradient + MUON_MOMENTUM * buffer).flatten(1)).view(p.shape)
+            scaled = expected[name] * 6**0.5 / expected[name].norm()
+            expected[name] = scaled - 0.2 * lr / 0.5 * update
+        optimizer.step()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.detach(), expected[name], msg=name)
 
 
 def averaged(kind, values, *, every, decay):
@@ -217,3 +254,34 @@ def test_a_narrow_stem_gets_the_largest_eigenvalues():
 def test_a_network_without_such_a_stem_is_refused(model):
     with pytest.raises(ValueError, match="whiten_stem needs a network whose first convolution reads the 3 colours"):
         whiten_stem(model, smooth_images(2), mean=MEAN, std=STD)
+
+
+@pytest.mark.parametrize(
+    ("first", "full_from", "epochs", "sizes"),
+    [
+        (16, 0.5, 8, [16, 20, 24, 28, 32, 32, 32, 32]),
+        (20, 0.75, 8, [20, 20, 24, 24, 28, 28, 32, 32]),  # 20, 22, 24, 26, 28, 30, rounded down
+        (18, 0.5, 4, [18, 24, 32, 32]),
+        (None, 0.5, 3, [32, 32, 32]),
+        (32, 0.9, 3, [32, 32, 32]),
+    ],
+)
+def test_images_grow_epoch_by_epoch(first, full_from, epochs, sizes):
+    recipe = Recipe(epochs=epochs, first_size=first, full_size_from=full_from)
+    assert [image_size(recipe, epoch, 32) for epoch in range(epochs)] == sizes
+
+
+def test_images_cannot_begin_larger_than_they_are():
+    with pytest.raises(ValueError, match="first_size=40 is larger than the images; allowed: 8 to 32"):
+        image_size(Recipe(first_size=40), 0, 32)
+
+
+def test_resized_images_keep_their_mean_and_their_place():
+    x = torch.rand(2, 3, 32, 24, generator=torch.Generator().manual_seed(0))
+    assert resized(x, 32) is x
+    small = resized(x, 16)
+    assert small.shape == (2, 3, 16, 12)
+    torch.testing.assert_close(small.mean((2, 3)), x.mean((2, 3)), atol=5e-3, rtol=0)
+    spot = torch.zeros(1, 1, 8, 8)
+    spot[0, 0, 2:4, 6:8] = 1.0
+    assert resized(spot, 4).argmax() == 1 * 4 + 3, "row 1, column 3 of the halved image"

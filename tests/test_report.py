@@ -106,7 +106,7 @@ def test_a_whole_study(tmp_path, monkeypatch):
     assert "incomplete" not in shown.everything
     assert shown.texts[0].startswith("# synthetic")
     assert shown.texts[1].startswith("**Asked:**")
-    assert len(shown.images) == page.figures == 9
+    assert len(shown.images) == page.figures == 10
     assert "a paper, 164 epochs" in shown.everything
     captions = [text for text in shown.texts if re.match(r"\*\*(Figure|Table) \d+", text)]
     assert len(captions) == page.figures + page.tables
@@ -120,6 +120,33 @@ def test_a_whole_study(tmp_path, monkeypatch):
     assert "0.9125" in (tmp_path / "tables/networks.csv").read_text()
 
 
+def test_a_fast_recipes_times_and_augmented_accuracies(tmp_path, monkeypatch):
+    changes = {"resnet20": (0.915, None), "se_resnet20": (0.925, 0.01), "sk_resnet20": (0.945, 0.01)}
+    networks = {
+        label: {**THREE[label], "accuracy": accuracy, "tta_gain": gain} for label, (accuracy, gain) in changes.items()
+    }
+    shown, page = run_notebook(write_study(tmp_path, networks, images=2000), monkeypatch)
+    (table,) = [table for table in shown.tables if "Seconds to 90 %" in table]
+    assert "in 3 of 3" in table
+    assert {"tables/time_to.csv", "tables/time_to.md", "figures/accuracy_against_seconds.png"} <= set(page.files)
+    (caption,) = [text for text in shown.texts if "against the seconds of training" in text]
+    assert caption.startswith("**Figure ")
+    assert "up to the last epoch (10)" in caption
+    assert any("no stopping rule" in text for text in shown.texts)
+    assert any("Test accuracy with test-time augmentation (%)" in table for table in shown.tables)
+    assert any(text.startswith("Test-time augmentation") for text in shown.texts)
+    assert "Seconds of a run (factor to resnet20)" in shown.everything
+
+
+def test_without_them_one_sentence_says_that_no_run_came_so_far(tmp_path, monkeypatch):
+    networks = {label: {**network, "accuracy": 0.8} for label, network in THREE.items()}
+    shown, page = run_notebook(write_study(tmp_path, networks, images=200), monkeypatch)
+    assert "*No finished run reaches 90 % test accuracy.*" in shown.texts
+    assert "tables/time_to.md" not in page.files
+    assert "stopping rule" not in shown.everything
+    assert "augmentation" not in shown.everything
+
+
 def test_pictures_are_shown_where_they_were_left(tmp_path, monkeypatch):
     study = load_study(write_study(tmp_path, images=200))
     chosen = examples.choose(study)
@@ -129,7 +156,7 @@ def test_pictures_are_shown_where_they_were_left(tmp_path, monkeypatch):
     pixels = np.zeros((len(images), 8, 8, 3), np.uint8)
     write_arrays(tmp_path / EXAMPLES, {"image": images, "true": true, "pixels": pixels})
     shown, page = run_notebook(tmp_path, monkeypatch)
-    assert page.figures == 10
+    assert page.figures == 11
     assert f"Pictures of {len(images)} images" in shown.everything
     assert (tmp_path / "figures/examples.png").is_file()
     listed = (tmp_path / "tables/examples.csv").read_text().splitlines()
@@ -142,7 +169,7 @@ def test_one_seed(tmp_path, monkeypatch):
     assert "Undecided" in shown.texts[1]
     assert "n = 1: no interval" in shown.everything
     assert "nan" not in shown.everything.lower().replace("resnan", "")
-    assert page.figures == 9
+    assert page.figures == 10
 
 
 def test_a_failed_and_a_missing_run(tmp_path, monkeypatch):
@@ -181,7 +208,7 @@ def test_a_hundred_classes(tmp_path, monkeypatch):
     shown, page = run_notebook(
         write_study(tmp_path, seeds=(0, 1), images=1000, classes=classes, data="cifar100"), monkeypatch
     )
-    assert page.figures == 9
+    assert page.figures == 10
     assert len((tmp_path / "tables/class_accuracies.csv").read_text().splitlines()) == 1 + 3 * 100
 
 
@@ -282,7 +309,7 @@ def test_the_report_has_no_code_and_no_prompts(hostile):
 def test_every_image_has_an_alternative_text_and_every_section_a_link(hostile):
     reader = Reader(hostile[1])
     images = reader.attributes("img")
-    assert len(images) == 9
+    assert len(images) == 10
     assert all(len(attrs["alt"]) > 40 for attrs in images)
     assert "accuracies are" in images[0]["alt"]
     sections = [attrs["id"] for attrs in reader.attributes("h2")]
@@ -318,7 +345,7 @@ def test_the_same_results_give_the_same_bytes(hostile, monkeypatch):
     before = {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.glob("[ft]*/*")}
     _, page = run_notebook(folder, monkeypatch, rendered=True)
     assert page.files.keys() == before.keys()
-    assert len([name for name in before if name.endswith(".svg")]) == 9
+    assert len([name for name in before if name.endswith(".svg")]) == 10
     assert [name for name in before if before[name] != page.files[name]] == []
 
 

@@ -176,6 +176,16 @@ def test_load_study_reads_every_planned_run(tmp_path):
         assert run.seconds_per_epoch == pytest.approx(THREE[run.label]["seconds"], rel=0.1)
 
 
+def test_an_accuracy_with_test_time_augmentation_is_read_beside_the_plain_one(tmp_path):
+    networks = {**THREE, "se_resnet20": {**THREE["se_resnet20"], "tta_gain": 0.01}}
+    runs = load_study(write_study(tmp_path, networks, seeds=(0,), images=50)).runs.set_index("label")
+    assert runs.loc["se_resnet20", "tta_accuracy"] == runs.loc["se_resnet20", "test_accuracy"] + 0.01
+    assert runs.loc[["resnet20", "sk_resnet20"], "tta_accuracy"].isna().all()
+    plain = load_study(write_study(tmp_path / "plain", seeds=(0,), images=50)).runs.set_index("label")
+    assert (runs["test_accuracy"] == plain["test_accuracy"]).all()
+    assert plain["tta_accuracy"].isna().all()
+
+
 def test_load_study_without_any_run_has_the_same_columns(tmp_path):
     full = load_study(write_study(tmp_path / "full", seeds=(0,), images=20))
     none = load_study(write_study(tmp_path / "none", seeds=(0,), missing=[f"{label}-seed0" for label in THREE]))

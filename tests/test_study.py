@@ -178,11 +178,15 @@ def test_defaults_are_pinned_since_the_hash_leaves_them_out():
         "holdout": 0,
         "decoupled": False,
         "bias_lr_factor": 1.0,
+        "muon_lr": None,
+        "bn_momentum": 0.1,
         "averaging": "none",
         "averaging_steps": 5,
         "averaging_decay": 0.95,
         "test_time_augmentation": False,
         "whiten_stem": False,
+        "first_size": None,
+        "full_size_from": 0.5,
         "evaluate_in_training_mode": False,
     }
     assert resolve_knobs("sk_se_resnet20") | {"groups": 1} == {

@@ -9,7 +9,7 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from synthetic import THREE, write_study
 
 from senet_lib import sentences, stats, tables
-from senet_lib.results import load_study, read_json, write_json, write_predictions, write_summary
+from senet_lib.results import load_study, read_json, write_history, write_json, write_predictions, write_summary
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -50,6 +50,33 @@ def overwrite_predictions(folder, run_id, label, predicted):
     run_dir = folder / "runs" / run_id
     write_predictions(run_dir, np.array(label), np.array(predicted), np.full(len(label), 0.5))
     write_summary(run_dir, read_json(run_dir / "summary.json"))
+
+
+def overwrite_history(folder, run_id, accuracies, seconds):
+    """Replace a finished run's history by one row for each accuracy and its epoch's seconds; vouched for as above."""
+    columns = dict.fromkeys(("lr", "train_loss", "train_accuracy", "test_loss", "images_per_second"), 0.5)
+    pairs = enumerate(zip(accuracies, seconds, strict=True), start=1)
+    rows = [columns | {"epoch": epoch, "test_accuracy": a, "train_seconds": s} for epoch, (a, s) in pairs]
+    run_dir = folder / "runs" / run_id
+    write_history(run_dir, rows)
+    write_summary(run_dir, read_json(run_dir / "summary.json"))
+
+
+@pytest.fixture
+def timed(tmp_path):
+    """Three networks, two seeds, three epochs of 10 s (seed 1: of 12 s): plain networks that both arrive, SE where one
+    does, SK where one is not finished."""
+    write_study(tmp_path, seeds=(0, 1), images=20, failed={"sk_resnet20-seed1": "boom"})
+    accuracies = {
+        "resnet20-seed0": [0.9, 0.92, 0.91],  # exactly at 90 %, and at 92 % though it falls below it again
+        "resnet20-seed1": [0.8, 0.8999, 0.93],
+        "se_resnet20-seed0": [0.5, 0.6, 0.7],
+        "se_resnet20-seed1": [0.5, 0.6, 0.925],
+        "sk_resnet20-seed0": [0.1, 0.2, 0.3],
+    }
+    for run_id, values in accuracies.items():
+        overwrite_history(tmp_path, run_id, values, [10 + 2 * int(run_id[-1])] * 3)
+    return load_study(tmp_path)
 
 
 @pytest.fixture
@@ -123,9 +150,60 @@ def test_mcnemar_leaves_out_models_that_saw_other_images(tmp_path):
 
 
 def test_cost_is_relative_to_the_baseline(full):
-    table = tables.cost(tables.networks(full, []), "resnet20").set_index("label")
+    table = tables.cost(full, tables.networks(full, [])).set_index("label")
     assert table.loc["resnet20", "seconds_per_epoch_factor"] == 1
     assert table.loc["sk_resnet20", "params_factor"] == pytest.approx(493_000 / 272_474)
+    means = {label: np.mean(full.done.query("label == @label")["train_seconds"].astype(float)) for label in THREE}
+    assert table["train_seconds"].to_dict() == pytest.approx(means)
+    assert table.loc["sk_resnet20", "train_seconds_factor"] == pytest.approx(means["sk_resnet20"] / means["resnet20"])
+
+
+def test_time_to_by_hand(timed):
+    table = tables.time_to(timed).set_index(["label", "threshold"])
+    expected = {  # n, reached, mean, min, max
+        ("resnet20", 0.90): (2, 2, 23, 10, 36),
+        ("resnet20", 0.92): (2, 2, 28, 20, 36),
+        ("resnet20", 0.93): (2, 1, np.nan, 36, 36),
+        ("se_resnet20", 0.90): (2, 1, np.nan, 36, 36),
+        ("se_resnet20", 0.93): (2, 0, np.nan, np.nan, np.nan),
+        ("sk_resnet20", 0.90): (1, 0, np.nan, np.nan, np.nan),
+    }
+    for key, values in expected.items():
+        assert table.loc[key].tolist() == pytest.approx(values, nan_ok=True), key
+    assert len(table) == 3 * 4
+    assert tables.time_to(timed, thresholds=(0.3,)).set_index("label").loc["sk_resnet20", "mean"] == 30
+
+
+def test_augmented_accuracies_are_columns_only_where_a_run_has_them(tmp_path):
+    gains = {"resnet20": 0.004, "se_resnet20": None, "sk_resnet20": 0.006}
+    networks = {label: {**network, "tta_gain": gains[label]} for label, network in THREE.items()}
+    study = load_study(write_study(tmp_path / "tta", networks, images=300))
+    plain = load_study(write_study(tmp_path / "plain", images=300))
+    table = tables.networks(study, tables.compare(study))
+    without = tables.networks(plain, tables.compare(plain))
+    assert list(table.columns) == [*without.columns, "tta_mean", "tta_low", "tta_high"]
+    pd.testing.assert_frame_equal(table[without.columns], without)  # every other number is the plain accuracy
+    rows = table.set_index("label")
+    values = [float(value) for value in study.done.query("label == 'sk_resnet20'")["tta_accuracy"]]
+    sample = stats.describe(values)
+    assert rows.loc["sk_resnet20"][["tta_mean", "tta_low", "tta_high"]].tolist() == [
+        sample.mean,
+        sample.interval.low,
+        sample.interval.high,
+    ]
+    assert rows.loc["se_resnet20"][["tta_mean", "tta_low", "tta_high"]].isna().all()
+
+    title = "Test accuracy with test-time augmentation (%)"
+    shown = tables.shown_networks(table, "test accuracy", "resnet20")
+    shown_without = tables.shown_networks(without, "test accuracy", "resnet20")
+    text = f"{tables.percent(sample.mean)} ({tables.span(sample.interval.low, sample.interval.high, tables.percent)})"
+    assert shown.set_index("Network")[title].tolist()[1:] == ["none", text]
+    assert title not in shown_without
+    assert tables.to_markdown(shown.drop(columns=title)) == tables.to_markdown(shown_without)
+    said = sentences.augmented(study, table)
+    assert "resnet20 +0.40, sk_resnet20 +0.60" in said
+    assert "every other number here, verdicts included, is the plain accuracy" in said
+    assert sentences.augmented(plain, without) == ""
 
 
 def test_published_single_runs_get_wilsons_interval_where_the_test_set_is_known(tmp_path):
@@ -207,7 +285,42 @@ def test_shown_mcnemar_has_a_column_a_seed_or_the_counts(full, single):
     assert "Right only in the first" in one
 
 
+def test_shown_times_leave_out_what_no_run_reaches_and_means_over_some_runs_only(timed):
+    shown = tables.shown_time_to(tables.time_to(timed)).set_index("Network")
+    assert list(shown.columns) == ["Seconds to 90 %", "Seconds to 92 %", "Seconds to 93 %"]
+    assert shown.loc["resnet20"].tolist() == ["23.0 (10.0 to 36.0) in 2 of 2", "28.0 (20.0 to 36.0) in 2 of 2"] + [
+        "36.0 in 1 of 2"
+    ]
+    assert shown.loc["se_resnet20"].tolist() == ["36.0 in 1 of 2", "36.0 in 1 of 2", "0 of 2"]
+    assert set(shown.loc["sk_resnet20"]) == {"0 of 1"}
+    some = [{"label": "a", "threshold": 0.9, "n": 3, "reached": 2, "mean": np.nan, "min": 398.2, "max": 1410.0}]
+    assert tables.shown_time_to(pd.DataFrame(some))["Seconds to 90 %"].item() == "398 to 1,410 in 2 of 3"
+    far = tables.time_to(timed, thresholds=(0.94, 0.95))
+    assert tables.shown_time_to(far).empty
+    assert sentences.time_to(timed, far) == ""
+    assert "no stopping rule" in sentences.time_to(timed, tables.time_to(timed))
+
+
+@pytest.mark.parametrize(("seconds", "text"), [(3.294, "3.29"), (42.13, "42.1"), (1046.6, "1,047"), (np.nan, "")])
+def test_seconds_of_a_run(seconds, text):
+    assert tables.run_seconds(seconds) == text
+
+
 # Sentences
+
+
+def test_cost_is_said_in_seconds_of_a_run_beside_multiply_adds():
+    columns = ["label", "train_seconds", "seconds_per_epoch_factor", "macs_factor"]
+    rows = [
+        ("plain", 400.0, 1, 1),
+        ("se", 500.0, 1.25, 1.0049),
+        ("half", 250.0, 0.62, 0.5),
+        ("gone", np.nan, np.nan, 2),
+    ]
+    assert sentences.cost(pd.DataFrame(rows, columns=columns), "plain") == (
+        "Beside plain (400 s a run), se needs 1.25x the time of an epoch, and 100 s more a run, for 1.00x the"
+        " multiply-adds; half needs 0.62x the time of an epoch, and 150 s less a run, for 0.50x the multiply-adds."
+    )
 
 
 def test_the_verdict_is_two_sentences_with_the_question_and_each_interval(full):

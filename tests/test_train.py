@@ -150,7 +150,11 @@ PARTS = {  # of a fast recipe, all at once
     "bias_lr_factor": 8.0,
     "averaging_steps": 5,
     "test_time_augmentation": True,
+    "muon_lr": 0.1,
+    "bn_momentum": 0.4,
     "whiten_stem": True,
+    "first_size": 20,
+    "full_size_from": 0.6,
 }
 
 
@@ -493,11 +497,20 @@ def test_a_holdout_leaves_the_test_set_unused():
         {"averaging": "ema"},
         {"averaging": "lookahead"},
         {"whiten_stem": True},
+        {"first_size": 24},
+        {"muon_lr": 0.1},
     ],
 )
 def test_every_switch_of_the_recipe_changes_the_weights(undisturbed, changes):
     model, _ = train(recipe=RECIPE.model_copy(update=changes))
     assert digest(model) != undisturbed[0]
+
+
+def test_bn_momentum_moves_the_running_statistics_alone(undisturbed):
+    model, _ = train(recipe=RECIPE.model_copy(update={"bn_momentum": 0.4}))
+    usual, _ = train()
+    for (name, mine), theirs in zip(model.state_dict().items(), usual.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs) != ("running" in name), name
 
 
 def test_clipping_bounds_the_gradients_norm():
