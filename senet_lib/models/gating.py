@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-CACHED = 2**19  # numbers of a map that stay in a CPU's cache between two passes over them
+CACHED = 2**20  # numbers of a map that stay in a CPU's cache between two passes over them
 
 
 def weighted_by_mean(
@@ -45,9 +45,8 @@ class _WeightedByMean(torch.autograd.Function):
     @staticmethod
     def forward(ctx, weigh, count: int, relu: bool, skip: Tensor | None, *tensors: Tensor) -> Tensor:
         maps, ctx.parameters = tensors[:count], tensors[count:]
-        mean = maps[0].mean((2, 3))
-        for u in maps[1:]:
-            mean += u.mean((2, 3))
+        pixels = maps[0].shape[2] * maps[0].shape[3]
+        mean = sum(u.sum((2, 3)) for u in maps) / pixels  # mean() would first write the whole map in fp32
         with torch.enable_grad():  # N x C values: autograd may have this part, whatever `weigh` is
             ctx.mean = mean.requires_grad_()
             ctx.weights = weigh(ctx.mean)
