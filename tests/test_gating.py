@@ -6,7 +6,14 @@ import pytest
 import torch
 
 from senet_lib.models import create_model
-from senet_lib.models.blocks import SelectiveKernelConv, SqueezeExcitation
+from senet_lib.models.blocks import (
+    PreactivationBlock,
+    ResidualBlock,
+    SelectiveKernelConv,
+    SqueezeExcitation,
+    conv,
+    conv_bn,
+)
 from senet_lib.models.gating import weighted_by_mean
 
 BLOCKS = {
@@ -15,6 +22,12 @@ BLOCKS = {
     "sk, two branches": lambda: SelectiveKernelConv(16, 16, groups=4),
     "sk, three branches, strided, select bias": lambda: SelectiveKernelConv(
         16, 32, stride=2, kernels="3x3+5x5+7x7", groups=2, select_bias=True
+    ),
+    "se, the shortcut and the ReLU": lambda: ResidualBlock(
+        conv_bn(16, 16, 3), torch.nn.Identity(), SqueezeExcitation(16, 4)
+    ),
+    "se and the shortcut of a pre-activation block": lambda: PreactivationBlock(
+        16, conv(16, 24, 3, 2), conv(16, 24, 1, 2), SqueezeExcitation(24, 4)
     ),
 }
 
@@ -32,7 +45,9 @@ def passes(block, x, monkeypatch, by_hand):
 @pytest.mark.parametrize("make", BLOCKS.values(), ids=BLOCKS)
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("batch", [3, 1])
-def test_equals_autograd(make, layout, batch, monkeypatch):
+@pytest.mark.parametrize("cached", [2**19, 2 * 32 * 6 * 5])  # all images in one piece; two at a time
+def test_equals_autograd(make, layout, batch, cached, monkeypatch):
+    monkeypatch.setattr("senet_lib.models.gating.CACHED", cached)
     torch.manual_seed(0)
     block = make().double().to(memory_format=layout)
     x = torch.randn(batch, 16, 6, 5, dtype=torch.float64).contiguous(memory_format=layout)
@@ -45,13 +60,15 @@ def test_equals_autograd(make, layout, batch, monkeypatch):
 def test_gradient_numerically():
     torch.manual_seed(0)
     fc = torch.nn.Linear(3, 6).double()
-    maps = [torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True) for _ in range(2)]
+    maps = [torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
 
-    def gated(a, b, weight, bias):
+    def gated(a, b, skip, weight, bias):
         return weighted_by_mean(
             [a, b],
             lambda z: torch.nn.functional.linear(z, weight, bias).unflatten(1, (2, 3)).softmax(1),
             (weight, bias),
+            skip,
+            relu=True,
         )
 
     assert torch.autograd.gradcheck(gated, (*maps, fc.weight, fc.bias))

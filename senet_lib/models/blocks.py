@@ -82,10 +82,18 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Linear(hidden, channels, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.squeeze == "avg" and by_hand(self):  # the same, with a faster backward pass
+        if self.by_hand:  # the same, with a faster backward pass
             return weighted_by_mean([x], lambda z: self.excite(z)[:, None], self.parameters())
         z = SQUEEZE[self.squeeze](x).movedim(1, -1)  # (N, C, 1, 1) -> (N, 1, 1, C): the FCs act on the last axis
         return x * self.excite(z).movedim(-1, 1)  # (N, 1, 1, C) -> (N, C, 1, 1)
+
+    @property
+    def by_hand(self) -> bool:
+        return self.squeeze == "avg" and by_hand(self)
+
+    def onto(self, skip: Tensor, x: Tensor, relu: bool) -> Tensor:
+        """skip + self(x), and its ReLU with `relu`, in the hand-written pass; all maps (N, C, H, W)."""
+        return weighted_by_mean([x], lambda z: self.excite(z)[:, None], self.parameters(), skip, relu)
 
     def excite(self, z: Tensor) -> Tensor:
         """(..., C) -> the gate, of the same shape."""
@@ -183,15 +191,18 @@ class ResidualBlock(nn.Module):
         self.placement = placement
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.merge(x, x, F.relu)
+        return self.merge(x, x, relu=True)
 
-    def merge(self, skip: Tensor, x: Tensor, activation) -> Tensor:
+    def merge(self, skip: Tensor, x: Tensor, relu: bool) -> Tensor:
+        activation = nn.ReLU(inplace=True) if relu else nn.Identity()  # in place: of a sum that nobody else holds
         if self.placement == "pre":
             return activation(self.shortcut(skip) + self.body(self.gate(x)))
         if self.placement == "post":
             return self.gate(activation(self.shortcut(skip) + self.body(x)))
         if self.placement == "identity":
             return activation(self.gate(self.shortcut(skip)) + self.body(x))
+        if isinstance(self.gate, SqueezeExcitation) and self.gate.by_hand:  # the same, in one pass
+            return self.gate.onto(self.shortcut(skip), self.body(x), relu)
         return activation(self.shortcut(skip) + self.gate(self.body(x)))
 
 
@@ -208,4 +219,4 @@ class PreactivationBlock(ResidualBlock):
     def forward(self, x: Tensor) -> Tensor:
         h = F.relu(self.norm(x))
         skip = h if isinstance(self.shortcut, nn.Conv2d) else x
-        return self.merge(skip, h, lambda y: y)
+        return self.merge(skip, h, relu=False)
