@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 
+ONE_REQUEST = 2.0  # seconds in which a signal that comes again is the same one: a process group's and make's, say
 SUPERVISED = "SENET_SUPERVISED"  # set for the processes below a launcher; a person's own kernel is left alone
 
 

@@ -52,10 +52,10 @@ class Project:
     def start(self, command, *arguments, **options):
         return self._start([sys.executable, "-m", "senet_lib.launch", command, *ONE_THREAD, *arguments], **options)
 
-    def make(self, command, study):
+    def make(self, command, study, **options):
         """As a user does it, through the Makefile; with this interpreter, set up or not."""
         makefile = ["make", "--no-print-directory", "-f", str(project_root() / "Makefile"), "VENV="]
-        return self._start([*makefile, command, f"OPTIONS={study} {' '.join(ONE_THREAD)}"])
+        return self._start([*makefile, command, f"OPTIONS={study} {' '.join(ONE_THREAD)}"], **options)
 
     def _start(self, command, **options):
         environment = {**os.environ, "SENET_ROOT": str(self.root), "SENET_CACHE": str(self.root / "cache")}

@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import fcntl
+import os
 import resource
 import shutil
 import signal
@@ -12,6 +13,7 @@ import time
 
 import psutil
 import pytest
+import torch
 from project_folder import TINY, Project, history, weights
 
 from senet_lib.results import load_study, read_json
@@ -71,6 +73,29 @@ def test_stopped_in_mid_epoch_it_goes_on_to_the_same_weights_and_history(project
     assert "resumed after epoch" in output
     assert weights(run_dir) == weights(undisturbed[1])
     assert history(run_dir).equals(history(undisturbed[1]))
+
+
+@pytest.mark.skipif(not shutil.which("make"), reason="there is no make here")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("whom", ["the process group of make", "every process"])
+def test_a_signal_that_goes_to_many_processes_stops_at_the_step_and_loses_nothing(project, undisturbed, number, whom):
+    """Ctrl-C, `timeout`, and what ends a service or a container."""
+    run_dir = long_study(project)
+    process = project.make("reproduce", "long", start_new_session=True)
+    wait_for(lambda: (run_dir / "checkpoint.previous.pt").exists())
+    if whom == "every process":
+        for each in processes_of(project):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                each.send_signal(number)
+    else:
+        os.killpg(process.pid, number)
+    output, _ = process.communicate(timeout=60)
+    assert process.returncode != 0, output
+    wait_for(lambda: not processes_of(project), seconds=5)
+    assert torch.load(run_dir / "checkpoint.pt", weights_only=True)["step"] > 0, "the state after the step in hand"
+    assert not (run_dir / "failure.json").exists()
+    assert project.launch("reproduce", "long")[0] == 0
+    assert weights(run_dir) == weights(undisturbed[1])
 
 
 @pytest.mark.parametrize("victim", ["make", "senet_lib.run", "ipykernel"])
