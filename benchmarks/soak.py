@@ -10,6 +10,7 @@ round prints a line; all sections together write benchmarks/results/soak.md. Not
 """
 
 import argparse
+import csv
 import json
 import multiprocessing
 import os
@@ -332,8 +333,8 @@ def untimed_tables(project: Project) -> dict[str, list[list[str]]]:
     """Every table, cell by cell as it is in the file, without the columns that hold measured seconds."""
     tables = {}
     for path in sorted((project.results / "tables").iterdir()):
-        between = "," if path.suffix == ".csv" else " | "
-        rows = [line.split(between) for line in path.read_text(encoding="utf-8").splitlines()]
+        lines = path.read_text(encoding="utf-8").splitlines()
+        rows = list(csv.reader(lines)) if path.suffix == ".csv" else [line.split(" | ") for line in lines]
         timed = [i for i, name in enumerate(rows[0]) if re.search(r"seconds|s / epoch|Training", name, re.I)]
         tables[path.name] = [[cell for i, cell in enumerate(row) if i not in timed] for row in rows]
     return tables
