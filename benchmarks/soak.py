@@ -333,6 +333,8 @@ def untimed_tables(project: Project) -> dict[str, list[list[str]]]:
     """Every table, cell by cell as it is in the file, without the columns that hold measured seconds."""
     tables = {}
     for path in sorted((project.results / "tables").iterdir()):
+        if path.stem == "time_to":  # is nothing but measured seconds
+            continue
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = list(csv.reader(lines)) if path.suffix == ".csv" else [line.split(" | ") for line in lines]
         timed = [i for i, name in enumerate(rows[0]) if re.search(r"seconds|s / epoch|Training", name, re.I)]
