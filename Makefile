@@ -19,8 +19,8 @@ READY := $(VENV)/.ready
 endif
 
 OPTIONS := $(STUDY) --jobs $(JOBS) $(if $(DATA),--data "$(DATA)") $(if $(LIMIT_EPOCHS),--limit-epochs $(LIMIT_EPOCHS))
-LAUNCH := $(BIN)python -m senet_lib.launch
 # exec: a shell between make and the launcher would die at once of a signal that goes to all, and the runs with it
+LAUNCH := exec $(BIN)python -m senet_lib.launch
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
@@ -44,23 +44,23 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 reproduce: $(READY)  ## execute what is left of STUDY, then render its report
-	@exec $(LAUNCH) reproduce $(OPTIONS) $(if $(filter 1,$(RESUME_ANYWAY)),--resume-anyway)
+	@$(LAUNCH) reproduce $(OPTIONS) $(if $(filter 1,$(RESUME_ANYWAY)),--resume-anyway)
 
 plan: $(READY)  ## STUDY's runs and an estimate of their time on this machine
-	@exec $(LAUNCH) plan $(OPTIONS)
+	@$(LAUNCH) plan $(OPTIONS)
 
 report: $(READY)  ## render STUDY's report again
-	@exec $(LAUNCH) report $(OPTIONS)
+	@$(LAUNCH) report $(OPTIONS)
 
 publish: $(READY)  ## copy a finished STUDY's numbers and report to results/published/
 	@$(LAUNCH) publish $(OPTIONS)
 	@$(BIN)python tools/readme.py
 
 restore: $(READY)  ## take STUDY's published runs as done: reproduce then trains only what is missing, such as more seeds
-	@exec $(LAUNCH) restore $(OPTIONS)
+	@$(LAUNCH) restore $(OPTIONS)
 
 verify: $(READY)  ## compare every file of STUDY's finished runs with the digest recorded at its end
-	@exec $(LAUNCH) verify $(OPTIONS)
+	@$(LAUNCH) verify $(OPTIONS)
 
 test: $(READY)  ## the tests
 	@$(BIN)python -m pytest --numprocesses auto --dist loadfile

@@ -330,10 +330,10 @@ def copy_of(clean: Project, root: Path) -> Project:
 
 
 def untimed_tables(project: Project) -> dict[str, list[list[str]]]:
-    """Every table, cell by cell as it is in the file, without the columns that hold measured seconds."""
+    """Every table but `time_to`, cell by cell as it is in the file, without the columns that hold measured seconds."""
     tables = {}
     for path in sorted((project.results / "tables").iterdir()):
-        if path.stem == "time_to":  # is nothing but measured seconds
+        if path.stem == "time_to":  # nothing but measured seconds
             continue
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = list(csv.reader(lines)) if path.suffix == ".csv" else [line.split(" | ") for line in lines]

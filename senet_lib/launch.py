@@ -20,10 +20,9 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 
-from senet_lib.process import ONE_REQUEST, SUPERVISED, die_with_parent
+from senet_lib.process import SUPERVISED, StopRequest, die_with_parent
 from senet_lib.project import project_root
 from senet_lib.report import ReportError, build_report
 from senet_lib.results import (
@@ -237,7 +236,7 @@ class _Pool:
         self.running: dict[str, subprocess.Popen] = {}
         self.reasons: dict[str, str] = {}  # run_id -> why it failed, as it said itself
         self.stopped_by: int | None = None
-        self.stopped_at = 0.0
+        self.request = StopRequest()
 
     def execute(self, runs: list[RunConfig]) -> dict[str, str]:
         """The runs that failed, and why. A signal stops them all, resumably, and ends this process."""
@@ -299,9 +298,9 @@ class _Pool:
         self.slots.put(slot)
 
     def _stop(self, number: int, frame: object) -> None:
-        if self.stopped_by is not None and time.monotonic() - self.stopped_at < ONE_REQUEST:
+        if not self.request.is_new():
             return
-        self.stopped_by, self.stopped_at = number, time.monotonic()
+        self.stopped_by = number
         for process in list(self.running.values()):
             process.send_signal(number)
 

@@ -71,8 +71,12 @@ class Muon(torch.optim.SGD):
 
     @torch.no_grad()
     def _prepare(self, weight: nn.Parameter) -> None:
-        """Scale the weight to one a filter, and put in the gradient's place what a plain step is to subtract."""
-        buffer = self.state[weight].setdefault("muon_buffer", torch.zeros_like(weight))
+        """Scale the weight (F, C, h, w) to filters of norm 1, in the root mean square, and put in the gradient's place
+        what a plain step is to subtract."""
+        state = self.state[weight]
+        if "muon_buffer" not in state:
+            state["muon_buffer"] = torch.zeros_like(weight)
+        buffer = state["muon_buffer"]
         buffer.mul_(MUON_MOMENTUM).add_(weight.grad)
         update = weight.grad.add(buffer, alpha=MUON_MOMENTUM)
         weight.mul_(len(weight) ** 0.5 / weight.norm())  # the filters' scale is the batch norm's business
@@ -80,8 +84,8 @@ class Muon(torch.optim.SGD):
 
 
 def orthogonal(x: torch.Tensor) -> torch.Tensor:
-    """About U V^T of a matrix U S V^T, by Newton and Schulz's iteration: singular values between 0.5 and 1.5, but for
-    those that were far smaller than the largest."""
+    """(F, K) -> (F, K): about U V^T of a matrix U S V^T, by Newton and Schulz's iteration: singular values between 0.5
+    and 1.5, but for those that were far smaller than the largest."""
     a, b, c = QUINTIC
     wide = x if x.shape[0] <= x.shape[1] else x.T
     wide = wide / (wide.norm() + 1e-7)

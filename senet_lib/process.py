@@ -1,12 +1,29 @@
-"""No orphans: a process of a run must not outlive the one that supervises it."""
+"""How the processes of a run end: on request, once, and never later than the one that supervises them."""
 
 import ctypes
 import os
 import signal
 import sys
+import time
 
-ONE_REQUEST = 2.0  # seconds in which a signal that comes again is the same one: a process group's and make's, say
 SUPERVISED = "SENET_SUPERVISED"  # set for the processes below a launcher; a person's own kernel is left alone
+
+
+class StopRequest:
+    """A request to stop may come as several signals at once: a process group's and make's, say."""
+
+    SECONDS = 2.0  # within which a signal that comes again is the same request
+
+    def __init__(self) -> None:
+        self.last = -float("inf")
+
+    def is_new(self) -> bool:
+        """Whether the signal that just came is a request of its own; to be asked once a signal."""
+        now = time.monotonic()
+        if now - self.last < self.SECONDS:
+            return False
+        self.last = now
+        return True
 
 
 def die_with_parent() -> None:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from senet_lib import notebook
-from senet_lib.process import ONE_REQUEST, SUPERVISED, die_with_parent
+from senet_lib.process import SUPERVISED, StopRequest, die_with_parent
 from senet_lib.project import project_root
 from senet_lib.results import (
     altered_files,
@@ -157,8 +157,9 @@ def finish(config: RunConfig, run_dir: Path) -> dict:
 class _Signals:
     """Pass SIGTERM and SIGINT on to the notebook's kernel, which saves a checkpoint before it stops."""
 
-    received: int | None = None
-    at = 0.0
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self.request = StopRequest()
 
     def install(self) -> None:
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -167,10 +168,9 @@ class _Signals:
     def __call__(self, number: int, frame: object) -> None:
         import psutil
 
-        again = self.received is not None
-        if again and time.monotonic() - self.at < ONE_REQUEST:
+        if not self.request.is_new():
             return
-        self.received, self.at = number, time.monotonic()
+        again, self.received = self.received is not None, number
         kernels = psutil.Process().children(recursive=True)
         for kernel in kernels:
             with contextlib.suppress(psutil.NoSuchProcess):

@@ -259,9 +259,8 @@ class _Run:
         )
         self.memory_format = _memory_format(self.model, self.fabric.device)
         self.model.to(self.fabric.device, memory_format=self.memory_format)
-        image_size(recipe, 0, data.train_images.shape[1])  # an error here, not in the first epoch
         for module in self.model.modules():
-            if isinstance(module, torch.nn.modules.batchnorm._BatchNorm):
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
                 module.momentum = recipe.bn_momentum
         if recipe.whiten_stem:
             whiten_stem(self.model, data.train_images, mean=data.mean, std=data.std)

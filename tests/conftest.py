@@ -1,4 +1,5 @@
-"""Before torch is imported anywhere: one thread a process, since the tests themselves run a process a core."""
+"""Fixtures of more than one file. And before torch is imported anywhere: one thread a process, since the tests
+themselves run a process a core."""
 
 import os
 

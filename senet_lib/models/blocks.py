@@ -82,16 +82,17 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Linear(hidden, channels, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.by_hand:  # the same, with a faster backward pass
-            return weighted_by_mean([x], lambda z: self.excite(z)[:, None], self.parameters())
+        if self.hand_written:  # the same, with a faster backward pass
+            return self.onto(None, x)
         z = SQUEEZE[self.squeeze](x).movedim(1, -1)  # (N, C, 1, 1) -> (N, 1, 1, C): the FCs act on the last axis
         return x * self.excite(z).movedim(-1, 1)  # (N, 1, 1, C) -> (N, C, 1, 1)
 
     @property
-    def by_hand(self) -> bool:
+    def hand_written(self) -> bool:
+        """Whether it takes the hand-written pass now, and `onto` may be called."""
         return self.squeeze == "avg" and by_hand(self)
 
-    def onto(self, skip: Tensor, x: Tensor, relu: bool) -> Tensor:
+    def onto(self, skip: Tensor | None, x: Tensor, relu: bool = False) -> Tensor:
         """skip + self(x), and its ReLU with `relu`, in the hand-written pass; all maps (N, C, H, W)."""
         return weighted_by_mean([x], lambda z: self.excite(z)[:, None], self.parameters(), skip, relu)
 
@@ -201,7 +202,7 @@ class ResidualBlock(nn.Module):
             return self.gate(activation(self.shortcut(skip) + self.body(x)))
         if self.placement == "identity":
             return activation(self.gate(self.shortcut(skip)) + self.body(x))
-        if isinstance(self.gate, SqueezeExcitation) and self.gate.by_hand:  # the same, in one pass
+        if isinstance(self.gate, SqueezeExcitation) and self.gate.hand_written:  # the same, in one pass
             return self.gate.onto(self.shortcut(skip), self.body(x), relu)
         return activation(self.shortcut(skip) + self.gate(self.body(x)))
 
