@@ -17,6 +17,7 @@ from pathlib import Path
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # the reference loop; the synthetic results of the tests
 
+import airbench  # noqa: E402
 import reference_loop  # noqa: E402
 import torch  # noqa: E402
 
@@ -27,6 +28,7 @@ from senet_lib.results import environment_record, read_json, write_json  # noqa:
 from senet_lib.study import Recipe  # noqa: E402
 from senet_lib.train import evaluate, fit, resolve_precision  # noqa: E402
 
+FAST = ("fast", "se_fast", "sk_fast")
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 BATCH = 128
 
@@ -166,7 +168,8 @@ def gates(repeats: int) -> list[Table]:
     return [("What SE and SK cost: step time over the plain network's.", header, rows)]
 
 
-def roofline(repeats: int) -> list[Table]:
+def matrix_product() -> tuple[str, Callable[[], float]]:
+    """Its name, and a function that multiplies two square matrices and returns the FLOP/s."""
     dtype = torch.bfloat16 if resolve_precision("auto") == "bf16" else torch.float32
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = 4096 if dtype == torch.bfloat16 or device == "cuda" else 2048
@@ -177,6 +180,11 @@ def roofline(repeats: int) -> list[Table]:
         (a @ b).sum().item()
         return 2 * size**3 / (time.perf_counter() - started)
 
+    return f"{str(dtype)[6:]} {size}³", product
+
+
+def roofline(repeats: int) -> list[Table]:
+    kind, product = matrix_product()
     rows = []
     for name, images in {"resnet18": 2, "resnet50": 1, "resnet20": 6}.items():
         network, data = create_model(name), random_images(images * BATCH)
@@ -188,8 +196,32 @@ def roofline(repeats: int) -> list[Table]:
         seen = take_turns({"product": product, "step": step}, repeats)
         reached = [statistics.median(seen[key]) / 1e9 for key in ("step", "product")]
         rows.append([name, f"{reached[0]:,.0f}", f"{reached[1]:,.0f}", ratio(seen["step"], seen["product"])])
-    caption = f"Achieved GFLOP/s of a training step and of a {str(dtype)[6:]} {size}³ matrix product."
+    caption = f"Achieved GFLOP/s of a training step and of a {kind} matrix product."
     return [(caption, ["network", "step", "product", "ratio"], rows)]
+
+
+def fast(repeats: int) -> list[Table]:
+    data, batch, epoch = random_images(2048), 1024, 50_000
+    networks = {"airbench94's": airbench.Airbench94()} | {name: create_model(name) for name in FAST}
+    kind, product = matrix_product()
+    measures = {label: lambda own=own: epoch / ours(own, data, batch) for label, own in networks.items()}
+    seen = take_turns({"product": product, **measures}, repeats)
+    rows = [
+        [
+            label,
+            f"{count_macs(network, (3, 32, 32)) / 1e6:.0f}",
+            f"{statistics.median(seen[label]):.1f}",
+            ratio(seen[label], seen["airbench94's"]),
+        ]
+        for label, network in networks.items()
+    ]
+    whole = airbench.EPOCHS * statistics.median(seen["airbench94's"])
+    caption = (
+        f"An epoch of {epoch:,} images of 32x32, batch {batch}. At this rate airbench94 takes {whole:,.0f} s for its "
+        f"{airbench.EPOCHS} epochs, beside a {kind} matrix product at "
+        f"{statistics.median(seen['product']) / 1e9:,.0f} GFLOP/s."
+    )
+    return [(caption, ["network", "MACs (M)", "seconds", "over airbench94's"], rows)]
 
 
 def memory(repeats: int) -> list[Table]:
@@ -336,6 +368,7 @@ SECTIONS = {
     "data": data,
     "gates": gates,
     "roofline": roofline,
+    "fast": fast,
     "memory": memory,
     "fixed": fixed,
     "scaling": scaling,

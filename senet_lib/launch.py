@@ -84,13 +84,13 @@ def plan(options: argparse.Namespace) -> int:
     print(f"data {study.data}; {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.schedule}, lr {recipe.lr:g}")
 
     from senet_lib.data import DataError
-    from senet_lib.plan import estimate
+    from senet_lib.plan import SHARE, estimate
 
     networks = {run.label: run for run in runs}
     width = max(map(len, networks))
     columns = f"{'params':>11}  {'MACs':>8}  {'ms/image':>8}  {'an epoch':>10}  {'a run':>10}  runs left"
     print(f"\n{'network':<{width}}  {columns}")
-    total = 0.0
+    total = h100 = 0.0
     for label, run in networks.items():
         try:
             cost = estimate(run, data_root_in(options.data), options.device, threads_of_a_job(options))
@@ -98,6 +98,7 @@ def plan(options: argparse.Namespace) -> int:
             raise StudyError(str(error)) from error
         left = sum(other.label == label and other.run_id not in done for other in runs)
         total += left * cost.run_seconds
+        h100 += left * cost.h100_seconds
         print(
             f"{label:<{width}}  {cost.params:>11,}  {cost.macs / 1e6:>7.1f}M  {cost.seconds_per_image * 1e3:>8.2f}  "
             f"{_duration(cost.epoch_seconds):>10}  {_duration(cost.run_seconds):>10}  "
@@ -108,6 +109,10 @@ def plan(options: argparse.Namespace) -> int:
     print(
         f"\nIn all about {_duration(total / options.jobs)} on this machine ({together}{cost.precision}), "
         "from a few measured steps a network."
+    )
+    print(
+        f"On one H100 perhaps {_duration(h100)}: not measured, but worked out from the multiply-adds at {SHARE:.2f} of "
+        "its bf16 peak. Networks with little work a step take longer."
     )
     for run in runs:
         print(f"  {run.run_id:<{width + 8}}  {run.hash}  {'done' if run.run_id in done else 'to do'}")

@@ -18,15 +18,23 @@ SIZES = {
 }
 
 
+# NVIDIA's H100 SXM data sheet: dense bf16. No run has been timed on one; the share is that of a ResNet-18's common
+# training on an A100 (312 TFLOP/s): 32.3e15 FLOP in 7 minutes, github:KellerJordan/cifar10-airbench, README.
+H100_FLOPS = 989e12
+SHARE = 32.3e15 / (7 * 60) / 312e12
+
+
 @dataclass(frozen=True)
 class Cost:
-    """params and macs of one image; seconds of training an image, and of an epoch and a run with their evaluations."""
+    """params and macs of one image; seconds of training an image, and of an epoch and a run with their evaluations;
+    and what the run would take on an H100, worked out from its multiply-adds alone."""
 
     params: int
     macs: int
     seconds_per_image: float
     epoch_seconds: float
     run_seconds: float
+    h100_seconds: float
     precision: str
 
 
@@ -66,5 +74,7 @@ def estimate(run: RunConfig, root: str | None = None, device: str = "auto", thre
     outcome = fit(network, random_images, recipe, device=device, threads=threads, progress="none")
     step = outcome.history[-1]["train_seconds"] / images
     # A training step is a forward and a backward pass, and the backward pass about two forward passes
-    epoch = step * (train_images + test_images / 3)
-    return Cost(params, macs, step, epoch, epoch * run.recipe.epochs, outcome.environment["precision"])
+    steps = train_images + test_images / 3  # an epoch's, of one image each
+    epoch, epochs = step * steps, run.recipe.epochs
+    h100 = 6 * macs * steps * epochs / (SHARE * H100_FLOPS)
+    return Cost(params, macs, step, epoch, epoch * epochs, h100, outcome.environment["precision"])

@@ -148,6 +148,7 @@ def test_a_dry_run_and_a_plan(project):
     assert code == 0, output
     assert "resnet-seed0" in output
     assert "to do" in output
+    assert "On one H100 perhaps " in output
     assert not (project.root / "results").exists()
     code, output = project.launch("reproduce", "tiny", "--limit-epochs", "1")
     assert code == 0, output

@@ -272,6 +272,34 @@ def test_a_dense_network_stays_dense_however_wide_and_a_grouped_one_gets_more_gr
     assert {conv.groups for conv in spatial[1:]} == {groups}  # the first is the stem's
 
 
+def test_fast_is_convolutions_pools_and_residual_blocks_as_described():
+    """Every stage: 3x3 -> max-pool -> BN -> ReLU, then a block relu(x + BN(3x3(relu(BN(3x3(x)))))); 9 pixels are pooled
+    to 5, not 4."""
+    model = create_model("fast", width=0.25).eval()
+
+    def conv_bn(x, pool=False):
+        x = F.conv2d(x, next(weights), padding=1)
+        x = F.max_pool2d(x, 2, ceil_mode=True) if pool else x
+        scale, shift, mean, variance = (next(weights) for _ in range(4))
+        return F.batch_norm(x, mean, variance, scale, shift)
+
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_()
+            module.running_var.uniform_(0.5, 2)
+    weights = iter([tensor for tensor in model.state_dict().values() if tensor.is_floating_point()])
+    images = torch.randn(2, 3, 36, 36)
+    with torch.no_grad():
+        x = conv_bn(images).relu()
+        for _ in range(3):
+            x = conv_bn(x, pool=True).relu()
+            x = (x + conv_bn(conv_bn(x).relu())).relu()
+        expected = x.mean((2, 3)) @ next(weights).T + next(weights)
+        assert x.shape == (2, 64, 5, 5)
+        torch.testing.assert_close(model(images), expected)
+    assert next(weights, None) is None
+
+
 @pytest.mark.parametrize("width", [0.25, 0.5, 1.22, 2])
 @pytest.mark.parametrize("name", ["resnet20", "resnet18", "sk_resnet18", "resnet50", "resnext50_32x4d", "sknet50"])
 def test_width_scales_every_channel(name, width):

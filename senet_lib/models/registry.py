@@ -43,7 +43,8 @@ class Family:
 class Arch:
     """How deep and wide a network is. One entry a stage; the second and later stages start with stride 2.
 
-    widths: channels of the block's spatial convolution; outs: channels that leave the block.
+    widths: channels of the block's spatial convolution; outs: channels that leave the block. pooled: every stage, the
+    first too, starts with a convolution and a max-pool outside its blocks, and no block has a stride.
     """
 
     body: str  # 'basic' (3x3, 3x3) or 'bottleneck' (1x1, 3x3, 1x1)
@@ -53,6 +54,7 @@ class Arch:
     groups: int = 1
     stem_width: int = 64
     preactivation: bool = False
+    pooled: bool = False
 
     def scaled(self, width: float) -> "Arch":
         """Every channel count times `width`, and more groups than one too; grouped channels rounded to whole groups."""
@@ -92,6 +94,16 @@ def resnext29(groups: int, group_width: int) -> Arch:
     return Arch("bottleneck", (3, 3, 3), (width, 2 * width, 4 * width), (256, 512, 1024), groups)
 
 
+def fast() -> Arch:
+    """Accuracy per second: three stages of 64, 128 and 256 channels, one residual block each; 109 M multiply-adds.
+
+    The stages start as in D. Page's ResNet-9 ("How to Train Your ResNet", 2018) and K. Jordan's airbench
+    (arXiv:2404.00498): a plain 3x3 convolution, a 2x2 max-pool, batch norm, ReLU. What a block adds comes after it.
+    """
+    widths = (64, 128, 256)
+    return Arch("basic", (1, 1, 1), widths, widths, stem_width=24, pooled=True)
+
+
 WIDE = (64, 128, 256, 512)  # He et al. 2015, Table 1
 GROUPED = (128, 256, 512, 1024)  # Xie et al. 2017, Table 1: 32 groups of 4 channels
 OUTS = (256, 512, 1024, 2048)
@@ -118,6 +130,7 @@ ARCHS = {
     "resnext26_32x4d": Arch("bottleneck", (2, 2, 2, 2), GROUPED, OUTS, groups=32),
     "resnext50_32x4d": Arch("bottleneck", (3, 4, 6, 3), GROUPED, OUTS, groups=32),
     "resnext101_32x4d": Arch("bottleneck", (3, 4, 23, 3), GROUPED, OUTS, groups=32),
+    "fast": fast(),
 }
 FAMILIES = {
     "": Family("conv", None),
@@ -262,12 +275,13 @@ def resolve_branches(name: str, knobs: dict, branches_given: bool) -> dict:
 
 def gated_channels(arch: Arch, placement: str) -> tuple[int, ...]:
     """Channel counts that an SE gate sees at this place."""
-    return {"after_3x3": arch.widths, "pre": (arch.stem_width, *arch.outs)}.get(placement, arch.outs)
+    entering = arch.outs if arch.pooled else (arch.stem_width, *arch.outs)
+    return {"after_3x3": arch.widths, "pre": entering}.get(placement, arch.outs)
 
 
 def spatial_channels(arch: Arch) -> tuple[int, ...]:
     """Channel counts that enter or leave the spatial convolutions."""
-    return arch.widths if arch.body == "bottleneck" else (arch.stem_width, *arch.widths)
+    return arch.widths if arch.body == "bottleneck" or arch.pooled else (arch.stem_width, *arch.widths)
 
 
 def create_model(name: str, *, num_classes: int = 10, **knobs):

@@ -46,8 +46,11 @@ class ResNet(nn.Module):
         c_in = arch.stem_width
         for stage, (depth, width, c_out) in enumerate(zip(arch.depths, arch.widths, arch.outs, strict=True)):
             blocks = nn.Sequential()
+            if arch.pooled:
+                blocks.append(conv_pool(c_in, c_out))
+                c_in = c_out
             for i in range(depth):
-                stride = 2 if i == 0 and stage > 0 else 1
+                stride = 2 if i == 0 and stage > 0 and not arch.pooled else 1
                 blocks.append(make_block(arch, c_in, width, c_out, stride, spatial, gate, placement, shortcut))
                 c_in = c_out
             self.stages.append(blocks)
@@ -71,6 +74,12 @@ def make_stem(arch: Arch, stem: str) -> nn.Module:
     if arch.preactivation:  # BN and ReLU are the first block's
         return conv(3, arch.stem_width, 3)
     return conv_bn(3, arch.stem_width, 3, relu=True)
+
+
+def conv_pool(c_in: int, c_out: int) -> nn.Sequential:
+    """3x3 -> 2x2 max-pool -> BN -> ReLU: (N, c_in, H, W) -> (N, c_out, H/2, W/2). The pool first: what follows it then
+    sees a quarter of the pixels."""
+    return nn.Sequential(conv(c_in, c_out, 3), nn.MaxPool2d(2, ceil_mode=True), BatchNorm(c_out), nn.ReLU(inplace=True))
 
 
 def spatial_conv(c_in: int, c_out: int, stride: int, groups: int = 1) -> nn.Module:
