@@ -85,7 +85,7 @@ def family_of(model: str) -> str:
     se = any(word == "se" or word.startswith("senet") for word in words)
     if sk or se:
         return "sk+se" if sk and se else "sk" if sk else "se"
-    return "resnet" if any(re.match(r"(pre)?res(net|next)|wrn", word) for word in words) else "other"
+    return "resnet" if any(re.match(r"(pre)?res(net|next)|wrn|fast$", word) for word in words) else "other"
 
 
 def network_styles(models: Mapping[str, str]) -> dict[str, Style]:

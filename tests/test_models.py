@@ -343,7 +343,7 @@ def test_studies_can_be_checked_without_torch():
     ("name", "knobs", "message"),
     [
         ("resnet21", {}, r"unknown model 'resnet21'; did you mean .*resnet20"),
-        ("vgg", {}, r"unknown model 'vgg'; known: preresnet110"),
+        ("vgg", {}, r"unknown model 'vgg'; known: fast, preresnet110"),
         ("se_resnet20", {"redction": 8}, r"no knob 'redction' \(given: 8\); did you mean reduction"),
         ("resnet20", {"reduction": 8}, r"resnet20 has no knob 'reduction' \(given: 8\).*it has: stem, width, shortcut"),
         ("resnet20", {"branches": 2}, r"no knob 'branches'"),
