@@ -95,7 +95,8 @@ def resnext29(groups: int, group_width: int) -> Arch:
 
 
 def fast() -> Arch:
-    """Accuracy per second: three stages of 64, 128 and 256 channels, one residual block each; 109 M multiply-adds.
+    """Made for accuracy per second: three stages of 64, 128 and 256 channels, one residual block each. Depth and widths
+    are a first choice by cost, 109 M multiply-adds where airbench's network has 118 M; no other was tried yet.
 
     The stages start as in D. Page's ResNet-9 ("How to Train Your ResNet", 2018) and K. Jordan's airbench
     (arXiv:2404.00498): a plain 3x3 convolution, a 2x2 max-pool, batch norm, ReLU. What a block adds comes after it.
