@@ -300,6 +300,12 @@ def test_fast_is_convolutions_pools_and_residual_blocks_as_described():
     assert next(weights, None) is None
 
 
+def test_a_stage_without_a_block_limits_no_knob():
+    """fast's first stage has 48 channels, which neither 32 divides nor 64 reduces; no block sees them."""
+    run_on_meta(on_meta("sk_fast", groups=32), (3, 32, 32))
+    run_on_meta(on_meta("se_fast", reduction=64), (3, 32, 32))
+
+
 @pytest.mark.parametrize("width", [0.25, 0.5, 1.22, 2])
 @pytest.mark.parametrize("name", ["resnet20", "resnet18", "sk_resnet18", "resnet50", "resnext50_32x4d", "sknet50"])
 def test_width_scales_every_channel(name, width):

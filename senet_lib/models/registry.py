@@ -281,13 +281,23 @@ def resolve_branches(name: str, knobs: dict, branches_given: bool) -> dict:
 
 def gated_channels(arch: Arch, placement: str) -> tuple[int, ...]:
     """Channel counts that an SE gate sees at this place."""
+    arch = stages_with_blocks(arch)
     entering = arch.outs if arch.pooled else (arch.stem_width, *arch.outs)
     return {"after_3x3": arch.widths, "pre": entering}.get(placement, arch.outs)
 
 
 def spatial_channels(arch: Arch) -> tuple[int, ...]:
-    """Channel counts that enter or leave the spatial convolutions."""
+    """Channel counts that enter or leave the spatial convolutions of blocks."""
+    arch = stages_with_blocks(arch)
     return arch.widths if arch.body == "bottleneck" or arch.pooled else (arch.stem_width, *arch.widths)
+
+
+def stages_with_blocks(arch: Arch) -> Arch:
+    return replace(
+        arch,
+        widths=tuple(width for width, depth in zip(arch.widths, arch.depths, strict=True) if depth),
+        outs=tuple(c_out for c_out, depth in zip(arch.outs, arch.depths, strict=True) if depth),
+    )
 
 
 def create_model(name: str, *, num_classes: int = 10, **knobs):
