@@ -273,13 +273,13 @@ def test_a_dense_network_stays_dense_however_wide_and_a_grouped_one_gets_more_gr
 
 
 def test_fast_is_convolutions_pools_and_residual_blocks_as_described():
-    """Every stage: 3x3 -> max-pool -> BN -> ReLU; the last two then a block relu(x + BN(3x3(relu(BN(3x3(x)))))); 9
-    pixels are pooled to 5, not 4."""
+    """A stem of 2x2 without padding; every stage: 3x3 -> max-pool -> BN -> ReLU; the last two then a block
+    relu(x + BN(3x3(relu(BN(3x3(x)))))). 36 pixels are 35 behind the stem and then 17, 8, 4."""
     model = create_model("fast", width=0.25).eval()
 
-    def conv_bn(x, pool=False):
-        x = F.conv2d(x, next(weights), padding=1)
-        x = F.max_pool2d(x, 2, ceil_mode=True) if pool else x
+    def conv_bn(x, padding=1, pool=False):
+        x = F.conv2d(x, next(weights), padding=padding)
+        x = F.max_pool2d(x, 2) if pool else x
         scale, shift, mean, variance = (next(weights) for _ in range(4))
         return F.batch_norm(x, mean, variance, scale, shift)
 
@@ -290,19 +290,24 @@ def test_fast_is_convolutions_pools_and_residual_blocks_as_described():
     weights = iter([tensor for tensor in model.state_dict().values() if tensor.is_floating_point()])
     images = torch.randn(2, 3, 36, 36)
     with torch.no_grad():
-        x = conv_bn(images).relu()
+        x = conv_bn(images, padding=0).relu()
         for block in (False, True, True):
             x = conv_bn(x, pool=True).relu()
             x = (x + conv_bn(conv_bn(x).relu())).relu() if block else x
         expected = x.mean((2, 3)) @ next(weights).T + next(weights)
-        assert x.shape == (2, 64, 5, 5)
+        assert x.shape[2:] == (4, 4)
         torch.testing.assert_close(model(images), expected)
     assert next(weights, None) is None
 
 
+@pytest.mark.parametrize(("stem", "size"), [("cifar", 8), ("imagenet", 28)])
+def test_fast_leaves_a_map_of_one_pixel_as_it_is(stem, size):
+    run_on_meta(on_meta("sk_se_fast", stem=stem), (3, size, size))
+
+
 def test_a_stage_without_a_block_limits_no_knob():
-    """fast's first stage has 48 channels, which neither 32 divides nor 64 reduces; no block sees them."""
-    run_on_meta(on_meta("sk_fast", groups=32), (3, 32, 32))
+    """fast's first stage has 56 channels, which neither 16 divides nor 64 reduces; no block sees them."""
+    run_on_meta(on_meta("sk_fast", groups=16), (3, 32, 32))
     run_on_meta(on_meta("se_fast", reduction=64), (3, 32, 32))
 
 

@@ -68,18 +68,33 @@ class ResNet(nn.Module):
 
 
 def make_stem(arch: Arch, stem: str) -> nn.Module:
-    """cifar: 3x3, stride 1. imagenet: 7x7, stride 2, then a 3x3 max-pool, stride 2: (H, W) -> (H/4, W/4)."""
+    """cifar: 3x3, stride 1; before pooled stages 2x2 without padding: (H, W) -> (H-1, W-1).
+    imagenet: 7x7, stride 2, then a 3x3 max-pool, stride 2: (H, W) -> (H/4, W/4)."""
     if stem == "imagenet":
         return conv_bn(3, arch.stem_width, 7, stride=2, relu=True).append(nn.MaxPool2d(3, stride=2, padding=1))
+    if arch.pooled:
+        patches = nn.Conv2d(3, arch.stem_width, 2, bias=False)
+        return nn.Sequential(patches, BatchNorm(arch.stem_width), nn.ReLU(inplace=True))
     if arch.preactivation:  # BN and ReLU are the first block's
         return conv(3, arch.stem_width, 3)
     return conv_bn(3, arch.stem_width, 3, relu=True)
 
 
+class Halve(nn.MaxPool2d):
+    """A 2x2 max-pool that drops an odd last row or column, but leaves a map of one pixel as it is:
+    (N, C, H, W) -> (N, C, H/2, W/2)."""
+
+    def __init__(self):
+        super().__init__(2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if min(x.shape[2:]) > 1 else x
+
+
 def conv_pool(c_in: int, c_out: int) -> nn.Sequential:
     """3x3 -> 2x2 max-pool -> BN -> ReLU: (N, c_in, H, W) -> (N, c_out, H/2, W/2). The pool first: what follows it then
     sees a quarter of the pixels."""
-    return nn.Sequential(conv(c_in, c_out, 3), nn.MaxPool2d(2, ceil_mode=True), BatchNorm(c_out), nn.ReLU(inplace=True))
+    return nn.Sequential(conv(c_in, c_out, 3), Halve(), BatchNorm(c_out), nn.ReLU(inplace=True))
 
 
 def spatial_conv(c_in: int, c_out: int, stride: int, groups: int = 1) -> nn.Module:
