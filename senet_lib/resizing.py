@@ -9,7 +9,7 @@ from torch import Tensor
 
 from senet_lib.study import Recipe
 
-MULTIPLE = 4  # pixels; every size is one, so that three halvings leave little over
+MULTIPLE = 4  # pixels; every size is one, so that a network's strides leave little over
 
 
 def image_size(recipe: Recipe, epoch: int, own: int) -> int:

@@ -4,9 +4,9 @@ D. Page, "How to Train Your ResNet", 2018; K. Jordan, "94% on CIFAR-10 in 3.29 S
 (arXiv:2404.00498), section 3.2: each eigenvector v of eigenvalue l is a filter v / sqrt(l + eps), and so is its
 negative, since a ReLU follows.
 
-Differs from both: the stem is the network's own (a 3x3 convolution and its batch norm, where theirs is a layer more),
-and its weights are trained from there on, not frozen. Where it has fewer filters than twice the patch's numbers, the
-largest eigenvalues come first; filters beyond that stay as they were.
+Differs from both: the stem is the network's own convolution and its batch norm, where theirs is a layer more, and its
+weights are trained from there on, not frozen. Where it has fewer filters than twice the patch's numbers, the largest
+eigenvalues come first; filters beyond that stay as they were.
 """
 
 from collections.abc import Sequence

@@ -300,11 +300,10 @@ def spatial_channels(arch: Arch) -> tuple[int, ...]:
 
 
 def stages_with_blocks(arch: Arch) -> Arch:
-    return replace(
-        arch,
-        widths=tuple(width for width, depth in zip(arch.widths, arch.depths, strict=True) if depth),
-        outs=tuple(c_out for c_out, depth in zip(arch.outs, arch.depths, strict=True) if depth),
-    )
+    """The arch less its stages of depth 0, whose channels no block sees."""
+    stages = [stage for stage in zip(arch.depths, arch.widths, arch.outs, strict=True) if stage[0]]
+    depths, widths, outs = zip(*stages, strict=True)
+    return replace(arch, depths=depths, widths=widths, outs=outs)
 
 
 def create_model(name: str, *, num_classes: int = 10, **knobs):
