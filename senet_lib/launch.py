@@ -59,7 +59,7 @@ def reproduce(options: argparse.Namespace) -> int:
         for place in (folder, folder / "runs", *filter(Path.exists, run_dirs)):
             check_writable(place)
     write_study(folder, study, runs, classes, fingerprints)
-    print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} done before", flush=True)
+    print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} done before")
     failed = _Pool(options, folder).execute(pending) if pending else {}
 
     from senet_lib import examples  # scipy: not before the runs
@@ -295,7 +295,7 @@ class _Pool:
 
     def _follow(self, run: RunConfig, slot: int, process: subprocess.Popen, codes: dict[str, int]) -> None:
         for line in process.stdout:
-            print(f"[{run.run_id}] {line.rstrip()}", flush=True)
+            print(f"[{run.run_id}] {line.rstrip()}")
             if line.startswith(failed := f"{run.run_id}{FAILED}"):
                 self.reasons.setdefault(run.run_id, line.removeprefix(failed).rstrip())
         codes[run.run_id] = process.wait()
@@ -403,4 +403,5 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # into a file too, lines and errors stand in the order they came in
     sys.exit(main())

@@ -59,6 +59,7 @@ class Project:
 
     def _start(self, command, **options):
         environment = {**os.environ, "SENET_ROOT": str(self.root), "SENET_CACHE": str(self.root / "cache")}
+        environment.pop("PYTHONUNBUFFERED", None)  # which most users have not set, and which orders the output
         environment["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         return subprocess.Popen(command, env=environment, cwd=self.root, **pipes, **options)
