@@ -28,7 +28,7 @@ from senet_lib import checkpoint
 from senet_lib.averaging import WeightAverage
 from senet_lib.data import Augmenter, Dataset, eval_batches
 from senet_lib.optimizer import make_optimizer, set_learning_rate
-from senet_lib.process import SUPERVISED, die_with_parent
+from senet_lib.process import SUPERVISED, die_with_parent, keep_freed_memory
 from senet_lib.resizing import image_size, resized
 from senet_lib.results import environment_record, write_history, write_json, write_predictions
 from senet_lib.study import Recipe
@@ -124,6 +124,7 @@ def fit(
     device: 'auto', 'cpu', 'cuda' or 'mps'. threads: of the CPU; None leaves torch's own number.
     """
     die_with_parent()
+    keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     precision = resolve_precision(recipe.precision, device)

@@ -8,6 +8,8 @@ import os
 import resource
 import shutil
 import signal
+import subprocess
+import sys
 import threading
 import warnings
 from dataclasses import replace
@@ -614,3 +616,20 @@ def test_the_final_weights_are_kept_and_vouched_for(tmp_path):
     path.unlink()
     with pytest.raises(ValueError, match="no such file"):
         checkpoint.load_weights(tmp_path, again)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_a_step_allocates_again_what_the_step_before_freed():
+    code = """
+import resource
+from senet_lib.process import keep_freed_memory
+keep_freed_memory()
+def step():
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    bytearray(2**27)
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(step(), step())
+"""
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    first, second = map(int, found.split())
+    assert second < first / 100
