@@ -7,6 +7,7 @@ import torch
 from senet_lib.data import Dataset, load_dataset
 from senet_lib.metrics import count_macs, count_params
 from senet_lib.models import create_model
+from senet_lib.resizing import image_size
 from senet_lib.study import RunConfig
 from senet_lib.train import fit
 
@@ -39,7 +40,8 @@ class Cost:
 
 
 def estimate(run: RunConfig, root: str | None = None, device: str = "auto", threads: int | None = None) -> Cost:
-    """The cost of `run` here: the second of two short epochs on random images, the first being the warm-up.
+    """The cost of `run` here: the second of two short epochs on random images, the first being the warm-up. The first
+    epochs' smaller images count by their pixels; Muon's iteration, some percent of a whole batch's step, is left out.
 
     root: where the data lies; it is only opened where its size is not known. Raises data.DataError.
     """
@@ -70,11 +72,14 @@ def estimate(run: RunConfig, root: str | None = None, device: str = "auto", thre
         fingerprints={},
     )
     changed = {"epochs": 2, "batch_size": batch, "warmup_epochs": 0.0, "holdout": 0, "lr": 1e-6}
+    changed |= {"first_size": None, "muon_lr": None}
     recipe = run.recipe.model_copy(update=changed)
     outcome = fit(network, random_images, recipe, device=device, threads=threads, progress="none")
     step = outcome.history[-1]["train_seconds"] / images
     # A training step is a forward and a backward pass, and the backward pass about two forward passes
-    steps = train_images + test_images / 3  # an epoch's, of one image each
-    epoch, epochs = step * steps, run.recipe.epochs
+    epochs, holdout = run.recipe.epochs, run.recipe.holdout
+    pixels_share = sum((image_size(run.recipe, epoch, size) / size) ** 2 for epoch in range(epochs)) / epochs
+    steps = (train_images - holdout) * pixels_share + (holdout or test_images) / 3  # an epoch's, of one image each
+    epoch = step * steps
     h100 = 6 * macs * steps * epochs / (SHARE * H100_FLOPS)
     return Cost(params, macs, step, epoch, epoch * epochs, h100, outcome.environment["precision"])

@@ -1,7 +1,8 @@
 """Figures: tidy tables and intervals in, axes out. Nothing is shown, saved or read here.
 
 A family has one colour, marker and line style everywhere, so that a figure reads in grey print and to a colour-blind
-reader; several networks of one family differ in shade and marker. Accuracies come as fractions and are drawn in
+reader; several networks of one family differ in shade and marker. Where all are of one family and more than its shades,
+as in an ablation, each has a colour of its own. Accuracies come as fractions and are drawn in
 percent. Every function draws into the axes it is given, or into a new figure, and returns the axes.
 """
 
@@ -49,6 +50,10 @@ PALETTE = {
 }
 _SHADES = (0.0, -0.4, 0.45, -0.65)  # of the second, third, ... network of a family: towards black, towards white
 _MARKERS = {"o": "oph8", "s": "sdPH", "^": "^v<>", "D": "D*Xd", "X": "X+x*"}
+# Of a crowded family's networks behind the first: the rest of that palette, and as many marks that two with one colour
+# differ in their mark
+_COLOURS = ("#d55e00", "#029e73", "#cc78bc", "#ca9161", "#56b4e9", "#949494", "#de8f05", "#444444")
+_MANY_MARKERS = "s^DvPX*<>ph"
 
 
 def house_style() -> dict[str, object]:
@@ -91,16 +96,18 @@ def family_of(model: str) -> str:
 def network_styles(models: Mapping[str, str]) -> dict[str, Style]:
     """label -> Style, from label -> model name; the first network of a family has the family's own style."""
     styles, seen = {}, dict.fromkeys(PALETTE, 0)
+    crowded = len(set(map(family_of, models.values()))) == 1 and len(models) > len(_SHADES)
     for label, model in models.items():
         family = family_of(model)
         base, index = PALETTE[family], seen[family]
         seen[family] += 1
-        styles[label] = Style(
-            _shade(base.colour, _SHADES[index % len(_SHADES)]),
-            _MARKERS[base.marker][index % len(_MARKERS[base.marker])],
-            base.line,
-            filled=index == 0,
-        )
+        colour = _shade(base.colour, _SHADES[index % len(_SHADES)])
+        markers = _MARKERS[base.marker]
+        marker = markers[index % len(markers)]
+        if crowded and index > 0:
+            colour = _COLOURS[(index - 1) % len(_COLOURS)]
+            marker = _MANY_MARKERS[(index - 1) % len(_MANY_MARKERS)]
+        styles[label] = Style(colour, marker, base.line, filled=index == 0)
     return styles
 
 

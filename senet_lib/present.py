@@ -11,6 +11,7 @@ import io
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import PIL.Image
 from IPython.display import HTML, Image, Markdown, display
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -42,11 +43,13 @@ class Page:
         if text:
             display(Markdown(f"> {text}"), metadata={NOTICE: True})
 
-    def figure(self, axes: Axes | np.ndarray, name: str, caption: str, *, alt: str = "") -> None:
+    def figure(
+        self, axes: Axes | np.ndarray, name: str, caption: str, *, alt: str = "", photographs: bool = False
+    ) -> None:
         """Show the figure of these axes and keep it as figures/<name>.svg and .png; close it.
 
-        alt: what a reader who cannot see it should know; the caption if there is no more to say. Without a finished run
-        there is nothing to draw, and one line says so.
+        alt: what a reader who cannot see it should know; the caption if there is no more to say. photographs: it holds
+        some, and needs all colours. Without a finished run there is nothing to draw, and one line says so.
         """
         figure = np.asarray(axes).flat[0].figure
         if self.results.done.empty:
@@ -54,7 +57,7 @@ class Page:
             self.show("*No figure here: no run is finished.*")
             return
         self.figures += 1
-        for kind, content in rendered(figure).items():
+        for kind, content in rendered(figure, photographs=photographs).items():
             self.files[f"figures/{name}.{kind}"] = content
         width = round(figure.get_figwidth() * PIXELS_PER_INCH)
         plt.close(figure)
@@ -89,8 +92,9 @@ class Page:
         display(Markdown(text), metadata={CAPTION: of})
 
 
-def rendered(figure: Figure) -> dict[str, bytes]:
-    """The figure as 'svg' and 'png', without what would differ from one time to the next."""
+def rendered(figure: Figure, *, photographs: bool = False) -> dict[str, bytes]:
+    """The figure as 'svg' and 'png', without what would differ from one time to the next. A png without photographs has
+    a palette: a third of the bytes."""
     figure.set_dpi(2 * PIXELS_PER_INCH)  # text is a little wider or narrower at another resolution
     for _ in range(2):  # the layout settles with the second pass; both files then share it
         figure.draw_without_rendering()
@@ -100,7 +104,17 @@ def rendered(figure: Figure) -> dict[str, bytes]:
         file = io.BytesIO()
         figure.savefig(file, format=kind, dpi=2 * PIXELS_PER_INCH, metadata=metadata)
         contents[kind] = file.getvalue()
+    if not photographs:
+        contents["png"] = _with_palette(contents["png"])
     return contents
+
+
+def _with_palette(png: bytes) -> bytes:
+    whole = PIL.Image.open(io.BytesIO(png)).convert("RGB")
+    reduced = whole.quantize(256, method=PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE)
+    file = io.BytesIO()
+    reduced.save(file, format="png", optimize=True, dpi=2 * (2 * PIXELS_PER_INCH,))
+    return file.getvalue()
 
 
 def _bare(text: str) -> str:

@@ -9,10 +9,12 @@ from senet_lib import stats
 from senet_lib.results import StudyResults
 from senet_lib.tables import (
     confusions,
+    count,
     difference,
     duration,
     escape_markdown,
     evaluated,
+    millions,
     percent,
     points,
     run_seconds,
@@ -251,6 +253,16 @@ def cost(table: pd.DataFrame, baseline: str) -> str:
         for row in rows.itertuples()
     )
     return f"Beside {escape_markdown(baseline)} ({run_seconds(reference)} s a run), {listed}."
+
+
+def same_cost(networks: pd.DataFrame) -> str:
+    """Said in place of a figure of accuracy against cost where several networks cost the same, else empty. `networks`
+    from `tables.networks`."""
+    costs = networks[["params", "macs"]].drop_duplicates()
+    if len(networks) < 2 or len(costs) > 1 or costs.isna().any(axis=None):
+        return ""
+    params, macs = costs.iloc[0]
+    return f"All networks have {count(params)} parameters and {millions(macs)} million multiply-adds an image."
 
 
 def _more_or_less(seconds: float) -> str:

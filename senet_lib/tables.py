@@ -286,7 +286,7 @@ def runs(results: StudyResults) -> pd.DataFrame:
     table = table.assign(epochs=table["run_id"].map(trained).fillna(0).astype(int))
     table.loc[(table["status"] == "missing") & (table["epochs"] > 0), "status"] = "interrupted"
     anyway = {run: "; ".join(record.get("resumed_anyway", [])) for run, record in results.environments.items()}
-    table = table.assign(resumed_anyway=table["run_id"].map(anyway).fillna(""))
+    table = table.assign(resumed_anyway=[anyway.get(run, "") for run in table["run_id"]])
     return _numeric(table, except_for=("run_id", "label", "status", "error", "resumed_anyway"))
 
 

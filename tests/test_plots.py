@@ -92,6 +92,17 @@ def test_networks_of_one_family_are_told_apart_and_the_first_keeps_the_palette()
     assert {style.line for style in family} == {plots.PALETTE["se"].line}
 
 
+def test_many_networks_of_one_family_alone_have_colours_of_their_own():
+    many = {f"n{i}": "fast" for i in range(14)}
+    styles = plots.network_styles(many)
+    assert styles["n0"] == plots.PALETTE["resnet"]
+    assert len({(style.colour, style.marker) for style in styles.values()}) == len(many)
+    assert len({style.colour for style in list(styles.values())[:9]}) == 9
+    beside = plots.network_styles(many | {"se": "se_fast"})  # a colour is then a family's
+    assert beside["n4"].colour == plots.PALETTE["resnet"].colour
+    assert beside["se"] == plots.PALETTE["se"]
+
+
 def test_families_differ_without_colour():
     for attribute in ("colour", "marker", "line"):
         assert len({getattr(style, attribute) for style in plots.PALETTE.values()}) == len(plots.PALETTE)

@@ -1,6 +1,7 @@
 """The analysis notebook and the page that is made of it: for whole, broken and hostile studies."""
 
 import ast
+import io
 import json
 import re
 import subprocess
@@ -12,8 +13,10 @@ import matplotlib
 
 matplotlib.use("agg")
 
+import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
+import PIL.Image
 import pytest
 from IPython.display import HTML, Image, Markdown
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -57,7 +60,7 @@ def run_notebook(folder, monkeypatch, *, rendered=False):
     shown = Shown()
     monkeypatch.setattr(present, "display", shown)
     if not rendered:
-        monkeypatch.setattr(present, "rendered", lambda figure: {"svg": b"drawing", "png": b"picture"})
+        monkeypatch.setattr(present, "rendered", lambda figure, **_: {"svg": b"drawing", "png": b"picture"})
     names = {}
     for cell in nbformat.read(NOTEBOOK, as_version=4).cells:
         tags = cell.metadata.get("tags", [])
@@ -347,6 +350,19 @@ def test_the_same_results_give_the_same_bytes(hostile, monkeypatch):
     assert page.files.keys() == before.keys()
     assert len([name for name in before if name.endswith(".svg")]) == 10
     assert [name for name in before if before[name] != page.files[name]] == []
+
+
+def test_a_figures_png_has_a_palette_that_keeps_the_paper_white_but_for_photographs():
+    figure, ax = plt.subplots()
+    ax.plot([0, 1], [0, 1])
+    whole = PIL.Image.open(io.BytesIO(present.rendered(figure, photographs=True)["png"]))
+    reduced = PIL.Image.open(io.BytesIO(present.rendered(figure)["png"]))
+    plt.close(figure)
+    assert (whole.mode, reduced.mode) == ("RGBA", "P")
+    assert whole.size == reduced.size
+    shift = np.abs(np.asarray(whole.convert("RGB"), dtype=int) - np.asarray(reduced.convert("RGB")))
+    assert shift.mean() < 1
+    assert reduced.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
 
 
 def test_nothing_but_the_products_is_left_behind(hostile):

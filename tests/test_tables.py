@@ -323,6 +323,15 @@ def test_cost_is_said_in_seconds_of_a_run_beside_multiply_adds():
     )
 
 
+def test_networks_that_cost_the_same_are_said_to():
+    same = pd.DataFrame({"params": [3_015_082] * 2, "macs": [100_570_000] * 2})
+    said = "All networks have 3,015,082 parameters and 100.6 million multiply-adds an image."
+    assert sentences.same_cost(same) == said
+    assert sentences.same_cost(same[:1]) == ""
+    assert sentences.same_cost(same.assign(macs=[1, 2])) == ""
+    assert sentences.same_cost(same.assign(macs=[np.nan] * 2)) == ""
+
+
 def test_the_verdict_is_two_sentences_with_the_question_and_each_interval(full):
     text = sentences.verdict(full, tables.compare(full))
     asked, found = text.split("\n\n")

@@ -78,7 +78,8 @@ def _section(study: StudyResults, root: Path) -> str:
         compared = f"Differences in {metric}, with Welch 95 % intervals"
         against = f"{metric.capitalize()}, against parameters and multiply-adds, with 95 % intervals"
         figures = [("differences", compared), ("accuracy_against_cost", against), *figures]
-    pictures = "\n\n".join(f"![{alt}]({place}/figures/{name}.png)" for name, alt in figures)
+    there = [(name, alt) for name, alt in figures if (folder / f"figures/{name}.png").is_file()]
+    pictures = "\n\n".join(f"![{alt}]({place}/figures/{name}.png)" for name, alt in there)
     return (
         f"### `{asked['name']}`\n\n"
         f"*{asked['question']}*\n\n"
