@@ -9,6 +9,9 @@ import pytest
 from synthetic import THREE, write_study
 
 from senet_lib import tables
+from senet_lib.metrics import count_macs, count_params
+from senet_lib.models import create_model
+from senet_lib.plan import SIZES
 from senet_lib.project import project_root
 from senet_lib.results import StudyResults, load_study, read_json, read_predictions, write_predictions
 
@@ -69,6 +72,18 @@ def test_the_tables_are_what_the_predictions_give(folder):
 @each_published
 def test_the_accuracy_of_each_run_is_that_of_its_predictions(folder):
     assert_summaries_hold(folder)
+
+
+@each_published
+def test_every_network_still_has_the_size_that_was_trained(folder):
+    """A run's hash names its network and does not see the network change: a change leaves a published study void."""
+    study = load_study(folder)
+    *_, classes, side = SIZES[study.study["data"]]
+    for label, network in study.study["networks"].items():
+        model = create_model(network["model"], num_classes=classes, **network["knobs"])
+        trained = study.done[study.done["label"] == label]
+        assert set(trained["params"]) == {count_params(model)}, label
+        assert set(trained["macs"]) == {count_macs(model, (3, side, side))}, label
 
 
 @pytest.fixture
