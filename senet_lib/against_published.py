@@ -5,16 +5,28 @@ from senet_lib.results import StudyResults
 
 
 def beside_published(ours: StudyResults, published: StudyResults) -> list[str]:
-    """One line a network: whether our mean lies inside the published mean's 95 % interval; in words where there is no
-    interval, no finished run, or another configuration, by its hash, than the published one."""
+    """One line a network: whether our mean lies inside the published mean's 95 % interval; in words where there is
+    no interval, no finished run, no seed in common, or another configuration, by its hash."""
     yours, theirs = tables.accuracies(ours), tables.accuracies(published)
     width = max(map(len, ours.labels))
-    return [
-        f"{label:<{width}}  {_line(list(yours[label].values()), list(theirs.get(label, {}).values()))}"
-        if _hashes(ours, label) == _hashes(published, label)
-        else f"{label:<{width}}  not compared: the published runs were configured otherwise"
-        for label in ours.labels
-    ]
+    lines = []
+    for label in ours.labels:
+        said = _incomparable(_hashes(ours, label), _hashes(published, label))
+        said = said or _line(list(yours[label].values()), list(theirs[label].values()))
+        lines.append(f"{label:<{width}}  {said}")
+    return lines
+
+
+def _incomparable(ours: dict[str, str], published: dict[str, str]) -> str:
+    """Why a network's runs, run_id -> hash, are not those of the published one; empty if they are."""
+    if not published:
+        return "not compared: not among the published networks"
+    common = ours.keys() & published.keys()
+    if not common:
+        return "not compared: no seed in common with the published runs"
+    if any(ours[run_id] != published[run_id] for run_id in common):
+        return "not compared: the published runs were configured otherwise"
+    return ""
 
 
 def _line(yours: list[float], theirs: list[float]) -> str:
@@ -31,5 +43,5 @@ def _line(yours: list[float], theirs: list[float]) -> str:
     return f"{said}, {where} the published 95 % interval {tables.span(known.low, known.high, tables.percent)} %"
 
 
-def _hashes(results: StudyResults, label: str) -> set[str]:
-    return {run["config_hash"] for run in results.study["runs"] if run["label"] == label}
+def _hashes(results: StudyResults, label: str) -> dict[str, str]:
+    return {run["run_id"]: run["config_hash"] for run in results.study["runs"] if run["label"] == label}

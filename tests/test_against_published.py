@@ -45,3 +45,15 @@ def test_what_cannot_be_compared_says_why(published, tmp_path):
     assert selective.endswith("not compared: the published runs were configured otherwise")
     _, turned, _ = beside_published(published, load_study(tmp_path))
     assert turned.endswith("not compared: no finished run among the published")
+
+
+def test_more_seeds_are_compared_and_other_networks_and_seeds_are_not(published, tmp_path):
+    more = load_study(write_study(tmp_path / "more", seeds=(0, 1, 2, 3), images=400))
+    assert all("95 % interval" in line for line in beside_published(more, published))
+    assert all("95 % interval" in line for line in beside_published(published, more))
+    other = load_study(write_study(tmp_path / "other", seeds=(7, 8), images=400))
+    for line in beside_published(other, published):
+        assert line.endswith("not compared: no seed in common with the published runs")
+    renamed = {("mine" if label == "resnet20" else label): network for label, network in THREE.items()}
+    mine = beside_published(load_study(write_study(tmp_path / "mine", renamed, images=400)), published)
+    assert mine[0] == "mine         not compared: not among the published networks"
