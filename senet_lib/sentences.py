@@ -96,11 +96,8 @@ def deviations(results: StudyResults) -> list[str]:
         )
     if len(results.done["evaluated_on"].unique()) > 1:
         found.append("Some runs were evaluated on the test set and some on held-out images: do not compare them.")
+    found += incomparable_seconds(results).splitlines()
     records = list(results.environments.values())
-    for key, name in (("device", "devices"), ("processor", "processors"), ("precision", "precisions")):
-        values = sorted({str(record.get(key)) for record in records})
-        if len(values) > 1:
-            found.append(f"The runs used different {name} ({names(values)}): their seconds cannot be compared.")
     commits = {record.get("git_commit") for record in records}
     if len(commits) > 1:
         found.append(f"The runs come from {len(commits)} different commits of the code.")
@@ -253,6 +250,17 @@ def cost(table: pd.DataFrame, baseline: str) -> str:
         for row in rows.itertuples()
     )
     return f"Beside {escape_markdown(baseline)} ({run_seconds(reference)} s a run), {listed}."
+
+
+def incomparable_seconds(results: StudyResults) -> str:
+    """A line for each way in which the finished runs were computed differently; empty if in none."""
+    kinds = {"device": "devices", "processor": "processors", "precision": "precisions", "threads": "numbers of threads"}
+    found = []
+    for key, name in kinds.items():
+        values = sorted({str(record.get(key)) for record in results.environments.values()})
+        if len(values) > 1:
+            found.append(f"The runs used different {name} ({names(values)}): their seconds cannot be compared.")
+    return "\n".join(found)
 
 
 def same_cost(networks: pd.DataFrame) -> str:

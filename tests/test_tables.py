@@ -245,13 +245,21 @@ def test_a_run_that_was_resumed_anyway_is_marked_and_listed(tmp_path):
 def test_environment_lists_every_value_that_differs(tmp_path):
     write_study(tmp_path, seeds=(0,), images=20)
     run_dir = tmp_path / "runs/resnet20-seed0"
-    write_json(run_dir / "environment.json", read_json(run_dir / "environment.json") | {"device": "NVIDIA H100"})
+    other = read_json(run_dir / "environment.json") | {"device": "NVIDIA H100", "threads": 1}
+    write_json(run_dir / "environment.json", other)
     write_summary(run_dir, read_json(run_dir / "summary.json"))
     study = load_study(tmp_path)
     table = tables.environment(study).set_index("setting")["value"]
     assert table["device"] == "NVIDIA H100; cpu"
     assert table["data / fingerprints / test"] == "cd" * 32
-    assert any("different devices (NVIDIA H100, cpu)" in note for note in sentences.deviations(study))
+    said = sentences.incomparable_seconds(study).splitlines()
+    assert said == [
+        "The runs used different devices (NVIDIA H100, cpu): their seconds cannot be compared.",
+        "The runs used different numbers of threads (1, 2): their seconds cannot be compared.",
+    ]
+    assert set(said) <= set(sentences.deviations(study))
+    write_study(tmp_path / "alike", seeds=(0,), images=20)
+    assert sentences.incomparable_seconds(load_study(tmp_path / "alike")) == ""
 
 
 # As people read
