@@ -27,8 +27,8 @@ SHARE = 32.3e15 / (7 * 60) / 312e12
 
 @dataclass(frozen=True)
 class Cost:
-    """params and macs of one image; seconds of training an image, and of an epoch and a run with their evaluations;
-    and what the run would take on an H100, worked out from its multiply-adds alone."""
+    """params and macs of one image; seconds of training a full-size image, and of a mean epoch and a run with
+    their evaluations; and what the run would take on an H100, worked out from its multiply-adds alone."""
 
     params: int
     macs: int

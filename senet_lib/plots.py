@@ -2,8 +2,8 @@
 
 A family has one colour, marker and line style everywhere, so that a figure reads in grey print and to a colour-blind
 reader; several networks of one family differ in shade and marker. Where all are of one family and more than its shades,
-as in an ablation, each has a colour of its own. Accuracies come as fractions and are drawn in
-percent. Every function draws into the axes it is given, or into a new figure, and returns the axes.
+as in an ablation, each has a colour of its own. Accuracies come as fractions and are drawn in percent. Every function
+draws into the axes it is given, or into a new figure, and returns the axes.
 """
 
 import re
@@ -50,8 +50,8 @@ PALETTE = {
 }
 _SHADES = (0.0, -0.4, 0.45, -0.65)  # of the second, third, ... network of a family: towards black, towards white
 _MARKERS = {"o": "oph8", "s": "sdPH", "^": "^v<>", "D": "D*Xd", "X": "X+x*"}
-# Of a crowded family's networks behind the first: the rest of that palette, and as many marks that two with one colour
-# differ in their mark
+# Of the networks behind the first where one family is crowded and alone: other families' colours are free then. The
+# numbers of colours and marks have no common divisor, so what shares a colour differs in its mark
 _COLOURS = ("#d55e00", "#029e73", "#cc78bc", "#ca9161", "#56b4e9", "#949494", "#de8f05", "#444444")
 _MANY_MARKERS = "s^DvPX*<>ph"
 
@@ -101,12 +101,12 @@ def network_styles(models: Mapping[str, str]) -> dict[str, Style]:
         family = family_of(model)
         base, index = PALETTE[family], seen[family]
         seen[family] += 1
-        colour = _shade(base.colour, _SHADES[index % len(_SHADES)])
-        markers = _MARKERS[base.marker]
-        marker = markers[index % len(markers)]
         if crowded and index > 0:
             colour = _COLOURS[(index - 1) % len(_COLOURS)]
             marker = _MANY_MARKERS[(index - 1) % len(_MANY_MARKERS)]
+        else:
+            colour = _shade(base.colour, _SHADES[index % len(_SHADES)])
+            marker = _MARKERS[base.marker][index % len(_MARKERS[base.marker])]
         styles[label] = Style(colour, marker, base.line, filled=index == 0)
     return styles
 
