@@ -1,13 +1,14 @@
 """What a run would cost on this machine, from a few measured steps."""
 
 from dataclasses import dataclass
+from statistics import fmean
 
 import torch
 
 from senet_lib.data import Dataset, load_dataset
 from senet_lib.metrics import count_macs, count_params
 from senet_lib.models import create_model
-from senet_lib.resizing import image_size
+from senet_lib.resizing import pixel_shares
 from senet_lib.study import RunConfig
 from senet_lib.train import fit
 
@@ -78,8 +79,8 @@ def estimate(run: RunConfig, root: str | None = None, device: str = "auto", thre
     step = outcome.history[-1]["train_seconds"] / images
     # A training step is a forward and a backward pass, and the backward pass about two forward passes
     epochs, holdout = run.recipe.epochs, run.recipe.holdout
-    pixels_share = sum((image_size(run.recipe, epoch, size) / size) ** 2 for epoch in range(epochs)) / epochs
-    steps = (train_images - holdout) * pixels_share + (holdout or test_images) / 3  # an epoch's, of one image each
+    share = fmean(pixel_shares(run.recipe, size))
+    steps = (train_images - holdout) * share + (holdout or test_images) / 3  # an epoch's, of one image each
     epoch = step * steps
     h100 = 6 * macs * steps * epochs / (SHARE * H100_FLOPS)
     return Cost(params, macs, step, epoch, epoch * epochs, h100, outcome.environment["precision"])

@@ -29,6 +29,11 @@ def image_size(recipe: Recipe, epoch: int, own: int) -> int:
     return max(recipe.first_size, MULTIPLE * int(size / MULTIPLE))
 
 
+def pixel_shares(recipe: Recipe, own: int) -> list[float]:
+    """Of every epoch, its images' pixels as a share of full-size ones': about the share of the work too."""
+    return [(image_size(recipe, epoch, own) / own) ** 2 for epoch in range(recipe.epochs)]
+
+
 def resized(x: Tensor, height: int) -> Tensor:
     """(N, C, H, W) -> (N, C, height, W * height / H), each pixel a weighted mean of those that it covers."""
     if height == x.shape[2]:

@@ -29,7 +29,7 @@ from senet_lib.averaging import WeightAverage
 from senet_lib.data import Augmenter, Dataset, eval_batches
 from senet_lib.optimizer import make_optimizer, set_learning_rate
 from senet_lib.process import SUPERVISED, die_with_parent, keep_freed_memory
-from senet_lib.resizing import image_size, resized
+from senet_lib.resizing import image_size, pixel_shares, resized
 from senet_lib.results import environment_record, write_history, write_json, write_predictions
 from senet_lib.study import Recipe
 from senet_lib.tta import tta_accuracy
@@ -143,7 +143,9 @@ def fit(
     )
     with _deterministic(), _stop_signals() as stop:
         run.resume(resume_anyway)
-        with _reporter(progress, recipe.epochs, run.train.steps, len(run.history), run.step) as report:
+        work = pixel_shares(recipe, run.data.train_images.shape[1])
+        split = "test" if run.data.evaluation_split == "test" else "held-out"
+        with _reporter(progress, work, split, run.train.steps, len(run.history), run.step) as report:
             while len(run.history) < recipe.epochs:
                 run.epoch(stop, report)
         if run.average is not None:
@@ -485,8 +487,8 @@ def _stop_signals() -> Iterator[_Stop]:
 class _Reporter:
     """Tells a person how far training is: a bar where someone watches, one plain line an epoch where a log is kept."""
 
-    def __init__(self, epochs: int, first_epoch: int, bar: Any = None, lines: bool = False) -> None:
-        self.epochs, self.first_epoch, self.bar, self.lines = epochs, first_epoch, bar, lines
+    def __init__(self, work: list[float], split: str, first_epoch: int, bar: Any = None, lines: bool = False) -> None:
+        self.work, self.split, self.first_epoch, self.bar, self.lines = work, split, first_epoch, bar, lines
         self.started = time.perf_counter()
 
     def step(self) -> None:
@@ -494,30 +496,34 @@ class _Reporter:
             self.bar.update()
 
     def epoch(self, row: dict[str, float]) -> None:
-        done = row["epoch"] - self.first_epoch
-        left = (time.perf_counter() - self.started) / done * (self.epochs - row["epoch"])
+        done, left = self.work[self.first_epoch : row["epoch"]], self.work[row["epoch"] :]
+        seconds_left = (time.perf_counter() - self.started) / sum(done) * sum(left)
+        epochs = len(self.work)
         text = (
-            f"epoch {row['epoch']:>{len(str(self.epochs))}}/{self.epochs}  "
+            f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
             f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}  "
-            f"test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.2%}  "
-            f"{row['train_seconds']:.1f} s  {row['images_per_second']:.0f} images/s  {_duration(left)} left"
+            f"{self.split} loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.2%}  "
+            f"{row['train_seconds']:.1f} s  {row['images_per_second']:.0f} images/s  {_duration(seconds_left)} left"
         )
         if self.bar is not None:
-            self.bar.set_postfix_str(f"test accuracy {row['test_accuracy']:.2%}")
+            self.bar.set_postfix_str(f"{self.split} accuracy {row['test_accuracy']:.2%}")
         if self.lines:
             print(text, flush=True)
 
 
 @contextmanager
-def _reporter(progress: str, epochs: int, steps: int, first_epoch: int, first_step: int) -> Iterator[_Reporter]:
+def _reporter(
+    progress: str, work: list[float], split: str, steps: int, first_epoch: int, first_step: int
+) -> Iterator[_Reporter]:
+    """work: of every epoch, in any unit. split: what is evaluated, in words."""
     if progress == "auto":
         headless = bool(os.environ.get(SUPERVISED)) or not ("ipykernel" in sys.modules or sys.stdout.isatty())
         progress = "lines" if headless else "bar"
     if progress != "bar":
-        yield _Reporter(epochs, first_epoch, lines=progress == "lines")
+        yield _Reporter(work, split, first_epoch, lines=progress == "lines")
         return
-    with tqdm(total=epochs * steps, initial=first_epoch * steps + first_step, unit="step") as bar:
-        yield _Reporter(epochs, first_epoch, bar)
+    with tqdm(total=len(work) * steps, initial=first_epoch * steps + first_step, unit="step") as bar:
+        yield _Reporter(work, split, first_epoch, bar)
 
 
 def _duration(seconds: float) -> str:

@@ -13,6 +13,7 @@ import sys
 import threading
 import warnings
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -23,7 +24,15 @@ from senet_lib.data import Dataset
 from senet_lib.models import create_model
 from senet_lib.results import read_json, write_summary
 from senet_lib.study import Recipe
-from senet_lib.train import NonFiniteLoss, TrainingStopped, evaluate, fit, learning_rate, resolve_precision
+from senet_lib.train import (
+    NonFiniteLoss,
+    TrainingStopped,
+    _Reporter,
+    evaluate,
+    fit,
+    learning_rate,
+    resolve_precision,
+)
 from senet_lib.tta import tta_accuracy
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, warmup_epochs=0.5, precision="fp32")
@@ -566,6 +575,22 @@ def test_headless_training_prints_one_plain_line_an_epoch(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert all(part in lines[0] for part in ("epoch 1/3", "train loss", "test loss", "images/s", "left"))
+
+
+def test_held_out_images_are_not_called_the_test_set(capsys):
+    fit(network(), tiny_data(), RECIPE.model_copy(update={"holdout": 30}), progress="lines")
+    printed = capsys.readouterr().out
+    assert "held-out loss" in printed
+    assert "test loss" not in printed
+
+
+def test_epochs_of_small_images_are_not_taken_for_the_time_that_full_size_ones_need(capsys, monkeypatch):
+    clock = iter([0.0, 10.0])
+    monkeypatch.setattr("senet_lib.train.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    row = dict.fromkeys(("train_loss", "train_accuracy", "test_loss", "test_accuracy"), 0.5)
+    reporter = _Reporter([0.25, 1.0, 1.0], "test", 0, lines=True)
+    reporter.epoch(row | {"epoch": 1, "train_seconds": 9.0, "images_per_second": 100.0})
+    assert capsys.readouterr().out.rstrip().endswith("1 min 20 s left")
 
 
 def test_it_trains_outside_the_main_thread_too(undisturbed):
