@@ -60,6 +60,8 @@ class Recipe(Strict):
     crop_fill: Literal["black", "reflect"] = "black"  # what they show; reflect: the image mirrored: section 3.1
     # horizontal; auto: where the data set allows it; alternating: always, each epoch the mirror image of the last: 3.6
     flip: Literal["auto", "always", "never", "alternating"] = "auto"
+    # pixels a side of a square that is painted over, drawn anew for every image and epoch (arXiv:1708.04552); 0: none
+    cutout: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware computes in it
     compile: bool = False  # torch.compile
     holdout: Annotated[int, Field(ge=0)] = 0  # training images set aside for evaluation; the test set then stays unused

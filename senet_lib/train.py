@@ -257,6 +257,7 @@ class _Run:
             fill=recipe.crop_fill,
             flip=data.flip if recipe.flip == "auto" else recipe.flip != "never",
             alternating=recipe.flip == "alternating",
+            cutout=recipe.cutout,
             mean=data.mean,
             std=data.std,
         )

@@ -117,6 +117,45 @@ def test_every_image_comes_once_an_epoch(n):
     assert max(sizes) <= 17 and (max(sizes) == 17) == (n % 16 == 1 and n > 1)
 
 
+@pytest.mark.parametrize("cutout", [1, 4, 5, 7])
+def test_cutout_is_the_mean_colour_in_a_square_around_a_pixel_and_changes_nothing_else(cutout):
+    images, labels = some_images(400)
+    x, y = whole(augmenter(images, labels, cutout=cutout).epoch(seed=3, epoch=5))
+    plain_x, plain_y = whole(augmenter(images, labels).epoch(seed=3, epoch=5))
+    assert torch.equal(y, plain_y) and x.is_contiguous(memory_format=torch.channels_last)
+
+    before, after = cutout // 2, cutout - cutout // 2
+    seen = set()
+    for cut, plain in zip(x, plain_x, strict=True):
+        painted = (cut == 0).all(0)
+        possible = [
+            (row, column)
+            for row in range(9)
+            for column in range(7)
+            if torch.equal(painted, square(9, 7, row - before, row + after, column - before, column + after))
+        ]
+        assert possible, painted
+        seen.update(possible)
+        assert torch.equal(cut[:, ~painted], plain[:, ~painted])
+    assert len(seen) == 9 * 7, "every pixel is a centre"
+
+
+def square(height, width, top, bottom, left, right):
+    painted = torch.zeros(height, width, dtype=torch.bool)
+    painted[max(top, 0) : bottom, max(left, 0) : right] = True
+    return painted
+
+
+def test_cutouts_squares_lie_elsewhere_in_every_epoch():
+    images, labels = some_images(400)
+    squares = [
+        (whole(augmenter(images, labels, cutout=3).epoch(seed=0, epoch=epoch))[0] == 0).all(1).float().mean(0)
+        for epoch in (0, 1)
+    ]
+    assert not torch.equal(*squares)
+    assert abs(squares[0][4, 3] - 9 / 63) < 0.06  # far from the border a pixel is under 9 of 63 squares
+
+
 def test_the_order_does_not_depend_on_padding_and_flip():
     images, labels = some_images()
     labels = torch.arange(len(images))
@@ -258,6 +297,8 @@ def test_eval_batches_are_all_images_in_order():
         ({"batch_size": 2.0}, "batch_size"),
         ({"padding": -1}, "padding"),
         ({"padding": 8, "fill": "reflect"}, "padding 8 cannot be reflected from an image of 8x8 pixels"),
+        ({"cutout": 9}, "cutout must be a whole number of pixels from 0 to 8, not 9"),
+        ({"cutout": -1}, "cutout"),
         ({"fill": "reflekt"}, "fill must be 'black' or 'reflect', not 'reflekt'"),
         ({"std": (0.2, 0.0, 0.2)}, "std above zero"),
         ({"mean": (0.5,)}, "three numbers"),
@@ -276,7 +317,7 @@ def test_what_cannot_be_is_refused(change, words):
     arguments.update(change)
     with pytest.raises(ValueError, match=words):
         Augmenter(**arguments)
-    if not {"padding", "fill"} & set(change):
+    if not {"padding", "fill", "cutout"} & set(change):
         del arguments["padding"], arguments["flip"]
         with pytest.raises(ValueError, match=words):
             eval_batches(**arguments)

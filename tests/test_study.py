@@ -173,6 +173,7 @@ def test_defaults_are_pinned_since_the_hash_leaves_them_out():
         "crop_padding": 4,
         "crop_fill": "black",
         "flip": "auto",
+        "cutout": 0,
         "precision": "auto",
         "compile": False,
         "holdout": 0,

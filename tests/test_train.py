@@ -154,6 +154,7 @@ def test_interrupted_after_every_step_it_ends_at_the_same_weights(tmp_path, undi
 PARTS = {  # of a fast recipe, all at once
     "flip": "alternating",
     "crop_fill": "reflect",
+    "cutout": 8,
     "label_smoothing": 0.2,
     "decoupled": True,
     "lr": 2.0,
@@ -503,6 +504,7 @@ def test_a_holdout_leaves_the_test_set_unused():
         {"momentum": 0.5},
         {"flip": "alternating"},
         {"crop_fill": "reflect"},
+        {"cutout": 8},
         {"bias_lr_factor": 2.0},
         {"decoupled": True},
         {"averaging": "ema"},

@@ -6,11 +6,14 @@ the padded image or its mirror image. As torchvision's RandomCrop does before No
 pixel space), not the mean colour (zero after normalisation).
 
 Two parts of a fast recipe can stand in for it: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024
-(arXiv:2404.00498), sections 3.1 (reflection-padded translation) and 3.6 (alternating flip).
+(arXiv:2404.00498), sections 3.1 (reflection-padded translation) and 3.6 (alternating flip). A third may be added:
+T. DeVries, G. W. Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017
+(arXiv:1708.04552), section 3.2: a square around a pixel taken at random, which may lie in part outside of the image, is
+zero after normalisation, so of the mean colour.
 
-Order, crops and mirror images of an epoch are a function of (seed, epoch) alone. They are drawn on the CPU for the
-whole epoch and moved to the device once: every device gets the same batches, nothing in the loop waits for the device,
-and an epoch can be taken up at any step without a generator's state.
+Order, crops, mirror images and squares of an epoch are a function of (seed, epoch) alone. They are drawn on the CPU
+for the whole epoch and moved to the device once: every device gets the same batches, nothing in the loop waits for the
+device, and an epoch can be taken up at any step without a generator's state.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,6 +31,7 @@ class Augmenter:
     fill: what the padding shows, 'black' or 'reflect', the image mirrored at its border pixels (numpy's mode).
     flip: whether mirror images are shown. alternating: chosen for each image at random in epoch 0 and from there on
     the other way round in every epoch, so that any two successive epochs show each image once as it is, once mirrored.
+    cutout: the square's side in pixels; 0 for none.
     mean, std: of the pixels in [0, 1], a channel each.
     steps: batches in an epoch. The last one has what is left over, and it is not dropped. A single image left over
     joins the batch before it, since BatchNorm cannot train on one image where its map is 1x1, as in SK's fuse.
@@ -47,11 +51,14 @@ class Augmenter:
         std: Sequence[float],
         fill: Literal["black", "reflect"] = "black",
         alternating: bool = False,
+        cutout: int = 0,
     ) -> None:
         _check(images, labels, batch_size)
         n, height, width, channels = images.shape
+        if not isinstance(cutout, int) or not 0 <= cutout <= min(height, width):
+            raise ValueError(f"cutout must be a whole number of pixels from 0 to {min(height, width)}, not {cutout!r}")
         self.labels, self.batch_size, self.padding = labels, batch_size, padding
-        self.flip, self.alternating = flip, alternating
+        self.flip, self.alternating, self.cutout = flip, alternating, cutout
         self.scale, self.shift = _scale_and_shift(mean, std, width, images.device)
         self.steps = -(-n // batch_size)
         if n % batch_size == 1 and n > 1 and batch_size > 1:
@@ -71,34 +78,53 @@ class Augmenter:
         """
         if not 0 <= start_step <= self.steps:
             raise ValueError(f"start_step must be between 0 and the epoch's {self.steps} steps, not {start_step!r}")
-        order, flips, down, right = self._draw(seed, epoch)
+        order, flips, down, right, squares = self._draw(seed, epoch)
         first = (order * self.padded_height + down) * self.padded_width + right  # each crop's first pixel
         device = self.pixels.device
-        order, flips, first = (torch.from_numpy(drawn).to(device, non_blocking=True) for drawn in (order, flips, first))
-        return self._batches(order, flips, first, start_step)
+        order, flips, first, squares = (
+            torch.from_numpy(drawn).to(device, non_blocking=True) for drawn in (order, flips, first, squares)
+        )
+        return self._batches(order, flips, first, squares, start_step)
 
     def _draw(self, seed: int, epoch: int) -> tuple[np.ndarray, ...]:
         """Each (N,) int64 by place in the epoch: the image, 1 for its mirror image, and where in the padded image the
-        crop begins. All are always drawn, so that neither padding nor flip changes the order."""
+        crop begins; (2, N): row and column in the crop around which cutout's square lies. All are always drawn, so that
+        none of padding, flip and cutout changes what else is drawn."""
         generator = np.random.default_rng((seed, epoch))
         n = len(self.labels)
         order = generator.permutation(n)
         flips = generator.integers(0, 2, n)
         down, right = generator.integers(0, 2 * self.padding + 1, (2, n))
+        squares = generator.integers(0, np.array(self.windows.shape[1:])[:, None], (2, n))
         if self.alternating:
             # an image's own side of the mirror: of the seed alone, apart from any epoch's draws
             sides = np.random.default_rng((seed, 0, 1)).integers(0, 2, n)
             flips = (sides[order] + epoch) % 2
-        return order, flips if self.flip else np.zeros_like(flips), down, right
+        return order, flips if self.flip else np.zeros_like(flips), down, right, squares
 
-    def _batches(self, order: Tensor, flips: Tensor, first: Tensor, start_step: int) -> Iterator[tuple[Tensor, Tensor]]:
+    def _batches(
+        self, order: Tensor, flips: Tensor, first: Tensor, squares: Tensor, start_step: int
+    ) -> Iterator[tuple[Tensor, Tensor]]:
         _, height, width = self.windows.shape
         for step in range(start_step, self.steps):
             start = step * self.batch_size
             batch = slice(start, start + self.batch_size if step < self.steps - 1 else None)
             places = self.windows[flips[batch]] + first[batch, None, None]  # (B, H, W)
             crops = self.pixels.index_select(0, places.view(-1)).view(-1, height, width, self.pixels.shape[1])
-            yield _normalise(crops, self.scale, self.shift), self.labels.index_select(0, order[batch])
+            x = _normalise(crops, self.scale, self.shift)
+            yield self._cut_out(x, *squares[:, batch]), self.labels.index_select(0, order[batch])
+
+    def _cut_out(self, x: Tensor, row: Tensor, column: Tensor) -> Tensor:
+        """(B, 3, H, W), in place, with the square around each image's (row, column) at zero."""
+        if not self.cutout:
+            return x
+        rows, columns = self._inside(x.shape[2], row), self._inside(x.shape[3], column)
+        return x.masked_fill_((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
+
+    def _inside(self, size: int, centre: Tensor) -> Tensor:
+        """(B, size) bool: which rows, or columns, a square around each centre takes; an even one, one more before."""
+        place = torch.arange(size, device=centre.device) - centre[:, None] + self.cutout // 2
+        return (place >= 0) & (place < self.cutout)
 
 
 def pad(images: Tensor, padding: int, fill: Literal["black", "reflect"]) -> Tensor:
