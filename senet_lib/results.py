@@ -48,6 +48,7 @@ WEIGHTS = "weights.safetensors"
 TEMPORARY = ".tmp"  # how the name of a file that is not yet whole ends
 EXAMPLES = "examples.npz"
 NOTEBOOK = "notebook.ipynb"
+SPLITS = {"test": "test", "holdout": "held-out"}  # what a run was evaluated on: in its summary, and in words
 # What `summary.json` vouches for: verified by digest
 RECORDED_FILES = ("config.json", "history.csv", "predictions.npz", "environment.json", NOTEBOOK, WEIGHTS)
 SUMMARY = "summary.json"

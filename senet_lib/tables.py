@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from senet_lib import stats
-from senet_lib.results import StudyResults
+from senet_lib.results import SPLITS, StudyResults
 
 MINUS = "\N{MINUS SIGN}"
 # Images of the test sets that published accuracies are measured on; for Wilson's interval
@@ -28,7 +28,7 @@ THRESHOLDS = (0.90, 0.92, 0.93, 0.94)  # accuracies to which CIFAR-10's fast rec
 def evaluated(results: StudyResults) -> str:
     """What the evaluated images are called: 'test', or 'held-out' where training images were set aside."""
     on = set(results.done["evaluated_on"]) or {"holdout" if results.study["recipe"].get("holdout") else "test"}
-    return "held-out" if on == {"holdout"} else "test" if on == {"test"} else "test or held-out"
+    return " or ".join(words for split, words in SPLITS.items() if split in on)
 
 
 def models(results: StudyResults) -> dict[str, str]:

@@ -30,7 +30,7 @@ from senet_lib.data import Augmenter, Dataset, eval_batches
 from senet_lib.optimizer import make_optimizer, set_learning_rate
 from senet_lib.process import SUPERVISED, die_with_parent, keep_freed_memory
 from senet_lib.resizing import image_size, pixel_shares, resized
-from senet_lib.results import environment_record, write_history, write_json, write_predictions
+from senet_lib.results import SPLITS, environment_record, write_history, write_json, write_predictions
 from senet_lib.study import Recipe
 from senet_lib.tta import tta_accuracy
 from senet_lib.whitening import whiten_stem
@@ -144,7 +144,7 @@ def fit(
     with _deterministic(), _stop_signals() as stop:
         run.resume(resume_anyway)
         work = pixel_shares(recipe, run.data.train_images.shape[1])
-        split = "test" if run.data.evaluation_split == "test" else "held-out"
+        split = SPLITS[run.data.evaluation_split]
         with _reporter(progress, work, split, run.train.steps, len(run.history), run.step) as report:
             while len(run.history) < recipe.epochs:
                 run.epoch(stop, report)
