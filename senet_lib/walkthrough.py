@@ -25,6 +25,15 @@ def source(thing: object) -> Code:
     return Code(inspect.getsource(thing), language="python")
 
 
+def last_of_each_stage(model: nn.Module, kind: type[nn.Module]) -> list[str]:
+    """The name of the last submodule of `kind` in each of the model's stages that has one, in their order."""
+    last = {}
+    for name, module in model.stages.named_modules():
+        if isinstance(module, kind):
+            last[name.partition(".")[0]] = f"stages.{name}"
+    return list(last.values())
+
+
 def shapes(model: nn.Module, input_size: tuple[int, ...], modules: Iterable[str]) -> pd.DataFrame:
     """The output shape and parameters of the named submodules for one image of `input_size` (C, H, W).
 

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from senet_lib.models import create_model
-from senet_lib.walkthrough import say_device, shapes, source
+from senet_lib.models.blocks import ResidualBlock, SelectiveKernelConv
+from senet_lib.walkthrough import last_of_each_stage, say_device, shapes, source
 
 
 def test_shapes_are_those_of_a_real_pass_in_the_order_of_the_pass():
@@ -20,6 +21,15 @@ def test_shapes_are_those_of_a_real_pass_in_the_order_of_the_pass():
 def test_an_unknown_module_is_named():
     with pytest.raises(ValueError, match="'stages.9'.*stem"):
         shapes(create_model("resnet20"), (3, 32, 32), ["stages.9"])
+
+
+def test_the_last_block_of_each_stage_is_in_the_order_of_the_pass_and_a_stage_without_one_is_left_out():
+    with torch.device("meta"):
+        fast, se_fast, sk_fast, deep = map(create_model, ("fast", "se_fast", "sk_fast", "resnet101"))
+    for network in fast, se_fast:
+        assert last_of_each_stage(network, ResidualBlock) == ["stages.1.1", "stages.2.1"]
+    assert last_of_each_stage(sk_fast, SelectiveKernelConv) == ["stages.1.1.body.0", "stages.2.1.body.0"]
+    assert last_of_each_stage(deep, ResidualBlock)[2] == "stages.2.22"
 
 
 def test_source_is_the_librarys_own_text():
