@@ -254,7 +254,7 @@ def is_intact(run_dir: Path, config_hash: str) -> bool:
 class StudyResults:
     """A study's results as tidy tables; one row of `runs` for each planned run, whatever became of it.
 
-    study: the resolved study (name, question, data, classes, seeds, recipe, networks, baseline, notes).
+    study: the resolved study (name, question, data, classes, seeds, recipe, networks, baseline, notes, timed).
     runs: run_id, label, model, seed, status ('done', 'failed', 'missing'), error, test_accuracy, test_loss, params,
         macs, epochs, train_seconds (whole run), seconds_per_epoch (median), evaluated_on ('test' or 'holdout'),
         tta_accuracy (a second figure beside test_accuracy; None without the recipe's test_time_augmentation).
@@ -278,6 +278,11 @@ class StudyResults:
     @property
     def done(self) -> pd.DataFrame:
         return self.runs[self.runs["status"] == "done"]
+
+    @property
+    def timed(self) -> bool:
+        """Whether the seconds of the runs are a measure of cost; studies from before the question was asked say yes."""
+        return self.study.get("timed", True)
 
 
 def load_study(path: Path | str) -> StudyResults:

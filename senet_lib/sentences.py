@@ -96,6 +96,7 @@ def deviations(results: StudyResults) -> list[str]:
         )
     if len(results.done["evaluated_on"].unique()) > 1:
         found.append("Some runs were evaluated on the test set and some on held-out images: do not compare them.")
+    found += untimed(results).splitlines()
     found += incomparable_seconds(results).splitlines()
     records = list(results.environments.values())
     commits = {record.get("git_commit") for record in records}
@@ -250,6 +251,16 @@ def cost(table: pd.DataFrame, baseline: str) -> str:
         for row in rows.itertuples()
     )
     return f"Beside {escape_markdown(baseline)} ({run_seconds(reference)} s a run), {listed}."
+
+
+def untimed(results: StudyResults) -> str:
+    """Said in place of every number of seconds where the study says that they are no measure, else empty."""
+    return (
+        ""
+        if results.timed
+        else "No seconds are reported: the runs shared their machine with each other or with other work, or were on"
+        " several machines."
+    )
 
 
 def incomparable_seconds(results: StudyResults) -> str:

@@ -172,6 +172,7 @@ class Study(Strict):
     baseline: str = ""  # the network that the others are compared with; empty: the first
     comparisons: tuple[tuple[str, str], ...] = ()  # (treatment, baseline) named beforehand; empty: each with `baseline`
     notes: str = ""  # what a reader should know: deviations, what was cut
+    timed: bool = True  # false: the runs shared their machine, or were on several, and the report has no seconds
 
     @model_validator(mode="before")
     @classmethod

@@ -68,8 +68,9 @@ def compare(results: StudyResults) -> list[stats.Comparison]:
 
 def networks(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> pd.DataFrame:
     """One row a network: label, model, knobs, params, macs, n, planned, mean, sd, low, high, difference and its low and
-    high (to the baseline), seconds_per_epoch, published, published_runs, published_source; where a run has an accuracy
-    with test-time augmentation also its tta_mean, tta_low, tta_high, beside the plain accuracy's and never in them."""
+    high (to the baseline), seconds_per_epoch (None where the study is not timed), published, published_runs,
+    published_source; where a run has an accuracy with test-time augmentation also its tta_mean, tta_low, tta_high,
+    beside the plain accuracy's and never in them."""
     baseline = results.study["baseline"]
     against = {pair.treatment: pair.difference for pair in comparisons if pair.baseline == baseline}
     rows = []
@@ -84,8 +85,10 @@ def networks(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> 
             "difference": difference.point if difference else None,
             "difference_low": difference.low if difference else None,
             "difference_high": difference.high if difference else None,
-            "seconds_per_epoch": done["seconds_per_epoch"].astype(float).mean() if len(done) else None,
+            "seconds_per_epoch": None,
         }
+        if len(done) and results.timed:
+            row["seconds_per_epoch"] = done["seconds_per_epoch"].astype(float).mean()
         published = network.get("published") or {}
         row |= {
             "published": published.get("accuracy"),
@@ -207,8 +210,9 @@ def confused_pairs(results: StudyResults, most: int = 8) -> pd.DataFrame:
 
 def cost(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
     """From `networks`: label, params, macs, seconds_per_epoch, and train_seconds (training of a whole run, mean over
-    seeds), each also as a factor to the baseline's (`*_factor`)."""
+    seeds), each also as a factor to the baseline's (`*_factor`). Without seconds where the study is not timed."""
     whole = results.done.groupby("label")["train_seconds"].apply(lambda values: values.astype(float).mean())
+    whole = whole if results.timed else {}
     table = table[["label", "model", "params", "macs", "seconds_per_epoch"]]
     table = table.assign(train_seconds=table["label"].map(whole).astype(float))
     reference = table[table["label"] == results.study["baseline"]]
@@ -336,6 +340,8 @@ def shown_networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFr
             ],
         }
     )
+    if table["seconds_per_epoch"].isna().all():
+        shown = shown.drop(columns="s / epoch")
     if "tta_mean" in table:
         title = f"{metric.capitalize()} with test-time augmentation (%)"
         shown.insert(shown.columns.get_loc("95 % interval") + 1, title, [_shown_tta(row) for row in table.itertuples()])
@@ -426,6 +432,7 @@ def shown_cost(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
             for value, factor in zip(table[column], table[f"{column}_factor"], strict=True)
         ]
         for title, (column, format_value) in columns.items()
+        if table[column].notna().any()
     }
     return pd.DataFrame({"Network": table["label"], **shown})
 

@@ -71,6 +71,19 @@ def run_notebook(folder, monkeypatch, *, rendered=False):
     return shown, names["page"]
 
 
+def test_a_study_that_is_not_timed_has_a_page_without_seconds(tmp_path, monkeypatch):
+    write_study(tmp_path / "timed", images=50)
+    write_study(tmp_path / "untimed", images=50)
+    path = tmp_path / "untimed" / "study.json"
+    write_json(path, read_json(path) | {"timed": False})
+    whole, _ = run_notebook(tmp_path / "timed", monkeypatch)
+    shown, _ = run_notebook(tmp_path / "untimed", monkeypatch)
+    for said in ("Seconds of training an epoch", "Seconds per epoch", "against the seconds of training", "s / epoch"):
+        assert said in whole.everything and said not in shown.everything
+    assert "No seconds are reported" in shown.everything and "No seconds are reported" not in whole.everything
+    assert len(shown.images) == len(whole.images) - 2
+
+
 def test_the_notebooks_source_is_clean():
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     nbformat.validate(notebook)

@@ -149,6 +149,20 @@ def test_mcnemar_leaves_out_models_that_saw_other_images(tmp_path):
     assert tables.mcnemar(load_study(tmp_path)).empty
 
 
+def test_a_study_that_is_not_timed_has_no_seconds_anywhere(tmp_path):
+    write_study(tmp_path, seeds=(0, 1), images=20)
+    write_json(tmp_path / "study.json", read_json(tmp_path / "study.json") | {"timed": False})
+    study = load_study(tmp_path)
+    table = tables.networks(study, tables.compare(study))
+    assert "s / epoch" not in tables.shown_networks(table, "test accuracy", "resnet20")
+    costs = tables.cost(study, table)
+    assert costs[["seconds_per_epoch", "train_seconds"]].isna().all(axis=None)
+    shown = ["Network", "Parameters (factor to resnet20)", "MACs (M) (factor to resnet20)"]
+    assert list(tables.shown_cost(costs, "resnet20")) == shown
+    assert sentences.cost(costs, "resnet20") == ""
+    assert sentences.untimed(study) in sentences.deviations(study)
+
+
 def test_cost_is_relative_to_the_baseline(full):
     table = tables.cost(full, tables.networks(full, [])).set_index("label")
     assert table.loc["resnet20", "seconds_per_epoch_factor"] == 1
