@@ -21,6 +21,7 @@ from senet_lib import notebook
 from senet_lib.process import SUPERVISED, StopRequest, die_with_parent
 from senet_lib.project import project_root
 from senet_lib.results import (
+    SPLITS,
     altered_files,
     is_done,
     is_intact,
@@ -233,7 +234,7 @@ def main(arguments: list[str] | None = None) -> int:
     except OSError as error:  # the folder itself cannot be written to
         print(f"{config.run_id}{FAILED}{one_line(error, run_dir)}", file=sys.stderr, flush=True)
         return 1
-    print(f"{config.run_id}: {summary['evaluated_on']} accuracy {summary['test_accuracy']:.2%}", flush=True)
+    print(f"{config.run_id}: {SPLITS[summary['evaluated_on']]} accuracy {summary['test_accuracy']:.2%}", flush=True)
     return 0
 
 

@@ -5,6 +5,7 @@ of (seed, epoch), the learning rate of the step: a run that is stopped at any st
 the weights of an undisturbed one, bit for bit (same versions, hardware and thread count).
 """
 
+import logging
 import math
 import os
 import signal
@@ -37,6 +38,8 @@ from senet_lib.whitening import whiten_stem
 
 # cuBLAS is deterministic only with a fixed workspace, and reads this when CUDA starts
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+# Fabric advises on a GPU to let fp32 products lose precision, in every run's notebook; here fp32 is meant
+logging.getLogger("lightning_fabric.utilities.rank_zero").addFilter(lambda log: "Tensor Cores" not in log.getMessage())
 
 EVAL_BATCH_SIZE = 512
 LOSS_CHECK_STEPS = 50  # how often a step waits for the device to see whether the loss is still finite
@@ -74,6 +77,11 @@ class Outcome:
     evaluated_on: str  # 'test', or 'holdout' when the recipe set training images aside
     environment: dict[str, Any]
     tta_accuracy: float | None = None  # with test-time augmentation: a figure beside the evaluation's, never it
+
+    @property
+    def evaluated(self) -> str:
+        """What the evaluated images are called: 'test' or 'held-out'."""
+        return SPLITS[self.evaluated_on]
 
     @property
     def train_seconds(self) -> float:

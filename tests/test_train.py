@@ -490,7 +490,7 @@ def test_a_holdout_leaves_the_test_set_unused():
     outcome = fit(
         network(), data, RECIPE.model_copy(update={"holdout": 30, "epochs": 1, "warmup_epochs": 0.0}), progress="none"
     )
-    assert outcome.evaluated_on == "holdout"
+    assert outcome.evaluated_on == "holdout" and outcome.evaluated == "held-out"
     assert len(outcome.evaluation.label) == 30
     assert outcome.environment["data"]["fingerprints"] != data.fingerprints
 
@@ -577,6 +577,18 @@ def test_headless_training_prints_one_plain_line_an_epoch(capsys):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert all(part in lines[0] for part in ("epoch 1/3", "train loss", "test loss", "images/s", "left"))
+
+
+def test_nothing_advises_to_give_up_precision_on_a_gpu(monkeypatch, caplog):
+    from lightning_fabric.accelerators import cuda
+
+    monkeypatch.setattr(cuda, "_is_ampere_or_later", lambda device: True)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    with caplog.at_level("INFO"):
+        cuda._check_cuda_matmul_precision.__wrapped__(torch.device("cuda"))
+        cuda.rank_zero_info("another line")
+    assert [record.getMessage() for record in caplog.records] == ["another line"]
 
 
 def test_held_out_images_are_not_called_the_test_set(capsys):
