@@ -19,6 +19,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from senet_lib.stats import Interval, t_interval
+from senet_lib.tables import points
 
 WIDTH = 9.0  # inches of a whole figure: what the report shows at its full text width
 PARAMS, MACS = "parameters (millions)", "multiply-adds of one image (millions)"
@@ -397,9 +398,7 @@ def difference_intervals(
         table = pd.DataFrame([{"mean": interval.point, "low": interval.low, "high": interval.high}], dtype=float)
         style = styles.get(treatment, PALETTE["other"])
         _points(ax, 100 * table["mean"], [row], style, None, rows=100 * table, size=7)
-        text = f"{100 * interval.point:+.2f}".replace("-", "\N{MINUS SIGN}") + (
-            "" if interval.exists else "  (no interval)"
-        )
+        text = points(interval.point) + ("" if interval.exists else "  (no interval)")
         ax.annotate(text, (100 * interval.point, row), xytext=(0, 7), textcoords="offset points", ha="center", size=8)
     ax.set_yticks(range(len(differences)), names[::-1])
     to = f" to {plain(baselines.pop())}" if len(baselines) == 1 else ""

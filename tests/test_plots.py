@@ -339,6 +339,11 @@ def test_difference_intervals_show_zero_the_margin_and_what_has_no_interval():
     assert ax.get_xlabel() == "difference to plain (points)"
 
 
+def test_a_difference_that_rounds_to_nothing_has_no_sign():
+    differences = {("gated", "plain"): Interval(-0.00001, -0.001, 0.001)}
+    assert texts(plots.difference_intervals(differences, MODELS, margin=0.003)) == ["0.00"]
+
+
 def test_differences_to_several_baselines_name_each_in_its_row():
     differences = {("selective", "plain"): Interval(0.01), ("selective", "gated"): Interval(0.002)}
     ax = plots.difference_intervals(differences | {("a sum", "no network"): Interval(0.0)}, MODELS, margin=0.003)
