@@ -349,7 +349,7 @@ def test_differences_to_several_baselines_name_each_in_its_row():
     ax = plots.difference_intervals(differences | {("a sum", "no network"): Interval(0.0)}, MODELS, margin=0.003)
     rows = [label.get_text() for label in ax.get_yticklabels()][::-1]
     assert rows == [f"{a} \N{MINUS SIGN} {b}" for a, b in [*differences, ("a sum", "no network")]]
-    assert [text.split()[0] for text in texts(ax)] == ["+0.00", "+0.20", "+1.00"]
+    assert [text.split()[0] for text in texts(ax)] == ["0.00", "+0.20", "+1.00"]
     assert ax.get_xlabel() == "difference (points)"
 
 

@@ -14,7 +14,8 @@ from senet_lib import sentences, stats, tables
 from senet_lib.results import StudyResults, load_study
 
 ROOT = Path(__file__).resolve().parent.parent
-ORDER = ("fast", "fast_plain", "thin", "fashion", "source_a_quarter")  # first of all; then others by name, then what was only tuned
+# First of all; then others by name, then what was only tuned
+ORDER = ("fast", "fast_plain", "thin", "fashion", "source_a_quarter")
 SECTION = re.compile(r"(<!-- (?P<name>verdicts|results) -->\n)(?P<content>.*?)(<!-- /(?P=name) -->)", re.DOTALL)
 
 
