@@ -255,11 +255,11 @@ def cost(table: pd.DataFrame, baseline: str) -> str:
 
 def untimed(results: StudyResults) -> str:
     """Said in place of every number of seconds where the study says that they are no measure, else empty."""
+    if results.timed:
+        return ""
     return (
-        ""
-        if results.timed
-        else "No seconds are reported: the runs shared their machine with each other or with other work, or were on"
-        " several machines."
+        "No seconds are reported: the runs shared their machine with each other or with other work, or were on several"
+        " machines."
     )
 
 

@@ -211,8 +211,8 @@ def confused_pairs(results: StudyResults, most: int = 8) -> pd.DataFrame:
 def cost(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
     """From `networks`: label, params, macs, seconds_per_epoch, and train_seconds (training of a whole run, mean over
     seeds), each also as a factor to the baseline's (`*_factor`). Without seconds where the study is not timed."""
-    whole = results.done.groupby("label")["train_seconds"].apply(lambda values: values.astype(float).mean())
-    whole = whole if results.timed else {}
+    timed = results.done if results.timed else results.done.iloc[:0]
+    whole = timed.groupby("label")["train_seconds"].apply(lambda values: values.astype(float).mean())
     table = table[["label", "model", "params", "macs", "seconds_per_epoch"]]
     table = table.assign(train_seconds=table["label"].map(whole).astype(float))
     reference = table[table["label"] == results.study["baseline"]]
