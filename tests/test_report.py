@@ -80,6 +80,7 @@ def test_a_study_that_is_not_timed_has_a_page_without_seconds(tmp_path, monkeypa
     shown, _ = run_notebook(tmp_path / "untimed", monkeypatch)
     for said in ("Seconds of training an epoch", "Seconds per epoch", "against the seconds of training", "s / epoch"):
         assert said in whole.everything and said not in shown.everything
+    assert "seconds of training" not in shown.everything.lower()
     assert "No seconds are reported" in shown.everything and "No seconds are reported" not in whole.everything
     assert len(shown.images) == len(whole.images) - 2
 
