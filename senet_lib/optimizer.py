@@ -26,10 +26,13 @@ QUINTIC, ITERATIONS = (3.4445, -4.7750, 2.0315), 3
 MUON_MOMENTUM = 0.6  # github:KellerJordan/cifar10-airbench
 
 
-def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool) -> torch.optim.SGD:
+def make_optimizer(
+    model: nn.Module, recipe: Recipe, *, fused: bool, muon_dtype: torch.dtype | None = None
+) -> torch.optim.SGD:
     """SGD over all parameters; with a bias_lr_factor f the batch-norm biases are a group of f times the learning rate
     and 1/f of the weight decay, whose product, what a step takes off a weight, is then the same everywhere. With a
-    muon_lr the convolutions behind the first are a group of Muon's."""
+    muon_lr the convolutions behind the first are a group of Muon's, whose iteration computes in `muon_dtype`; None: in
+    the weights' own."""
     decay = recipe.weight_decay / recipe.lr if recipe.decoupled else recipe.weight_decay
     biases, filters = set(), set()
     groups = [{"weight_decay": decay}]
@@ -44,8 +47,8 @@ def make_optimizer(model: nn.Module, recipe: Recipe, *, fused: bool) -> torch.op
     for parameter in model.parameters():
         group = groups[-1] if id(parameter) in filters else groups[1] if id(parameter) in biases else groups[0]
         group["params"].append(parameter)
-    optimizer = torch.optim.SGD if recipe.muon_lr is None else Muon
-    return optimizer(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
+    options = {"lr": recipe.lr, "momentum": recipe.momentum, "nesterov": recipe.nesterov, "fused": fused}
+    return torch.optim.SGD(groups, **options) if recipe.muon_lr is None else Muon(groups, muon_dtype, **options)
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, lr: float) -> None:
@@ -61,7 +64,14 @@ def set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, lr: floa
 
 
 class Muon(torch.optim.SGD):
-    """SGD, but for groups that say `muon`: 4-dimensional weights (filters, channels, height, width)."""
+    """SGD, but for groups that say `muon`: 4-dimensional weights (filters, channels, height, width).
+
+    muon_dtype: of the iteration's products. bfloat16, as in its source, does: all that counts is the direction, about.
+    """
+
+    def __init__(self, groups: list[dict], muon_dtype: torch.dtype | None = None, **options) -> None:
+        super().__init__(groups, **options)
+        self.muon_dtype = muon_dtype
 
     def step(self, closure=None):
         for group in self.param_groups:
@@ -80,15 +90,15 @@ class Muon(torch.optim.SGD):
         buffer.mul_(MUON_MOMENTUM).add_(weight.grad)
         update = weight.grad.add(buffer, alpha=MUON_MOMENTUM)
         weight.mul_(len(weight) ** 0.5 / weight.norm())  # the filters' scale is the batch norm's business
-        weight.grad.copy_(orthogonal(update.flatten(1)).view(weight.shape))
+        weight.grad.copy_(orthogonal(update.flatten(1), self.muon_dtype).view(weight.shape))
 
 
-def orthogonal(x: torch.Tensor) -> torch.Tensor:
-    """(F, K) -> (F, K): about U V^T of a matrix U S V^T, by Newton and Schulz's iteration: singular values between 0.5
-    and 1.5, but for those that were far smaller than the largest."""
+def orthogonal(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
+    """(F, K) -> (F, K): about U V^T of a matrix U S V^T, by Newton and Schulz's iteration, in `dtype` or x's own:
+    singular values between 0.5 and 1.5, but for those that were far smaller than the largest."""
     a, b, c = QUINTIC
     wide = x if x.shape[0] <= x.shape[1] else x.T
-    wide = wide / (wide.norm() + 1e-7)
+    wide = (wide / (wide.norm() + 1e-7)).to(dtype or x.dtype)
     for _ in range(ITERATIONS):
         square = wide @ wide.T
         wide = a * wide + (b * square + c * square @ square) @ wide

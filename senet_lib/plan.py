@@ -74,7 +74,7 @@ def estimate(run: RunConfig, root: str | None = None, device: str = "auto", thre
         fingerprints={},
     )
     changed = {"epochs": 2, "batch_size": batch, "warmup_epochs": 0.0, "holdout": 0, "lr": 1e-6}
-    changed |= {"first_size": None, "muon_lr": None}
+    changed |= {"first_size": None, "crop_size": None, "muon_lr": None}
     recipe = run.recipe.model_copy(update=changed)
     outcome = fit(network, random_images, recipe, device=device, threads=threads, progress="none")
     step = outcome.history[-1]["train_seconds"] / images

@@ -13,15 +13,17 @@ MULTIPLE = 4  # pixels; every size is one, so that a network's strides leave lit
 
 
 def image_size(recipe: Recipe, epoch: int, own: int) -> int:
-    """Pixels a side in an epoch, counted from 0, of images whose own size is `own`: from the recipe's `first_size`
-    linearly up to `own` at `full_size_from` of the run, rounded down to whole fours.
+    """Pixels a side in an epoch, counted from 0, of images whose own size is `own`, or of the recipe's crops of them:
+    from its `first_size` linearly up to that size at `full_size_from` of the run, rounded down to whole fours.
 
-    Raises ValueError when first_size is larger than the images.
+    Raises ValueError when first_size is larger than what it grows to.
     """
+    own = recipe.crop_size or own
     if recipe.first_size is None:
         return own
     if recipe.first_size > own:
-        raise ValueError(f"first_size={recipe.first_size} is larger than the images; allowed: 8 to {own}")
+        what = "the images" if recipe.crop_size is None else "the crops"
+        raise ValueError(f"first_size={recipe.first_size} is larger than {what}; allowed: 8 to {own}")
     growing = recipe.full_size_from * recipe.epochs  # epochs
     if epoch >= growing:
         return own

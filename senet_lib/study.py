@@ -58,6 +58,7 @@ class Recipe(Strict):
     clip_norm: Annotated[float, Field(gt=0)] | None = None  # largest norm of the whole gradient; None: no clipping
     crop_padding: Annotated[int, Field(ge=0)] = 4  # pixels on each side before the random crop
     crop_fill: Literal["black", "reflect"] = "black"  # what they show; reflect: the image mirrored: section 3.1
+    crop_size: Annotated[int, Field(ge=8)] | None = None  # pixels a side of that crop; None: the image's own size
     # horizontal; auto: where the data set allows it; alternating: always, each epoch the mirror image of the last: 3.6
     flip: Literal["auto", "always", "never", "alternating"] = "auto"
     # pixels a side of a square that is painted over, drawn anew for every image and epoch (arXiv:1708.04552); 0: none

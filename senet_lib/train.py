@@ -263,6 +263,7 @@ class _Run:
             batch_size=recipe.batch_size,
             padding=recipe.crop_padding,
             fill=recipe.crop_fill,
+            crop_size=recipe.crop_size,
             flip=data.flip if recipe.flip == "auto" else recipe.flip != "never",
             alternating=recipe.flip == "alternating",
             cutout=recipe.cutout,
@@ -276,7 +277,12 @@ class _Run:
                 module.momentum = recipe.bn_momentum
         if recipe.whiten_stem:
             whiten_stem(self.model, data.train_images, mean=data.mean, std=data.std)
-        optimizer = make_optimizer(self.model, recipe, fused=self.fabric.device.type in ("cpu", "cuda"))
+        optimizer = make_optimizer(
+            self.model,
+            recipe,
+            fused=self.fabric.device.type in ("cpu", "cuda"),
+            muon_dtype=torch.bfloat16 if self.precision == "bf16" else None,
+        )
         network = torch.compile(self.model) if recipe.compile else self.model
         self.network, self.optimizer = self.fabric.setup(network, optimizer)
         self.average = None

@@ -244,6 +244,20 @@ def test_reflected_crops_are_windows_of_the_reflected_image():
     assert (found.sum(0) > 0).sum() > 12, "crops come from all over"
 
 
+@pytest.mark.parametrize("padding", [0, 2])
+def test_smaller_crops_are_windows_of_the_padded_image_from_all_over_it(padding):
+    images, _ = some_images()
+    padded = pad(images, padding, "reflect")
+    windows = normalise(padded, MEAN, STD).unfold(2, 5, 1).unfold(3, 5, 1)  # (N, 3, 5 + 2p, 3 + 2p, 5, 5)
+    crops = by_image(
+        augmenter(images, torch.arange(50), padding=padding, flip=False, fill="reflect", crop_size=5), 3, 5
+    )
+    assert crops.shape == (50, 3, 5, 5)
+    found = (windows == crops[:, :, None, None]).all(5).all(4).all(1)  # (N, 5 + 2p, 3 + 2p): where each crop was taken
+    assert (found.sum((1, 2)) == 1).all()
+    assert found.any(0).any(0).all() and found.any(0).any(1).all(), "every row and every column begins a crop"
+
+
 def test_without_augmentation_only_the_order_changes():
     images, labels = some_images()
     x, y = whole(augmenter(images, torch.arange(50), padding=0, flip=False).epoch(seed=0, epoch=0))
@@ -299,6 +313,8 @@ def test_eval_batches_are_all_images_in_order():
         ({"padding": 8, "fill": "reflect"}, "padding 8 cannot be reflected from an image of 8x8 pixels"),
         ({"cutout": 9}, "cutout must be a whole number of pixels from 0 to 8, not 9"),
         ({"cutout": -1}, "cutout"),
+        ({"crop_size": 9}, "crop_size must be a whole number from 1 to 8, not 9"),
+        ({"crop_size": 0}, "crop_size"),
         ({"fill": "reflekt"}, "fill must be 'black' or 'reflect', not 'reflekt'"),
         ({"std": (0.2, 0.0, 0.2)}, "std above zero"),
         ({"mean": (0.5,)}, "three numbers"),
@@ -317,7 +333,7 @@ def test_what_cannot_be_is_refused(change, words):
     arguments.update(change)
     with pytest.raises(ValueError, match=words):
         Augmenter(**arguments)
-    if not {"padding", "fill", "cutout"} & set(change):
+    if not {"padding", "fill", "cutout", "crop_size"} & set(change):
         del arguments["padding"], arguments["flip"]
         with pytest.raises(ValueError, match=words):
             eval_batches(**arguments)

@@ -10,7 +10,7 @@ from senet_lib.averaging import WeightAverage
 from senet_lib.data import normalise
 from senet_lib.models import create_model
 from senet_lib.optimizer import MUON_MOMENTUM, make_optimizer, orthogonal, set_learning_rate
-from senet_lib.resizing import image_size, resized
+from senet_lib.resizing import image_size, pixel_shares, resized
 from senet_lib.study import Recipe
 from senet_lib.tta import tta_accuracy
 from senet_lib.whitening import EPS, patch_covariance, whiten_stem
@@ -88,6 +88,20 @@ def test_an_orthogonalised_matrix_keeps_its_directions_and_loses_its_stretch(sha
     torch.testing.assert_close(inside, torch.diag(inside.diagonal()), atol=1e-9, rtol=0)
     assert inside.diagonal().min() > 0.5
     assert inside.diagonal().max() < 1.5
+
+
+def test_muons_iteration_can_compute_in_bfloat16_and_turns_hardly_elsewhere():
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3))
+    updates = {}
+    for dtype in (None, torch.bfloat16):
+        torch.manual_seed(0)
+        model[1].weight.grad = torch.randn(16, 8, 3, 3)
+        optimizer = make_optimizer(model, Recipe(muon_lr=0.2), fused=False, muon_dtype=dtype)
+        optimizer.step()
+        updates[dtype] = model[1].weight.grad.flatten()
+        assert updates[dtype].dtype == torch.float32
+    assert not torch.equal(*updates.values())
+    assert torch.cosine_similarity(*updates.values(), dim=0) > 0.999
 
 
 def test_muon_moves_every_convolution_but_the_first_along_the_orthogonalised_update():
@@ -271,9 +285,17 @@ def test_images_grow_epoch_by_epoch(first, full_from, epochs, sizes):
     assert [image_size(recipe, epoch, 32) for epoch in range(epochs)] == sizes
 
 
+def test_crops_grow_up_to_their_own_size():
+    recipe = Recipe(epochs=6, crop_size=26, first_size=16, full_size_from=0.5)
+    assert [image_size(recipe, epoch, 32) for epoch in range(6)] == [16, 16, 20, 26, 26, 26]
+    assert pixel_shares(recipe, 32)[-1] == (26 / 32) ** 2, "of the whole image's pixels"
+
+
 def test_images_cannot_begin_larger_than_they_are():
     with pytest.raises(ValueError, match="first_size=40 is larger than the images; allowed: 8 to 32"):
         image_size(Recipe(first_size=40), 0, 32)
+    with pytest.raises(ValueError, match="first_size=30 is larger than the crops; allowed: 8 to 28"):
+        image_size(Recipe(first_size=30, crop_size=28), 0, 32)
 
 
 def test_resized_images_keep_their_mean_and_their_place():

@@ -172,6 +172,7 @@ def test_defaults_are_pinned_since_the_hash_leaves_them_out():
         "clip_norm": None,
         "crop_padding": 4,
         "crop_fill": "black",
+        "crop_size": None,
         "flip": "auto",
         "cutout": 0,
         "precision": "auto",

@@ -505,6 +505,7 @@ def test_a_holdout_leaves_the_test_set_unused():
         {"flip": "alternating"},
         {"crop_fill": "reflect"},
         {"cutout": 8},
+        {"crop_size": 24},
         {"bias_lr_factor": 2.0},
         {"decoupled": True},
         {"averaging": "ema"},

@@ -9,7 +9,8 @@ Two parts of a fast recipe can stand in for it: K. Jordan, "94% on CIFAR-10 in 3
 (arXiv:2404.00498), sections 3.1 (reflection-padded translation) and 3.6 (alternating flip). A third may be added:
 T. DeVries, G. W. Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017
 (arXiv:1708.04552), section 3.2: a square around a pixel taken at random, which may lie in part outside of the image, is
-zero after normalisation, so of the mean colour.
+zero after normalisation, so of the mean colour. Crops may be smaller than the images, which evaluation sees whole:
+H. Touvron et al., "Fixing the train-test resolution discrepancy", 2019 (arXiv:1906.06423), on what that does.
 
 Order, crops, mirror images and squares of an epoch are a function of (seed, epoch) alone. They are drawn on the CPU
 for the whole epoch and moved to the device once: every device gets the same batches, nothing in the loop waits for the
@@ -29,6 +30,7 @@ class Augmenter:
 
     images: (N, H, W, 3) uint8; labels: (N,) int64, on the same device. padding: in pixels, 0 for no crops.
     fill: what the padding shows, 'black' or 'reflect', the image mirrored at its border pixels (numpy's mode).
+    crop_size: pixels a side of the crop; None for the image's own.
     flip: whether mirror images are shown. alternating: chosen for each image at random in epoch 0 and from there on
     the other way round in every epoch, so that any two successive epochs show each image once as it is, once mirrored.
     cutout: the square's side in pixels; 0 for none.
@@ -50,14 +52,19 @@ class Augmenter:
         mean: Sequence[float],
         std: Sequence[float],
         fill: Literal["black", "reflect"] = "black",
+        crop_size: int | None = None,
         alternating: bool = False,
         cutout: int = 0,
     ) -> None:
         _check(images, labels, batch_size)
         n, height, width, channels = images.shape
+        if crop_size is not None:
+            if not isinstance(crop_size, int) or not 1 <= crop_size <= min(height, width):
+                raise ValueError(f"crop_size must be a whole number from 1 to {min(height, width)}, not {crop_size!r}")
+            height = width = crop_size
         if not isinstance(cutout, int) or not 0 <= cutout <= min(height, width):
             raise ValueError(f"cutout must be a whole number of pixels from 0 to {min(height, width)}, not {cutout!r}")
-        self.labels, self.batch_size, self.padding = labels, batch_size, padding
+        self.labels, self.batch_size = labels, batch_size
         self.flip, self.alternating, self.cutout = flip, alternating, cutout
         self.scale, self.shift = _scale_and_shift(mean, std, width, images.device)
         self.steps = -(-n // batch_size)
@@ -94,8 +101,10 @@ class Augmenter:
         n = len(self.labels)
         order = generator.permutation(n)
         flips = generator.integers(0, 2, n)
-        down, right = generator.integers(0, 2 * self.padding + 1, (2, n))
-        squares = generator.integers(0, np.array(self.windows.shape[1:])[:, None], (2, n))
+        _, height, width = self.windows.shape
+        places = np.array((self.padded_height - height, self.padded_width - width))[:, None] + 1
+        down, right = generator.integers(0, places, (2, n))
+        squares = generator.integers(0, np.array((height, width))[:, None], (2, n))
         if self.alternating:
             # an image's own side of the mirror: of the seed alone, apart from any epoch's draws
             sides = np.random.default_rng((seed, 0, 1)).integers(0, 2, n)
