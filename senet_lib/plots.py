@@ -265,7 +265,7 @@ def confusion_difference(
 
     On the diagonal positive is better; off the diagonal negative is better.
     """
-    axes = _matrix_axes(len(matrices), len(classes))
+    axes = _matrix_axes(len(matrices), len(classes), without="nothing to compare")
     differences = {label: 100 * (np.asarray(matrix) - baseline) for label, matrix in matrices.items()}
     largest = max((np.nanmax(np.abs(difference)) for difference in differences.values()), default=0) or 1
     norm = colors.TwoSlopeNorm(0, -largest, largest)
@@ -385,7 +385,7 @@ def difference_intervals(
     if ax is None:
         _, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.45 * max(1, len(differences))), layout="constrained")
     if not differences:
-        return _no_data(ax)
+        return _no_data(ax, "nothing to compare")
     styles = network_styles(models)
     ax.axvspan(-100 * margin, 100 * margin, color="#ececec", zorder=0, label=f"±{100 * margin:g} points: too small")
     ax.axvline(0, color="#444444", linewidth=1)
@@ -501,9 +501,9 @@ def _row_of_axes(axes: Sequence[Axes] | None, count: int) -> np.ndarray:
     return axes
 
 
-def _no_data(ax: Axes) -> Axes:
+def _no_data(ax: Axes, why: str = "no finished run") -> Axes:
     if not ax.texts:
-        ax.text(0.5, 0.5, "no finished run", transform=ax.transAxes, ha="center", va="center", color="#666666")
+        ax.text(0.5, 0.5, why, transform=ax.transAxes, ha="center", va="center", color="#666666")
     ax.set(xticks=[], yticks=[])
     return ax
 
@@ -713,10 +713,14 @@ def _log_ticks(low: float, high: float) -> list[float]:
     return [tick for tick in ticks if 0.8 * low <= tick <= 1.25 * high] or [low, high]
 
 
-def _matrix_axes(count: int, classes: int) -> np.ndarray:
-    """Two panels a row; one for many classes. Flat axes, one for each matrix (at least one)."""
+def _matrix_axes(count: int, classes: int, without: str = "no finished run") -> np.ndarray:
+    """Two panels a row; one for many classes. Flat axes, one for each matrix; where there is none, a low one that says
+    so, as `without`."""
+    if not count:
+        _, ax = plt.subplots(figsize=(WIDTH, 1.3), layout="constrained")
+        return np.array([_no_data(ax, without)])
     columns = 1 if classes > 2 * MANY_CLASSES or count == 1 else 2
-    rows = max(1, -(-count // columns))
+    rows = -(-count // columns)
     side = WIDTH / 2 if classes <= 2 * MANY_CLASSES else 0.8 * WIDTH
     figure, axes = plt.subplots(
         rows,
@@ -725,12 +729,9 @@ def _matrix_axes(count: int, classes: int) -> np.ndarray:
         squeeze=False,
         layout="constrained",
     )
-    for ax in axes.flat[max(1, count) :]:
+    for ax in axes.flat[count:]:
         ax.remove()
-    axes = axes.flatten()[: max(1, count)]
-    if not count:
-        _no_data(axes[0])
-    return axes
+    return axes.flatten()[:count]
 
 
 def _matrix(ax: Axes, values: np.ndarray, classes: Sequence[str], title: str, *, cmap, norm, signed=False):

@@ -15,7 +15,7 @@ from senet_lib.results import StudyResults, load_study
 
 ROOT = Path(__file__).resolve().parent.parent
 # First of all; then others by name, then what was only tuned
-ORDER = ("fast", "fast_plain", "thin", "fashion", "source_a_quarter")
+ORDER = ("fast", "resnet20_fast", "thin", "fashion", "source_a_quarter")
 SECTION = re.compile(r"(<!-- (?P<name>verdicts|results) -->\n)(?P<content>.*?)(<!-- /(?P=name) -->)", re.DOTALL)
 
 
@@ -43,7 +43,7 @@ def verdicts(root: Path) -> str:
         found = f"no published study has a comparison with an interval{f': {listed}' if listed else ''}."
         return f"**Verdict so far: none**, since {found}\n"
     listed = ", ".join(f"`{study.study['name']}`" for study in without)
-    also = f"\nPublished without an interval, and so without a verdict: {listed}.\n" if listed else ""
+    also = f"\nPublished without an interval of a difference, and so without a verdict: {listed}.\n" if listed else ""
     return f"**What was found**, each with its 95 % interval:\n\n{''.join(decided.values())}\n{stats.rule()}\n{also}"
 
 
