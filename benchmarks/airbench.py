@@ -1,7 +1,13 @@
 """The network of airbench94, as the yardstick of `fast`: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU",
 2024 (arXiv:2404.00498), section 3.1. Not residual; written here from its description.
+
+    python benchmarks/airbench.py    seconds of an epoch in a loop of plain PyTorch, the batch lying ready
 """
 
+import statistics
+import time
+
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -44,3 +50,28 @@ def scale_free_norm(channels: int) -> nn.BatchNorm2d:
     norm = nn.BatchNorm2d(channels)
     norm.weight.requires_grad_(False)
     return norm
+
+
+def plain_epoch_seconds(steps: int = 8, batch: int = 1024) -> float:
+    """Of 50,000 images, by the median step in bf16 where the hardware computes in it; augmentation is not counted."""
+    from senet_lib.train import resolve_precision
+
+    network = Airbench94().to(memory_format=torch.channels_last)
+    trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.SGD(trained, lr=1e-3, momentum=0.85, nesterov=True)
+    x, y = torch.randn(batch, 3, 32, 32).contiguous(memory_format=torch.channels_last), torch.arange(batch) % 10
+    seconds = []
+    for _ in range(steps + 2):  # two to warm up
+        started = time.perf_counter()
+        with torch.autocast("cpu", torch.bfloat16, enabled=resolve_precision("auto", "cpu") == "bf16"):
+            logits = network(x)
+        loss = F.cross_entropy(logits.float(), y, label_smoothing=0.2)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        seconds.append(time.perf_counter() - started)
+    return statistics.median(seconds[2:]) * 50_000 / batch
+
+
+if __name__ == "__main__":
+    print(plain_epoch_seconds())
