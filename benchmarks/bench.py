@@ -201,7 +201,7 @@ def roofline(repeats: int) -> list[Table]:
 
 
 def fast(repeats: int) -> list[Table]:
-    data, batch, epoch = random_images(2048), 1024, 50_000
+    data, batch, epoch = random_images(2 * airbench.BATCH), airbench.BATCH, airbench.IMAGES
     yardstick, plain = "airbench94's", "airbench94's, a loop of plain PyTorch"
     recipe = load_study("fast", HERE.parent / "studies").recipe.model_dump() | {"epochs": 2, "first_size": None}
     networks = {yardstick: airbench.Airbench94()} | {name: create_model(name) for name in FAST}
@@ -229,9 +229,7 @@ def fast(repeats: int) -> list[Table]:
 def plain_airbench_seconds() -> float:
     """In a process of its own: fit has glibc keep what is freed, for good."""
     command = [sys.executable, "airbench.py"]
-    path = os.pathsep.join([str(HERE.parent), os.environ.get("PYTHONPATH", "")])
-    environment = {**os.environ, "PYTHONPATH": path}
-    return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=HERE, env=environment).stdout)
+    return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=HERE).stdout)
 
 
 def memory(repeats: int) -> list[Table]:
