@@ -24,7 +24,7 @@ LAUNCH := exec $(BIN)python -m senet_lib.launch
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce plan report publish restore verify test bench soak check lab lock badges clean
+.PHONY: help setup reproduce plan report publish archive restore verify test bench soak check lab lock badges clean
 
 help:  ## this list
 	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 11
@@ -52,11 +52,15 @@ plan: $(READY)  ## STUDY's runs and an estimate of their time on this machine
 report: $(READY)  ## render STUDY's report again
 	@$(LAUNCH) report $(OPTIONS)
 
-publish: $(READY)  ## copy a finished STUDY's numbers and report to results/published/
+publish: $(READY)  ## copy STUDY's numbers and figures to results/published/ and update README and results pages
 	@$(LAUNCH) publish $(OPTIONS)
-	@$(BIN)python tools/readme.py
+	@$(BIN)python tools/results_pages.py
 
-restore: $(READY)  ## take STUDY's published runs as done: reproduce then trains only what is missing, such as more seeds
+archive: $(READY)  ## pack STUDY's finished runs into results/archive/ and update the results pages
+	@$(LAUNCH) archive $(OPTIONS)
+	@$(BIN)python tools/results_pages.py
+
+restore: $(READY)  ## take STUDY's published or archived runs as done: reproduce then trains only what is missing
 	@$(LAUNCH) restore $(OPTIONS)
 
 verify: $(READY)  ## compare every file of STUDY's finished runs with the digest recorded at its end

@@ -367,7 +367,7 @@ def accuracy(repeats: int) -> list[Table]:
         f"ResNet-20 on CIFAR-10, {recipe.epochs} epochs, lr {recipe.lr}, seeds 0 to 2: test accuracy of the last epoch "
         "in percent. The reference loop draws its batches otherwise, so a seed has only its first weights in common."
     )
-    header = ["loop", "seeds 0, 1, 2", "mean", "standard deviation", "mean minus reference (points)"]
+    header = ["loop", "seeds 0, 1, 2", "mean", "standard deviation", "mean minus reference (pp)"]
     return [(caption, header, rows)]
 
 

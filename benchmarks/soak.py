@@ -493,9 +493,9 @@ dataset = load_dataset(run.data)
     "load": """
 from senet_lib import tables
 from senet_lib.present import Page
-from senet_lib.results import load_study
+from senet_lib.results import load_results
 
-page = Page(load_study(results))
+page = Page(load_results(results))
 """,
     "networks-table": 'page.table(tables.shown_runs(tables.runs(page.results), "accuracy"), "runs", "Every run.")',
     "write": "page.write()",

@@ -5,7 +5,7 @@ from senet_lib.results import StudyResults
 
 
 def beside_published(ours: StudyResults, published: StudyResults) -> list[str]:
-    """One line a network: whether our mean lies inside the published mean's 95 % interval; in words where there is
+    """One line a network: whether our mean lies inside the published mean's 95 % CI; in words where there is
     no interval, no finished run, no seed in common, or another configuration, by its hash."""
     yours, theirs = tables.accuracies(ours), tables.accuracies(published)
     width = max(map(len, ours.labels))
@@ -37,10 +37,10 @@ def _line(yours: list[float], theirs: list[float]) -> str:
     known = published.interval
     if not known.exists:
         apart = tables.points(mine.mean - published.mean)
-        return f"{said}, published {tables.percent(published.mean)} %, {apart} points apart ({known.reason})"
+        return f"{said}, published {tables.percent(published.mean)} %, {apart} pp apart ({known.reason})"
     inside = known.low <= mine.mean <= known.high
     where = "inside" if inside else "OUTSIDE"
-    return f"{said}, {where} the published 95 % interval {tables.span(known.low, known.high, tables.percent)} %"
+    return f"{said}, {where} the published 95 % CI {tables.span(known.low, known.high, tables.percent)} %"
 
 
 def _hashes(results: StudyResults, label: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from senet_lib.results import EXAMPLES, StudyResults, load_study, write_arrays
+from senet_lib.results import EXAMPLES, StudyResults, load_results, write_arrays
 from senet_lib.tables import confused_pairs
 
 PAIRS, EACH = 4, 6  # pairs of classes, and images of each
@@ -42,7 +42,7 @@ def leave(folder: Path, root: str | None) -> None:
 
     root: where the data lies. The file is left as it is where it holds the chosen images already.
     """
-    results = load_study(folder)
+    results = load_results(folder)
     wanted = np.unique(choose(results)["image"].to_numpy(dtype=np.int64))
     if not len(wanted) or np.array_equal(wanted, _stored(folder).get("image", [])):
         return

@@ -22,28 +22,22 @@ import sys
 import threading
 from pathlib import Path
 
+from senet_lib import publish as publishing
 from senet_lib.process import SUPERVISED, StopRequest, die_with_parent
-from senet_lib.project import project_root
 from senet_lib.report import ReportError, build_report
 from senet_lib.results import (
-    EXAMPLES,
     NOTEBOOK,
     WEIGHTS,
     StudyResults,
     altered_files,
     check_writable,
     is_intact,
-    load_study,
+    load_results,
     read_json,
     write_json,
 )
 from senet_lib.run import FAILED, data_root_in, resolve_study, resume_option, study_options
-from senet_lib.study import RunConfig, Study, StudyError
-
-# What `publish` copies of a run: the numbers and their evidence, not a machine's executed notebook
-PUBLISHED_FILES = ("config.json", "history.csv", "predictions.npz", "summary.json", "environment.json", "failure.json")
-PUBLISHED_OF_STUDY = ("study.json", "report.html", EXAMPLES, "figures", "tables")
-PUBLISHED_WEIGHTS = 2 * 2**20  # bytes of final weights, of each network's first seed alone, that a clone may carry
+from senet_lib.study import RunConfig, StudyError
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -58,7 +52,7 @@ def reproduce(options: argparse.Namespace) -> int:
         run_dirs = [folder / "runs" / run.run_id for run in pending]
         for place in (folder, folder / "runs", *filter(Path.exists, run_dirs)):
             check_writable(place)
-    write_study(folder, study, runs, classes, fingerprints)
+    write_study(folder, study.record(classes, fingerprints))
     print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} done before")
     failed = _Pool(options, folder).execute(pending) if pending else {}
 
@@ -67,7 +61,7 @@ def reproduce(options: argparse.Namespace) -> int:
     try:
         examples.leave(folder, data_root_in(options.data))
         report = build_report(folder)
-        print_table(load_study(folder))
+        print_table(load_results(folder))
         print(f"report: {_shown(report)}")
     finally:  # a disk that is full for a run is full for the report
         for run_id, why in failed.items():
@@ -129,67 +123,57 @@ def report(options: argparse.Namespace) -> int:
 
 
 def publish(options: argparse.Namespace) -> int:
-    """Copy what is quoted of a study to results/published/<study>/: numbers, evidence, report; and of each network's
-    first seed the final weights, where they are small, so that attention.ipynb works in a fresh clone."""
+    """Copy what is quoted of a study to results/published/<study>/."""
     study, runs, folder = resolve_study(options)
-    unfinished = [run.run_id for run in runs if not is_intact(folder / "runs" / run.run_id, run.hash)]
-    if unfinished:
-        raise StudyError(f"{study.name} is not finished, so it is not published: {', '.join(unfinished)}")
+    if publishing.complete_seeds(study, runs, folder / "runs"):
+        build_report(folder)
+    print(f"published: {_shown(publishing.publish(study, runs, folder))}")
+    return 0
 
-    build_report(folder)
-    target = project_root() / "results" / "published" / study.name
-    fresh = target.with_name(f".{study.name}.tmp")
-    shutil.rmtree(fresh, ignore_errors=True)
-    for name in PUBLISHED_OF_STUDY:
-        _copy(folder / name, fresh / name)
-    for run in runs:
-        for name in PUBLISHED_FILES:
-            _copy(folder / "runs" / run.run_id / name, fresh / "runs" / run.run_id / name)
-        weights = folder / "runs" / run.run_id / WEIGHTS
-        if run.seed == study.seeds[0] and weights.is_file() and weights.stat().st_size <= PUBLISHED_WEIGHTS:
-            _copy(weights, fresh / "runs" / run.run_id / WEIGHTS)
-    shutil.rmtree(target, ignore_errors=True)
-    fresh.rename(target)
-    print(f"published: {_shown(target)}")
+
+def archive(options: argparse.Namespace) -> int:
+    """Pack a study's finished runs, or its published ones where it has no results here, into results/archive/."""
+    study, _, folder = resolve_study(options)
+    place = folder if (folder / "study.json").is_file() else publishing.published_folder(study.name)
+    if not (place / "study.json").is_file():
+        raise StudyError(f"{_shown(folder)} has no results; `make reproduce STUDY={study.name}` writes them")
+    print(f"archived: {_shown(publishing.archive(study.name, place))}")
     return 0
 
 
 def restore(options: argparse.Namespace) -> int:
-    """Copy a study's published runs to its results as finished ones, so that `reproduce` trains only what is missing:
-    more seeds, say, or another network. A run that has begun here is left alone."""
+    """Take a study's published or archived runs as done, so that `reproduce` trains only what is missing."""
     study, runs, folder = resolve_study(options)
-    published = project_root() / "results" / "published" / study.name
-    there = [run for run in runs if is_intact(published / "runs" / run.run_id, run.hash)]
-    if not there:
-        raise StudyError(f"{_shown(published)} has no finished run of {study.name} as it is asked now")
-    new = [run.run_id for run in there if not (folder / "runs" / run.run_id).exists()]
-    for run_id in new:
-        beside = folder / "runs" / f".{run_id}.restoring"
-        shutil.rmtree(beside, ignore_errors=True)
-        _copy(published / "runs" / run_id, beside)
-        beside.rename(folder / "runs" / run_id)
-    print(f"restored: {len(new)} of {len(runs)} runs, from {_shown(published)}")
+    new = publishing.restore(study, runs, folder)
+    print(f"restored: {len(new)} of {len(runs)} runs")
     return 0
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Compare every file of a study's finished runs, the published ones too, with the digest in the run's summary."""
+    """Compare every file of a study's finished runs, published and archived ones too, with the digest in the run's
+    summary."""
     study, _, folder = resolve_study(options)
-    published = project_root() / "results" / "published" / study.name
-    finished = damaged = 0
-    for place, left_behind in ((folder, ()), (published, (NOTEBOOK, WEIGHTS))):
-        for summary in sorted((place / "runs").glob("[!.]*/summary.json")):
-            finished += 1
-            for name in altered_files(summary.parent):
-                path = summary.with_name(name)
-                if path.exists() or name not in left_behind:
-                    damaged += 1
-                    what = "not what the run recorded" if path.exists() else "missing"
-                    print(f"{_shown(path)}: {what}", file=sys.stderr)
+    with publishing.committed_runs(study.name) as kept:
+        ours, published = _verify_runs(folder), _verify_runs(kept, left_behind=(NOTEBOOK, WEIGHTS))
+    finished, damaged = ours[0] + published[0], ours[1] + published[1]
     if not finished:
         raise StudyError(f"{study.name} has no finished run; `make reproduce STUDY={study.name}` makes them")
     print(f"{finished} finished runs, {damaged} damaged files")
     return 1 if damaged else 0
+
+
+def _verify_runs(folder: Path, left_behind: tuple[str, ...] = ()) -> tuple[int, int]:
+    """How many runs below `folder` are finished, and how many of their files are altered or missing."""
+    finished = damaged = 0
+    for summary in sorted((folder / "runs").glob("[!.]*/summary.json")):
+        finished += 1
+        for name in altered_files(summary.parent):
+            path = summary.with_name(name)
+            if path.exists() or name not in left_behind:
+                damaged += 1
+                what = "not what the run recorded" if path.exists() else "missing"
+                print(f"{_shown(path)}: {what}", file=sys.stderr)
+    return finished, damaged
 
 
 def check_inputs(runs: list[RunConfig], data: str) -> tuple[list[str], dict[str, str]]:
@@ -213,12 +197,8 @@ def check_inputs(runs: list[RunConfig], data: str) -> tuple[list[str], dict[str,
     return list(dataset.classes), dict(dataset.fingerprints)
 
 
-def write_study(folder: Path, study: Study, runs: list[RunConfig], classes: list, fingerprints: dict) -> None:
-    """study.json: what was asked, resolved, and the runs that answer it."""
-    names = {"label", "model", "knobs", "data", "seed"}
-    planned = [{**run.model_dump(include=names), "run_id": run.run_id, "config_hash": run.hash} for run in runs]
-    content = study.model_dump(mode="json") | {"baseline": study.baseline_label}
-    content |= {"classes": classes, "fingerprints": fingerprints, "runs": planned}
+def write_study(folder: Path, content: dict) -> None:
+    """study.json, unless it says so already."""
     path = folder / "study.json"
     if not path.is_file() or read_json(path) != content:
         write_json(path, content)
@@ -343,26 +323,18 @@ def print_table(results: StudyResults) -> None:
 
 
 def _print_beside_published(results: StudyResults) -> None:
-    """Yours against published, where this study has been published."""
-    published = project_root() / "results" / "published" / results.study["name"]
-    if (published / "study.json").is_file():
+    """Yours against published, where this study has been published or archived."""
+    published = publishing.committed_results(results.study["name"])
+    if published is not None:
         from senet_lib.against_published import beside_published  # scipy: a second, only where there is a comparison
 
         print("yours against published (accuracy of the last epoch):")
-        print("\n".join(beside_published(results, load_study(published))), end="\n\n")
+        print("\n".join(beside_published(results, published)), end="\n\n")
 
 
 def _shown(path: Path) -> str:
     """A path as a person at the project's root would type it."""
     return os.path.relpath(path)
-
-
-def _copy(source: Path, target: Path) -> None:
-    if source.is_dir():
-        shutil.copytree(source, target)
-    elif source.is_file():
-        target.parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(source, target)
 
 
 def _duration(seconds: float) -> str:
@@ -378,8 +350,9 @@ def main(arguments: list[str] | None = None) -> int:
         (reproduce, "execute what is left of a study, then render its report"),
         (plan, "print a study's runs and an estimate of their time here"),
         (report, "render a study's report again"),
-        (publish, "copy a finished study's numbers and report to results/published/"),
-        (restore, "take a study's published runs as done, so that only what is missing is trained"),
+        (publish, "copy a study's numbers and figures to results/published/"),
+        (archive, "pack a study's finished runs into results/archive/"),
+        (restore, "take a study's published or archived runs as done, so that only what is missing is trained"),
         (verify, "compare the files of a study's finished runs with the digests recorded at their end"),
     ):
         sub = commands.add_parser(command.__name__, help=help_text)

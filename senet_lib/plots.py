@@ -261,7 +261,7 @@ def confusion_matrices(matrices: Mapping[str, np.ndarray], classes: Sequence[str
 def confusion_difference(
     matrices: Mapping[str, np.ndarray], baseline: np.ndarray, classes: Sequence[str], baseline_label: str = "baseline"
 ) -> np.ndarray:
-    """Each network's confusion matrix minus the baseline's, in points, centred at 0. Returns the flat axes.
+    """Each network's confusion matrix minus the baseline's, in percentage points, centred at 0. Returns the flat axes.
 
     On the diagonal positive is better; off the diagonal negative is better.
     """
@@ -273,7 +273,7 @@ def confusion_difference(
         title = f"{label} minus {baseline_label}"
         image = _matrix(ax, difference, classes, title, cmap="PuOr_r", norm=norm, signed=True)
     if matrices:
-        _colour_bar(image, axes, "difference (points of the true class)")
+        _colour_bar(image, axes, "difference (pp of the true class)")
     return axes
 
 
@@ -312,7 +312,7 @@ def per_class_accuracy(
     most: int = 24,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracy within each class, mean over seeds and 95 % interval, hardest class of the baseline first.
+    """Accuracy within each class, mean over seeds and 95 % CI, hardest class of the baseline first.
 
     recalls: label, class, mean, low, high (fractions; low and high empty where there is no interval). Of more than
     `most` classes, those where the networks lie furthest apart are shown.
@@ -347,7 +347,7 @@ def per_class_accuracy(
 
 
 def params_vs_accuracy(networks: pd.DataFrame, *, ax: Axes | None = None, metric: str = "test accuracy") -> Axes:
-    """Mean accuracy and its 95 % interval against the parameters.
+    """Mean accuracy and its 95 % CI against the parameters.
 
     networks: label, model, params, mean, low, high; `published` where there is one, drawn dashed if it fits.
     """
@@ -355,7 +355,7 @@ def params_vs_accuracy(networks: pd.DataFrame, *, ax: Axes | None = None, metric
 
 
 def macs_vs_accuracy(networks: pd.DataFrame, *, ax: Axes | None = None, metric: str = "test accuracy") -> Axes:
-    """Mean accuracy and its 95 % interval against the multiply-adds of one image; columns as `params_vs_accuracy`."""
+    """Mean accuracy and its 95 % CI against the multiply-adds of one image; columns as `params_vs_accuracy`."""
     return _cost_vs_accuracy(networks, "macs", MACS, metric, ax)
 
 
@@ -379,15 +379,15 @@ def difference_intervals(
     margin: float,
     ax: Axes | None = None,
 ) -> Axes:
-    """Differences with their intervals, in points; the band is the margin within which a difference is declared too
-    small to matter. differences: (treatment, baseline) -> Interval, in fractions; drawn in the treatment's style.
-    A baseline that all share is named once, below; otherwise each row names its own."""
+    """Differences with their intervals, in percentage points; the band is the margin within which a difference was
+    declared too small to matter. differences: (treatment, baseline) -> Interval, in fractions; drawn in the treatment's
+    style. A baseline that all share is named once, below; otherwise each row names its own."""
     if ax is None:
         _, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.45 * max(1, len(differences))), layout="constrained")
     if not differences:
         return _no_data(ax, "nothing to compare")
     styles = network_styles(models)
-    ax.axvspan(-100 * margin, 100 * margin, color="#ececec", zorder=0, label=f"±{100 * margin:g} points: too small")
+    ax.axvspan(-100 * margin, 100 * margin, color="#ececec", zorder=0, label=f"±{100 * margin:g} pp: too small")
     ax.axvline(0, color="#444444", linewidth=1)
     baselines = {baseline for _, baseline in differences}
     names = [
@@ -402,7 +402,7 @@ def difference_intervals(
         ax.annotate(text, (100 * interval.point, row), xytext=(0, 7), textcoords="offset points", ha="center", size=8)
     ax.set_yticks(range(len(differences)), names[::-1])
     to = f" to {plain(baselines.pop())}" if len(baselines) == 1 else ""
-    ax.set(ylim=(-0.6, len(differences) - 0.3), xlabel=f"difference{to} (points)")
+    ax.set(ylim=(-0.6, len(differences) - 0.3), xlabel=f"difference{to} (pp)")
     ax.margins(x=0.12)
     ax.grid(axis="y", visible=False)
     ax.legend(loc="best")
@@ -516,7 +516,7 @@ def _curves(
     scale: float = 1,
     at: str | None = None,
 ) -> list[np.ndarray]:
-    """Mean over seeds of each label's curve; a band (95 % interval) from three seeds on, single seeds thin below that.
+    """Mean over seeds of each label's curve; a band (95 % CI) from three seeds on, single seeds thin below that.
     Against the epoch; or against the mean over seeds of the column `at`, and then up to ALL_MARKED epochs are all
     marked. Returns the means, for the axis limits."""
     drawn = []

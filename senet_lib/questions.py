@@ -1,9 +1,10 @@
 """Source A's three open questions, answered as far as a study's results go: every sentence follows from a verdict.
 
-The networks' labels are those of `studies/source_a_quarter.yaml` and `studies/source_a.yaml`. No torch here, as in all
-analysis: the networks' sizes are the published figures that the tests hold the library's own counts to.
+The networks' labels are those of `studies/source_a_short.yaml`, `source_a_narrow.yaml` and `source_a.yaml`. No torch
+here, as in all analysis: the networks' sizes are the published figures that the tests hold the library's own counts to.
 """
 
+import tempfile
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
@@ -12,9 +13,11 @@ import numpy as np
 import pandas as pd
 
 from senet_lib import stats
-from senet_lib.results import StudyResults, load_study
+from senet_lib.project import project_root
+from senet_lib.results import StudyResults, load_results, write_json
 from senet_lib.sentences import escape_markdown, last_epoch, names, one_verdict, sample_sizes
-from senet_lib.stats import BETTER, NO_DIFFERENCE, UNDECIDED, WORSE
+from senet_lib.stats import BETTER, INCONCLUSIVE, NO_DIFFERENCE, WORSE
+from senet_lib.study import Study, load_study
 from senet_lib.tables import accuracies, compare, count, evaluated, percent, planned_comparisons, points, span
 
 Pair = tuple[str, str]
@@ -27,18 +30,37 @@ SELECTIVE: Pair = ("sknet50", "resnet50")
 SK_STEM: Pair = ("sknet50_imagenet_stem", "sknet50")
 PLAIN_STEM: Pair = ("resnet50_imagenet_stem", "resnet50")
 STEMS = ("3x3, stride 1", "7x7, stride 2, and max-pool")
+STUDIES = ("source_a_short", "source_a_narrow")  # that answer the questions, the better one first
 WHAT_TO_RUN = (
-    "`make reproduce STUDY=source_a_quarter` trains what these questions need at a quarter of the width (hours on two"
-    " cores), `STUDY=source_a` at full scale (for a GPU); then give this notebook the folder that it names,"
-    ' for example results = "../results/source_a_quarter"'
+    "`make reproduce STUDY=source_a_narrow` trains what these questions need at a quarter of the width (some hours on"
+    " two CPU cores for each seed), `STUDY=source_a_short` at full width (for a GPU); then give this notebook the"
+    ' results folder, for example results = "../results/source_a_narrow"'
 )
 
 
 def load(results: str) -> StudyResults:
-    """The study in a results folder. Raises FileNotFoundError that says what to run."""
+    """The study in a results folder; for an empty `results` the published one, else the plan without any run.
+
+    Raises FileNotFoundError that says what to run.
+    """
+    if not results:
+        folder = _published(project_root())
+        return load_results(folder) if folder else _planned(load_study(STUDIES[0], project_root() / "studies"))
     if not (Path(results) / "study.json").is_file():
         raise FileNotFoundError(f"{results}: no study's results there. {WHAT_TO_RUN}")
-    return load_study(results)
+    return load_results(results)
+
+
+def _published(root: Path) -> Path | None:
+    folders = [root / "results" / "published" / name for name in STUDIES]
+    return next((folder for folder in folders if folder.is_dir()), None)
+
+
+def _planned(study: Study) -> StudyResults:
+    """A study of which nothing has been trained."""
+    with tempfile.TemporaryDirectory() as folder:
+        write_json(Path(folder) / "study.json", study.record())
+        return load_results(folder)
 
 
 # ---------------------------------------------------------------------------------------------------- the comparisons
@@ -119,7 +141,7 @@ def caption(study: StudyResults, number: int, drawn: str) -> str:
     """A figure's caption: what is drawn, with the metric, the epoch and n."""
     return (
         f"**Figure {number}.** {drawn}: {evaluated(study)} accuracy after {last_epoch(study)}, {sample_sizes(study)},"
-        f" study {escape_markdown(study.study['name'])}. Bars: 95 % intervals over seeds, none where there is none."
+        f" study {escape_markdown(study.study['name'])}. Bars: 95 % CIs over seeds, none where there is none."
     )
 
 
@@ -179,12 +201,12 @@ def answer_size(study: StudyResults, published: pd.DataFrame) -> str:
             BETTER: "The network itself, under one and the same recipe, accounts for a part of the gap",
             WORSE: "Under one and the same recipe the order is the reverse, so the gap would be the recipe's",
             NO_DIFFERENCE: "Under one recipe the two are alike, so the gap would be the recipe's",
-            UNDECIDED: "Whether the network or the recipe makes the gap stays undecided",
+            INCONCLUSIVE: "Whether the network or the recipe makes the gap remains open",
         }
         return "\n".join([*lines, "", f"**Verdict.** {how[found[0].verdict]}."])
     lines.append(f"- {_own_size(study, theirs['params'])}")
     verdict = (
-        "The question rests on two networks of different size; whether size or recipe makes the gap is **undecided**"
+        "The question rests on two networks of different size; whether size or recipe makes the gap is **open**"
         " here, since this study has not trained a ResNet-56 beside its ResNet50"
     )
     return "\n".join([*lines, "", f"**Verdict.** {verdict}."])
@@ -197,7 +219,7 @@ def _own_size(study: StudyResults, params: float) -> str:
     sample = stats.describe(runs["test_accuracy"].astype(float))
     size = float(runs["params"].iloc[0])
     interval = sample.interval
-    known = f"95 % interval {span(interval.low, interval.high, percent)} %" if interval.exists else interval.reason
+    known = f"95 % CI {span(interval.low, interval.high, percent)} %" if interval.exists else interval.reason
     return (
         f"This study's resnet50 has {count(size)} parameters, {size / params:.1f} times those of ResNet-56, and reaches"
         f" {percent(sample.mean)} % ({known}) after {last_epoch(study)}. Other epochs and another width than published:"
@@ -219,19 +241,19 @@ def answer_relu(study: StudyResults) -> str:
             BETTER: "A's observation, SENet18 above A's SENet50, is seen here",
             WORSE: "The reverse of A's observation is seen here",
             NO_DIFFERENCE: "A's observation is not seen here",
-            UNDECIDED: "Whether A's observation holds is undecided here",
+            INCONCLUSIVE: "Whether A's observation holds remains open here",
         },
         RELU: {
             BETTER: "Leaving the ReLU out raises the accuracy",
             WORSE: "Leaving the ReLU out costs accuracy",
             NO_DIFFERENCE: "Leaving the ReLU out makes no difference that matters",
-            UNDECIDED: "What leaving the ReLU out does is undecided",
+            INCONCLUSIVE: "What leaving the ReLU out does remains open",
         },
         DEPTH: {
             BETTER: "Where both have their ReLUs, the shallower network is ahead",
             WORSE: "Where both have their ReLUs, the deeper network is ahead",
             NO_DIFFERENCE: "Where both have their ReLUs, depth makes no difference that matters",
-            UNDECIDED: "Where both have their ReLUs, which depth is ahead is undecided",
+            INCONCLUSIVE: "Where both have their ReLUs, which depth is ahead remains open",
         },
     }
     return _with_verdict(study, found, claims, relu_verdict(*(found[pair].verdict for pair in pairs)))
@@ -239,8 +261,8 @@ def answer_relu(study: StudyResults) -> str:
 
 def relu_verdict(observed: str, relu: str, depth: str) -> str:
     """Question 2 in one sentence, from the verdicts on OBSERVED, RELU and DEPTH."""
-    if observed == UNDECIDED:
-        return "**Undecided**: these results do not establish A's observation, so there is nothing yet to explain."
+    if observed == INCONCLUSIVE:
+        return "**Inconclusive**: these results do not establish A's observation, so there is nothing yet to explain."
     if observed != BETTER:
         return "In this setting there is nothing to explain: SENet18 is not above A's SENet50."
     if relu == WORSE and depth in (WORSE, NO_DIFFERENCE):
@@ -249,7 +271,7 @@ def relu_verdict(observed: str, relu: str, depth: str) -> str:
         return "In this setting the missing ReLU is **a part of it**: SENet18 is above SENet50 with the ReLU, too."
     if relu in (BETTER, NO_DIFFERENCE):
         return "In this setting **the missing ReLU does not explain it**."
-    return "**Undecided**: A's observation is seen, and these results do not settle how much of it the ReLU makes."
+    return "**Inconclusive**: A's observation is seen, and these results do not settle how much of it the ReLU makes."
 
 
 # ------------------------------------------------------------------------------------------------ question 3: the stem
@@ -265,14 +287,14 @@ def answer_stem(study: StudyResults) -> str:
         BETTER: "the stem made for large images raises the accuracy",
         WORSE: "the stem made for large images costs accuracy",
         NO_DIFFERENCE: "the stem makes no difference that matters",
-        UNDECIDED: "what the stem does is undecided",
+        INCONCLUSIVE: "what the stem does remains open",
     }
     claims = {
         SELECTIVE: {
             BETTER: "With the stem for small images, SKNet50 is ahead of ResNet50",
             WORSE: "With the stem for small images, SKNet50 is behind ResNet50",
             NO_DIFFERENCE: "With the stem for small images, SKNet50 and ResNet50 are alike",
-            UNDECIDED: "With the stem for small images, which of the two is ahead is undecided",
+            INCONCLUSIVE: "With the stem for small images, which of the two is ahead remains open",
         },
         SK_STEM: {verdict: f"In SKNet50 {text}" for verdict, text in stems.items()},
         PLAIN_STEM: {verdict: f"In ResNet50 {text}" for verdict, text in stems.items()},
@@ -287,12 +309,12 @@ def stem_verdict(selective: str, sk_stem: str) -> str:
         BETTER: "and with the stem for small images the network is ahead of ResNet50",
         WORSE: "and the network is a second cause: with the stem for small images it is still behind ResNet50",
         NO_DIFFERENCE: "and with the stem for small images the network is as good as ResNet50",
-        UNDECIDED: "and whether the network is a second cause is undecided",
+        INCONCLUSIVE: "and whether the network is a second cause remains open",
     }
     if sk_stem == WORSE:
         return f"In this setting **the stem holds SKNet50 back**, {network[selective]}."
-    if sk_stem == UNDECIDED:
-        return "**Undecided**: these results do not settle what the stem does to SKNet50."
+    if sk_stem == INCONCLUSIVE:
+        return "**Inconclusive**: these results do not settle what the stem does to SKNet50."
     cause = "; the network itself is behind ResNet50" if selective == WORSE else ""
     return f"In this setting **the stem does not hold SKNet50 back**{cause}."
 
@@ -303,11 +325,11 @@ def _interaction_line(crossed: stats.Welch) -> str:
         BETTER: "The stem for small images gains SKNet50 more than it gains ResNet50",
         WORSE: "The stem for small images gains SKNet50 less than it gains ResNet50",
         NO_DIFFERENCE: "The stem for small images gains both networks the same, within the margin",
-        UNDECIDED: "Whether the stem matters more to SKNet50 than to ResNet50 is undecided",
+        INCONCLUSIVE: "Whether the stem matters more to SKNet50 than to ResNet50 remains open",
     }[stats.verdict(found, crossed.p)]
-    seen = f"95 % interval {span(found.low, found.high, points)}" if found.exists else found.reason
+    seen = f"95 % CI {span(found.low, found.high, points)}" if found.exists else found.reason
     return (
-        f"- {claim}: the difference of the two differences is {points(found.point)} points ({seen}); not one of the"
+        f"- {claim}: the difference of the two differences is {points(found.point)} pp ({seen}); not one of the"
         " study's planned comparisons, so not corrected."
     )
 

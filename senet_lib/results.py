@@ -27,7 +27,7 @@ import tempfile
 import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,10 +48,15 @@ WEIGHTS = "weights.safetensors"
 TEMPORARY = ".tmp"  # how the name of a file that is not yet whole ends
 EXAMPLES = "examples.npz"
 NOTEBOOK = "notebook.ipynb"
-SPLITS = {"test": "test", "holdout": "held-out"}  # what a run was evaluated on: in its summary, and in words
+SPLITS = {"test": "test", "holdout": "validation"}  # what a run was evaluated on: in its summary, and in words
 # What `summary.json` vouches for: verified by digest
 RECORDED_FILES = ("config.json", "history.csv", "predictions.npz", "environment.json", NOTEBOOK, WEIGHTS)
 SUMMARY = "summary.json"
+# What is published or archived of a run: the numbers and their evidence, not a machine's executed notebook
+PUBLISHED_RUN_FILES = (
+    *("config.json", "history.csv", "predictions.npz", "summary.json", "environment.json"),
+    "failure.json",
+)
 ANALYSED_FILES = ("history.csv", "predictions.npz", "environment.json")  # without these a run cannot be reported
 VERSIONS_OF = ("torch", "torchvision", "lightning-fabric", "numpy", "pandas", "scikit-learn", "senet-lib")
 
@@ -285,9 +290,14 @@ class StudyResults:
         return self.study.get("timed", True)
 
 
-def load_study(path: Path | str) -> StudyResults:
-    """Read a results folder, finished or not. Raises FileNotFoundError when there is no study.json in it."""
+def load_results(path: Path | str) -> StudyResults:
+    """Read a results folder, finished or not, or an archived study's zip file. Raises FileNotFoundError when there is
+    no study.json in it."""
     path = Path(path)
+    if path.suffix == ".zip":
+        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as packed:
+            packed.extractall(folder)
+            return replace(load_results(folder), path=path)
     if not (path / "study.json").is_file():
         raise FileNotFoundError(
             f"{path}: no study.json there; a results folder is written by `make reproduce STUDY=...`"

@@ -86,7 +86,7 @@ def deviations(results: StudyResults) -> list[str]:
         found.append(escape_markdown(study["notes"]))
     if held := study["recipe"].get("holdout"):
         found.append(
-            f"Evaluated on {held:,} training images that were set aside; the test set was not used, and these"
+            f"Evaluated on a validation split of {held:,} training images; the test set was not used, and these"
             " accuracies are not test accuracies."
         )
     if study["recipe"].get("evaluate_in_training_mode"):
@@ -95,7 +95,7 @@ def deviations(results: StudyResults) -> list[str]:
             " the evaluated batches. These accuracies are not comparable with any others."
         )
     if len(results.done["evaluated_on"].unique()) > 1:
-        found.append("Some runs were evaluated on the test set and some on held-out images: do not compare them.")
+        found.append("Some runs were evaluated on the test set and some on a validation split: do not compare them.")
     found += untimed(results).splitlines()
     found += incomparable_seconds(results).splitlines()
     records = list(results.environments.values())
@@ -134,27 +134,27 @@ def _found(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> st
     if not any(pair.difference.exists for pair in comparisons):
         reasons = sorted({pair.difference.reason for pair in comparisons})
         return (
-            f"Undecided by the rule below, since no comparison has an interval ({'; '.join(reasons)}); "
+            f"Inconclusive by the rule below, since no comparison has an interval ({'; '.join(reasons)}); "
             f"after {last_epoch(results)} {ranking(results)}."
         )
     return f"{where}, by the rule below: {'; '.join(map(one_verdict, comparisons))}."
 
 
 def one_verdict(pair: stats.Comparison) -> str:
-    """'**a** is **better** than b (+0.50 points, 95 % interval +0.20 to +0.80)'; no sentence yet, for a list."""
+    """'**a** is **better** than b (+0.50 pp, 95 % CI +0.20 to +0.80)'; no sentence yet, for a list."""
     ours, theirs = f"**{escape_markdown(pair.treatment)}**", escape_markdown(pair.baseline)
     found = pair.difference
     if not found.exists:
-        return f"{ours} against {theirs} is undecided ({points(found.point)} points, {found.reason})"
-    seen = f"{points(found.point)} points, 95 % interval {span(found.low, found.high, points)}"
+        return f"{ours} against {theirs} is inconclusive ({points(found.point)} pp, {found.reason})"
+    seen = f"{points(found.point)} pp, 95 % CI {span(found.low, found.high, points)}"
     if pair.verdict in (stats.BETTER, stats.WORSE):
         small = ", though within the margin" if max(abs(found.low), abs(found.high)) < stats.MARGIN else ""
         return f"{ours} is **{pair.verdict}** than {theirs} ({seen}{small})"
     if pair.verdict == stats.NO_DIFFERENCE:
-        return f"{ours} shows **no difference larger than {100 * stats.MARGIN:g} points** to {theirs} ({seen})"
+        return f"{ours} shows **no difference larger than {100 * stats.MARGIN:g} pp** to {theirs} ({seen})"
     corrected = found.low > 0 or found.high < 0
     note = f"; not significant after Holm's correction, p = {pair.p_welch_holm:.3f}" if corrected else ""
-    return f"{ours} against {theirs} is **undecided** ({seen}{note})"
+    return f"{ours} against {theirs} is **inconclusive** ({seen}{note})"
 
 
 def ranking(results: StudyResults) -> str:
@@ -176,8 +176,8 @@ def augmented(results: StudyResults, table: pd.DataFrame) -> str:
     return (
         "Test-time augmentation takes the mean of a network's outputs over several views of each image (moved by a"
         " pixel; mirrored too where training mirrors); its column has a 95 % t interval of its own. Its mean minus the"
-        f" plain {evaluated(results)} accuracy is, in points: {listed}. It is a second figure: every other number here,"
-        " verdicts included, is the plain accuracy."
+        f" plain {evaluated(results)} accuracy is, in percentage points: {listed}. It is an additional figure: every"
+        " other number here, verdicts included, is the plain accuracy."
     )
 
 
@@ -189,8 +189,8 @@ def generalisation(results: StudyResults, history: pd.DataFrame) -> str:
     gaps = (last["train_accuracy"] - last["test_accuracy"]).astype(float).groupby(last["label"]).mean()
     listed = ", ".join(f"{escape_markdown(label)} {points(gaps[label])}" for label in results.labels if label in gaps)
     return (
-        f"At {last_epoch(results)} the training accuracy minus the {evaluated(results)} accuracy is, in points:"
-        f" {listed}."
+        f"At {last_epoch(results)} the training accuracy minus the {evaluated(results)} accuracy is, in percentage"
+        f" points: {listed}."
         " Training accuracy is measured on augmented images while the weights still move, so it can lie below."
     )
 
@@ -228,7 +228,7 @@ def class_effects(results: StudyResults, table: pd.DataFrame) -> str:
         )
     classes = len(results.study["classes"])
     return (
-        f"Against {escape_markdown(results.study['baseline'])}, in points (Welch 95 % interval over seeds, not"
+        f"Against {escape_markdown(results.study['baseline'])}, in percentage points (Welch 95 % CI over seeds, not"
         f" corrected for the number of classes: by chance alone about {0.05 * classes:.2g} of {classes} exclude 0):\n\n"
         + "\n".join(found)
     )
@@ -320,8 +320,8 @@ def detectable(comparisons: Sequence[stats.Comparison]) -> str:
         for pair in known
     )
     return (
-        f"The smallest true difference that this many seeds find with 80 % power, in points: {listed}."
-        " An undecided comparison rules out nothing much smaller than that."
+        f"The smallest true difference that this many seeds find with 80 % power, in percentage points: {listed}."
+        " An inconclusive comparison rules out nothing much smaller than that."
     )
 
 

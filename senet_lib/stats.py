@@ -14,10 +14,10 @@ from scipy import optimize, stats
 LEVEL = 0.95
 ALPHA = 0.05
 POWER = 0.8
-MARGIN = 0.003  # 0.3 points: declared before any run; a smaller difference is not worth an architecture
+MARGIN = 0.003  # 0.3 pp: declared before any run; a smaller difference is not worth an architecture
 EXACT_UP_TO = 16  # sign flips: 2**16 sums are enumerated, beyond that they are sampled
 
-BETTER, WORSE, NO_DIFFERENCE, UNDECIDED = "better", "worse", "no difference larger than the margin", "undecided"
+BETTER, WORSE, NO_DIFFERENCE, INCONCLUSIVE = "better", "worse", "no difference larger than the margin", "inconclusive"
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Comparison:
     detectable: float | None  # smallest true difference seen with 80 % power at this n and spread
     p_welch_holm: float | None = None
     p_sign_flip_holm: float | None = None
-    verdict: str = UNDECIDED
+    verdict: str = INCONCLUSIVE
 
     @property
     def difference(self) -> Interval:
@@ -253,7 +253,7 @@ def detectable_difference(
 def verdict(difference: Interval, p_holm: float | None, *, margin: float = MARGIN, alpha: float = ALPHA) -> str:
     """The pre-declared rule on the Welch interval of a difference and its Holm-corrected p: see `rule`."""
     if not difference.exists:
-        return UNDECIDED
+        return INCONCLUSIVE
     significant = p_holm is not None and p_holm < alpha
     if significant and difference.low > 0:
         return BETTER
@@ -261,7 +261,7 @@ def verdict(difference: Interval, p_holm: float | None, *, margin: float = MARGI
         return WORSE
     if -margin < difference.low and difference.high < margin:
         return NO_DIFFERENCE
-    return UNDECIDED
+    return INCONCLUSIVE
 
 
 def rule(margin: float = MARGIN, level: float = LEVEL, alpha: float = ALPHA) -> str:
@@ -270,7 +270,7 @@ def rule(margin: float = MARGIN, level: float = LEVEL, alpha: float = ALPHA) -> 
         f"Better (worse): the {100 * level:g} % Welch interval of the mean difference lies wholly above (below) 0, and"
         f" its p stays under {alpha:g} after Holm's correction over the study's comparisons."
         " No difference larger than the margin: otherwise, if that interval lies wholly within"
-        f" ±{100 * margin:g} points. Undecided: everything else, and always where there is no interval."
+        f" ±{100 * margin:g} pp. Inconclusive: everything else, and always where there is no interval."
     )
 
 

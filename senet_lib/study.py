@@ -9,7 +9,7 @@ import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -65,7 +65,7 @@ class Recipe(Strict):
     cutout: Annotated[int, Field(ge=0)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware computes in it
     compile: bool = False  # torch.compile
-    holdout: Annotated[int, Field(ge=0)] = 0  # training images set aside for evaluation; the test set then stays unused
+    holdout: Annotated[int, Field(ge=0)] = 0  # training images of a validation split; the test set is then not used
     # lr and weight_decay for every 1024 images and SGD without momentum, whatever batch_size and momentum are
     decoupled: bool = False  # the paper's code and D. Page, "How to Train Your ResNet"; the formula is in optimizer.py
     bias_lr_factor: Annotated[float, Field(gt=0)] = 1.0  # times lr for batch-norm's biases: section 3.4
@@ -253,6 +253,14 @@ class Study(Strict):
             for label, network in self.networks.items()
         ]
 
+    def record(self, classes: Sequence[str] = (), fingerprints: Mapping[str, str] | None = None) -> dict:
+        """The content of study.json: what was asked, resolved, the data's classes and fingerprints, and every planned
+        run with its hash."""
+        names = {"label", "model", "knobs", "data", "seed"}
+        runs = [{**run.model_dump(include=names), "run_id": run.run_id, "config_hash": run.hash} for run in self.runs()]
+        data = {"classes": list(classes), "fingerprints": dict(fingerprints or {})}
+        return self.model_dump(mode="json") | {"baseline": self.baseline_label} | data | {"runs": runs}
+
     def _knobs(self, label: str) -> dict[str, Any]:
         network = self.networks[label]
         try:
@@ -268,23 +276,55 @@ def check_data_name(name: str) -> None:
 
 
 def load_study(name: str, folder: Path) -> Study:
-    """Read studies/<name>.yaml (or a path to a YAML file). Raises StudyError: one line, every error in it."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else folder / f"{name}.yaml"
+    """Read <folder>/<name>.yaml, <folder>/archive/<name>.yaml or, where `name` ends in .yaml, that file.
+
+    `recipe: {base: NAME, ...}` starts from <folder>/recipes/NAME.yaml. Raises StudyError: one line with every error.
+    """
+    if name.endswith((".yaml", ".yml")):
+        path = Path(name)
+    else:
+        path = next((p for p in _study_files(folder) if p.stem == name), folder / f"{name}.yaml")
     if not path.is_file():
-        raise StudyError(f"unknown study {name!r} ({path} is not there); {nearest(name, list_studies(folder))}")
-    try:
-        content = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
+        raise StudyError(f"unknown study {name!r} ({path} does not exist); {nearest(name, list_studies(folder))}")
+    content = _read_yaml(path)
     if not isinstance(content, dict):
         raise StudyError(f"{path}: a study is a mapping with the keys {', '.join(Study.model_fields)}")
     if "name" in content:
         raise StudyError(f"{path}: name: a study is named by its file")
+    if isinstance(content.get("recipe"), dict):
+        content["recipe"] = _with_base(content["recipe"], path, folder / "recipes")
     return _validated(Study, {"name": path.stem, **content}, path)
 
 
 def list_studies(folder: Path) -> list[str]:
-    return sorted(path.stem for path in folder.glob("*.yaml"))
+    """The names of the studies in `folder`, then of the archived ones."""
+    return [path.stem for path in _study_files(folder)]
+
+
+def _study_files(folder: Path) -> list[Path]:
+    return [*sorted(folder.glob("*.yaml")), *sorted((folder / "archive").glob("*.yaml"))]
+
+
+def _read_yaml(path: Path) -> Any:
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
+
+
+def _with_base(recipe: dict, path: Path, folder: Path) -> dict:
+    """The recipe of the study in `path` with what its `base` says, if it has one; its own options win."""
+    if "base" not in recipe:
+        return recipe
+    named = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
+    base = recipe["base"]
+    if not isinstance(base, str) or base not in named:
+        raise StudyError(f"{path}: recipe.base: unknown recipe {base!r}; {nearest(str(base), named)}")
+    options = _read_yaml(named[base])
+    if not isinstance(options, dict):
+        raise StudyError(f"{named[base]}: a recipe is a mapping of its options")
+    _validated(Recipe, options, named[base])
+    return options | {key: value for key, value in recipe.items() if key != "base"}
 
 
 def _validated(kind: type[BaseModel], content: dict, where: object) -> Any:

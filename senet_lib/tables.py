@@ -26,7 +26,7 @@ THRESHOLDS = (0.90, 0.92, 0.93, 0.94)  # accuracies to which CIFAR-10's fast rec
 
 
 def evaluated(results: StudyResults) -> str:
-    """What the evaluated images are called: 'test', or 'held-out' where training images were set aside."""
+    """What the evaluated images are called: 'test', or 'validation' with a validation split."""
     on = set(results.done["evaluated_on"]) or {"holdout" if results.study["recipe"].get("holdout") else "test"}
     return " or ".join(words for split, words in SPLITS.items() if split in on)
 
@@ -326,8 +326,8 @@ def shown_networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFr
             f"{metric.capitalize()} (%)": [
                 mean_spread(row.mean, row.sd, row.n, row.planned) for row in table.itertuples()
             ],
-            "95 % interval": [interval(row.low, row.high, row.n) for row in table.itertuples()],
-            f"Difference to {baseline} (points)": [
+            "95 % CI": [interval(row.low, row.high, row.n) for row in table.itertuples()],
+            f"Difference to {baseline} (pp)": [
                 "baseline"
                 if row.label == baseline
                 else difference(row.difference, row.difference_low, row.difference_high)
@@ -344,7 +344,7 @@ def shown_networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFr
         shown = shown.drop(columns="s / epoch")
     if "tta_mean" in table:
         title = f"{metric.capitalize()} with test-time augmentation (%)"
-        shown.insert(shown.columns.get_loc("95 % interval") + 1, title, [_shown_tta(row) for row in table.itertuples()])
+        shown.insert(shown.columns.get_loc("95 % CI") + 1, title, [_shown_tta(row) for row in table.itertuples()])
     return shown
 
 
@@ -372,7 +372,7 @@ def shown_comparisons(table: pd.DataFrame) -> pd.DataFrame:
                 str(row.n_treatment) if row.n_treatment == row.n_baseline else f"{row.n_treatment} and {row.n_baseline}"
                 for row in table.itertuples()
             ],
-            "Difference, Welch 95 % (points)": [
+            "Difference, Welch 95 % (pp)": [
                 difference(row.difference, row.welch_low, row.welch_high) for row in table.itertuples()
             ],
             "BCa bootstrap 95 %": [
@@ -382,7 +382,7 @@ def shown_comparisons(table: pd.DataFrame) -> pd.DataFrame:
             "Welch p (Holm)": [p_pair(row.welch_p, row.welch_p_holm) for row in table.itertuples()],
             "Sign-flip p (Holm)": [p_pair(row.sign_flip_p, row.sign_flip_p_holm) for row in table.itertuples()],
             "P(superior)": [f"{row.superiority:.2f}" for row in table.itertuples()],
-            "Detectable at 80 % (points)": [
+            "Detectable at 80 % (pp)": [
                 "none" if pd.isna(row.detectable) else f"{100 * row.detectable:.2f}" for row in table.itertuples()
             ],
             "Verdict": table["verdict"],
@@ -482,7 +482,7 @@ def shown_published(table: pd.DataFrame, setting: str) -> pd.DataFrame:
                 + (", runs not stated" if pd.isna(row.published_runs) else f", n = {row.published_runs:.0f}")
                 for row in table.itertuples()
             ],
-            "Ours minus published (points)": ["" if pd.isna(gap) else points(gap) for gap in table["gap"]],
+            "Ours minus published (pp)": ["" if pd.isna(gap) else points(gap) for gap in table["gap"]],
             "Published where, in which setting": table["published_source"],
         }
     )

@@ -80,7 +80,7 @@ class Outcome:
 
     @property
     def evaluated(self) -> str:
-        """What the evaluated images are called: 'test' or 'held-out'."""
+        """What the evaluated images are called: 'test' or 'validation'."""
         return SPLITS[self.evaluated_on]
 
     @property

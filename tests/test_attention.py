@@ -34,7 +34,7 @@ from senet_lib.data import load_dataset
 from senet_lib.models import create_model
 from senet_lib.models.blocks import SelectiveKernelConv, SqueezeExcitation
 from senet_lib.project import project_root
-from senet_lib.results import load_study, read_json, write_json, write_summary
+from senet_lib.results import load_results, read_json, write_json, write_summary
 
 BLOCKS = [f"{stage}.{block}" for stage in (1, 2, 3) for block in (1, 2, 3)]
 
@@ -398,7 +398,7 @@ def write_weighed_study(folder, data, models=("resnet20", "se_resnet20", "sk_res
 
 
 def test_a_networks_weights_are_those_of_its_first_seed(tmp_path, digits):
-    study = load_study(write_weighed_study(tmp_path, digits))
+    study = load_results(write_weighed_study(tmp_path, digits))
     model, run_id = trained_network(study, "se_resnet20")
     assert run_id == "se_resnet20-seed4"
     assert not model.training
@@ -410,7 +410,7 @@ def test_a_networks_weights_are_those_of_its_first_seed(tmp_path, digits):
 
 def test_what_is_missing_is_said_in_one_line_that_names_what_to_run(tmp_path, digits):
     folder = write_weighed_study(tmp_path, digits)
-    study = load_study(folder)
+    study = load_results(folder)
     with pytest.raises(ValueError, match="unknown network 'se_resnet2'; did you mean se_resnet20"):
         trained_network(study, "se_resnet2")
     weights = folder / "runs" / "sk_resnet20-seed4" / "weights.safetensors"
@@ -422,17 +422,17 @@ def test_what_is_missing_is_said_in_one_line_that_names_what_to_run(tmp_path, di
         trained_network(study, "sk_resnet20")
     (folder / "runs" / "resnet20-seed4" / "summary.json").unlink()
     with pytest.raises(ValueError, match="resnet20-seed4: not a finished run; `make reproduce STUDY=synthetic`"):
-        trained_network(load_study(folder), "resnet20")
+        trained_network(load_results(folder), "resnet20")
     write_json(folder / "study.json", study.study | {"fingerprints": {"train": "a", "test": "b"}})
     with pytest.raises(ValueError, match="'digits' has the fingerprints .* allowed: 'digits'$"):
-        evaluated_data(load_study(folder), digits)
+        evaluated_data(load_results(folder), digits)
 
 
 def test_a_study_on_held_out_images_is_looked_at_on_those(tmp_path, digits):
     folder = write_weighed_study(tmp_path, digits)
     content = read_json(folder / "study.json")
     write_json(folder / "study.json", content | {"recipe": content["recipe"] | {"holdout": 100}})
-    data = evaluated_data(load_study(folder), digits)
+    data = evaluated_data(load_results(folder), digits)
     assert (data.evaluation_split, len(data.test_labels)) == ("holdout", 100)
 
 

@@ -12,7 +12,7 @@ from synthetic import THREE, write_study
 
 from senet_lib import data, examples, plots, tables
 from senet_lib.data import Dataset
-from senet_lib.results import EXAMPLES, load_study, read_json, write_predictions, write_summary
+from senet_lib.results import EXAMPLES, load_results, read_json, write_predictions, write_summary
 
 CLASSES = ("cat", "dog", "frog")
 TRUE = [0, 0, 1, 1, 2, 2]
@@ -56,7 +56,7 @@ def at_hand(monkeypatch):
 
 
 def test_the_images_are_those_that_most_runs_got_wrong(folder):
-    chosen = examples.choose(load_study(folder))
+    chosen = examples.choose(load_results(folder))
     rows = chosen[["first", "second", "image", "true", "taken", "runs"]].to_numpy().tolist()
     assert rows == [
         ["cat", "dog", 1, "cat", 2, 2],
@@ -64,12 +64,12 @@ def test_the_images_are_those_that_most_runs_got_wrong(folder):
         ["cat", "dog", 3, "dog", 1, 2],
         ["cat", "frog", 5, "frog", 1, 2],
     ]
-    pairs = tables.confused_pairs(load_study(folder))
+    pairs = tables.confused_pairs(load_results(folder))
     assert list(pairs["first"] + pairs["second"]) == ["catdog", "catfrog"], "in the order of the table"
 
 
 def test_a_pair_has_no_more_images_than_fit(tmp_path):
-    chosen = examples.choose(load_study(write_study(tmp_path, images=1000)))
+    chosen = examples.choose(load_results(write_study(tmp_path, images=1000)))
     sizes = chosen.groupby(["first", "second"]).size()
     assert len(sizes) == examples.PAIRS
     assert sizes.max() == examples.EACH
@@ -79,14 +79,14 @@ def test_a_pair_has_no_more_images_than_fit(tmp_path):
 
 def test_runs_that_saw_different_images_have_no_examples(folder):
     predicted_by(folder, "se_resnet20-seed0", [0, 1, 1, 1])
-    assert examples.choose(load_study(folder)).empty
+    assert examples.choose(load_results(folder)).empty
 
 
 def test_what_is_left_is_what_the_report_shows(folder, at_hand):
     pixels, asked = at_hand()
     examples.leave(folder, "a place")
     assert asked == [("cifar10", "a place", False)], "nothing is downloaded for a picture"
-    study = load_study(folder)
+    study = load_results(folder)
     pictures = examples.pictures(study)
     assert sorted(pictures) == [0, 1, 3, 5]
     for image, found in pictures.items():
@@ -111,7 +111,7 @@ def test_other_predictions_choose_again(folder, at_hand):
     examples.leave(folder, None)
     predicted_by(folder, "resnet20-seed0", [0, 0, 1, 1, 0, 2])
     examples.leave(folder, None)
-    assert sorted(examples.pictures(load_study(folder))) == [1, 4, 5]
+    assert sorted(examples.pictures(load_results(folder))) == [1, 4, 5]
 
 
 def test_the_same_choice_gives_the_same_bytes(folder, at_hand):
@@ -132,7 +132,7 @@ def test_other_data_than_was_evaluated_leaves_nothing(folder, at_hand):
 def test_without_the_data_nothing_is_left_and_nothing_fails(folder, tmp_path):
     examples.leave(folder, str(tmp_path / "nowhere"))
     assert not (folder / EXAMPLES).exists()
-    assert examples.pictures(load_study(folder)) == {}
+    assert examples.pictures(load_results(folder)) == {}
 
 
 def test_pictures_of_other_labels_are_not_shown(folder, at_hand):
@@ -142,13 +142,15 @@ def test_pictures_of_other_labels_are_not_shown(folder, at_hand):
         run_dir = folder / "runs" / run_id
         write_predictions(run_dir, np.array(TRUE[::-1]), np.array(TRUE), np.full(6, 0.5))
         write_summary(run_dir, read_json(run_dir / "summary.json"))
-    assert set(examples.pictures(load_study(folder))) == {3}, "the only one whose class is the same the other way round"
+    assert set(examples.pictures(load_results(folder))) == {3}, (
+        "the only one whose class is the same the other way round"
+    )
 
 
 def test_large_images_are_made_smaller(folder, at_hand):
     at_hand(side=2 * examples.LARGEST)
     examples.leave(folder, None)
-    assert {found.shape for found in examples.pictures(load_study(folder)).values()} == {(64, 64, 3)}
+    assert {found.shape for found in examples.pictures(load_results(folder)).values()} == {(64, 64, 3)}
 
 
 def test_a_held_out_study_shows_the_images_that_were_held_out(tmp_path, at_hand):
@@ -162,10 +164,10 @@ def test_a_held_out_study_shows_the_images_that_were_held_out(tmp_path, at_hand)
         write_summary(run_dir, read_json(run_dir / "summary.json"))
     pixels, _ = at_hand(labels)
     examples.leave(tmp_path, None)
-    assert np.array_equal(examples.pictures(load_study(tmp_path))[1], pixels[1].numpy())
+    assert np.array_equal(examples.pictures(load_results(tmp_path))[1], pixels[1].numpy())
 
 
 def test_an_unfinished_study_has_none(tmp_path):
     write_study(tmp_path, seeds=(0,), missing=[f"{label}-seed0" for label in THREE])
     examples.leave(tmp_path, None)
-    assert examples.choose(load_study(tmp_path)).empty
+    assert examples.choose(load_results(tmp_path)).empty

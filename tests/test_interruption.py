@@ -16,7 +16,7 @@ import pytest
 import torch
 from project_folder import TINY, Project, history, weights
 
-from senet_lib.results import load_study, read_json
+from senet_lib.results import load_results, read_json
 
 
 def processes_of(project):
@@ -135,7 +135,7 @@ def test_a_run_goes_on_with_other_threads_only_on_demand_and_the_report_says_so(
     assert code == 1, output
     assert "failed: resnet-seed0: CheckpointMismatch: " in output.splitlines()[-1]
     assert " results/long/runs/resnet-seed0/checkpoint.pt: cannot resume: threads was 1, is 2. " in output
-    assert load_study(run_dir.parents[1]).runs["status"].item() == "failed"
+    assert load_results(run_dir.parents[1]).runs["status"].item() == "failed"
     assert (run_dir / "checkpoint.pt").read_bytes() == newest
 
     code, output = project.launch("reproduce", "long", "--threads", "2", "--resume-anyway")

@@ -8,13 +8,13 @@ import pytest
 import torch
 from project_folder import TINY
 
-from senet_lib.results import altered_files, load_study, read_history, read_json
+from senet_lib.results import altered_files, load_results, read_history, read_json
 
 
 def test_a_study_from_its_file_to_its_report_and_a_second_time_nothing_is_done(project):
     code, output = project.launch("reproduce", "tiny")
     assert code == 0, output
-    results = load_study(project.root / "results" / "tiny")
+    results = load_results(project.root / "results" / "tiny")
     assert list(results.runs["status"]) == ["done", "done"]
     assert len(results.predictions) == 2 * 24
     for run_id in ("resnet-seed0", "se-seed0"):
@@ -62,7 +62,8 @@ def test_a_study_from_its_file_to_its_report_and_a_second_time_nothing_is_done(p
         (["reproduce", "tiny", "--limit-epochs", "0"], ["LIMIT_EPOCHS"]),
         (["reproduce", "tiny", "--jobs", "0"], ["JOBS"]),
         (["report", "tiny"], ["no results"]),
-        (["publish", "tiny"], ["not finished"]),
+        (["publish", "tiny"], ["no seed that all of its networks have finished", "resnet-seed0"]),
+        (["archive", "tiny"], ["no results"]),
     ],
 )
 def test_bad_input_is_one_line_code_2_and_nothing_written(project, arguments, named):
@@ -88,7 +89,7 @@ def test_a_failed_run_is_shown_as_failed_after_the_others_were_done(project):
     project.write_study("broken", {**study, "networks": {"diverges": late, "too": at_once}})
     code, output = project.launch("reproduce", "broken", "--jobs", "2")
     assert code == 1, output
-    results = load_study(project.root / "results" / "broken")
+    results = load_results(project.root / "results" / "broken")
     assert list(results.runs["status"]) == ["failed", "failed"], "the second was tried although the first had failed"
     for error, epoch in zip(results.runs["error"], (2, 1), strict=True):
         assert re.search(f"NonFiniteLoss: the loss is nan in epoch {epoch}, step . of 6, learning rate ", error)
@@ -163,10 +164,9 @@ def test_published_results_hold_the_numbers_and_the_small_weights_of_the_first_s
     code, output = project.launch("publish", "tiny")
     assert code == 0, output
     published = project.root / "results" / "published" / "tiny"
-    assert load_study(published).runs.equals(load_study(project.root / "results" / "tiny").runs)
-    names = {path.name for path in published.rglob("*") if path.is_file()}
-    assert "report.html" in names
-    assert not [name for name in names if name.endswith((".pt", ".ipynb"))]
+    assert load_results(published).runs.equals(load_results(project.root / "results" / "tiny").runs)
+    kinds = {path.suffix for path in published.rglob("*") if path.is_file()}
+    assert kinds == {".json", ".csv", ".npz", ".png", ".safetensors"}, "figures once, no report"
     weights = {path.parent.name for path in published.rglob("*.safetensors")}
     assert weights == {"se-seed3"}, "neither the large network's nor the second seed's"
 
@@ -181,22 +181,55 @@ def test_published_results_hold_the_numbers_and_the_small_weights_of_the_first_s
 
 def test_a_published_study_is_extended_by_training_only_what_is_missing(project):
     code, output = project.launch("restore", "tiny")
-    assert (code, output) == (2, "error: results/published/tiny has no finished run of tiny as it is asked now\n")
+    assert (code, output) == (
+        2,
+        "error: no finished run of tiny, as it is configured now, is published or archived\n",
+    )
     assert project.launch("reproduce", "tiny")[0] == project.launch("publish", "tiny")[0] == 0
-    before = load_study(project.root / "results" / "tiny").runs
+    before = load_results(project.root / "results" / "tiny").runs
     shutil.rmtree(project.root / "results" / "tiny")
 
     third = {"plain": {"model": "resnet20", "knobs": {"width": 0.25}}}
     asked = {**TINY, "data": f"folder:{project.images}", "networks": {**TINY["networks"], **third}}
     project.write_study("tiny", asked)
-    assert project.launch("restore", "tiny") == (0, "restored: 2 of 3 runs, from results/published/tiny\n")
+    assert project.launch("restore", "tiny") == (0, "restored: 2 of 3 runs\n")
     assert project.launch("restore", "tiny")[1].startswith("restored: 0 of 3")
     code, output = project.launch("reproduce", "tiny")
     assert code == 0
     assert "3 runs, 2 done before" in output
     assert "yours against published" in output
-    lines = [line for line in output.splitlines() if "0.00 points apart (n = 1: no interval)" in line]
+    lines = [line for line in output.splitlines() if "0.00 pp apart (n = 1: no interval)" in line]
     assert [line.split()[0] for line in lines] == ["resnet", "se"]
-    after = load_study(project.root / "results" / "tiny").runs
+    after = load_results(project.root / "results" / "tiny").runs
     assert after[after["label"] != "plain"].reset_index(drop=True).equals(before)
     assert project.launch("publish", "tiny")[0] == 0
+
+
+def test_complete_seeds_are_published_and_an_archived_study_is_restored_with_its_report(project):
+    study = {**TINY, "data": f"folder:{project.images}"}
+    assert project.launch("reproduce", "tiny")[0] == 0
+    project.write_study("tiny", {**study, "seeds": [0, 1]})
+    shutil.copytree(project.run_dir("resnet-seed0"), aside := project.root / "aside")
+    code, output = project.launch("publish", "tiny")
+    assert code == 0, output
+    published = project.root / "results" / "published" / "tiny"
+    assert {path.name for path in (published / "runs").iterdir()} == {"resnet-seed0", "se-seed0"}
+    before = load_results(published)
+
+    assert project.launch("archive", "tiny") == (0, "archived: results/archive/tiny.zip\n")
+    archive = project.root / "results" / "archive" / "tiny.zip"
+    first = archive.read_bytes()
+    assert load_results(archive).predictions.equals(before.predictions)
+    shutil.rmtree(published)
+    shutil.rmtree(project.root / "results" / "tiny")
+    assert project.launch("verify", "tiny") == (0, "2 finished runs, 0 damaged files\n")
+    project.write_study("tiny", study)
+    assert project.launch("restore", "tiny") == (0, "restored: 2 of 2 runs\n")
+    for name in ("config.json", "history.csv", "predictions.npz", "summary.json", "environment.json"):
+        assert (project.run_dir("resnet-seed0") / name).read_bytes() == (aside / name).read_bytes()
+    shutil.move(project.images, project.root / "gone")
+    code, output = project.launch("report", "tiny")
+    assert code == 0, output
+    assert "Does it run?" in (project.root / "results" / "tiny" / "report.html").read_text(encoding="utf-8")
+    assert project.launch("archive", "tiny")[0] == 0
+    assert archive.read_bytes() == first

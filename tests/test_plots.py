@@ -200,9 +200,9 @@ def test_of_a_long_training_a_tenth_of_the_epochs_is_marked_and_each_is_a_point(
 
 def test_accuracy_against_seconds_of_one_epoch_is_a_point_each():
     table = history(seeds=(0,), epochs=1)
-    for ax in plots.accuracy_against_seconds(table, MODELS, evaluated="held-out"):
+    for ax in plots.accuracy_against_seconds(table, MODELS, evaluated="validation"):
         assert [list(line.get_xdata()) for line in named_lines(ax).values()] == [[10.0]] * 3
-        assert ax.get_ylabel() == "held-out accuracy (%)"
+        assert ax.get_ylabel() == "validation accuracy (%)"
 
 
 def test_network_curves_take_one_runs_plain_history():
@@ -213,12 +213,12 @@ def test_network_curves_take_one_runs_plain_history():
 
 
 def test_network_grid_has_a_row_each_on_common_axes():
-    axes = plots.network_grid(history(labels=("plain", "selective")), MODELS, evaluated="held-out")
+    axes = plots.network_grid(history(labels=("plain", "selective")), MODELS, evaluated="validation")
     assert axes.shape == (2, 2)
     assert [ax.get_title(loc="left") for ax in axes[:, 0]] == ["plain", "selective"]
     for column in axes.T:
         assert len({ax.get_ylim() for ax in column}) == 1
-    assert "held-out images" in named_lines(axes[0, 0])
+    assert "validation images" in named_lines(axes[0, 0])
 
 
 # Confusion
@@ -288,7 +288,7 @@ def test_per_class_accuracy_puts_the_baselines_hardest_class_on_top():
 
 @pytest.mark.parametrize(("draw", "column"), [(plots.params_vs_accuracy, "params"), (plots.macs_vs_accuracy, "macs")])
 def test_accuracy_against_cost(draw, column):
-    ax = draw(networks(), metric="held-out accuracy")
+    ax = draw(networks(), metric="validation accuracy")
     points = {container.get_label(): container for container in ax.containers}
     assert list(points) == list(MODELS)
     for row in networks().itertuples():
@@ -297,7 +297,7 @@ def test_accuracy_against_cost(draw, column):
     low, high = points["plain"][2][0].get_segments()[0][:, 1]
     assert (low, high) == pytest.approx((89.5, 90.5))
     assert np.ptp(points["selective"][2][0].get_segments()[0][:, 1]) == 0  # no interval, so no bar
-    assert ax.get_ylabel() == "held-out accuracy (%)"
+    assert ax.get_ylabel() == "validation accuracy (%)"
     assert "million" in ax.get_xlabel()
 
 
@@ -336,7 +336,7 @@ def test_difference_intervals_show_zero_the_margin_and_what_has_no_interval():
     assert [label.get_text() for label in ax.get_yticklabels()] == ["selective", "gated"]
     band = ax.patches[0].get_extents().transformed(ax.transData.inverted())
     assert (band.x0, band.x1) == pytest.approx((-0.3, 0.3))
-    assert ax.get_xlabel() == "difference to plain (points)"
+    assert ax.get_xlabel() == "difference to plain (pp)"
 
 
 def test_a_difference_that_rounds_to_nothing_has_no_sign():
@@ -350,7 +350,7 @@ def test_differences_to_several_baselines_name_each_in_its_row():
     rows = [label.get_text() for label in ax.get_yticklabels()][::-1]
     assert rows == [f"{a} \N{MINUS SIGN} {b}" for a, b in [*differences, ("a sum", "no network")]]
     assert [text.split()[0] for text in texts(ax)] == ["0.00", "+0.20", "+1.00"]
-    assert ax.get_xlabel() == "difference (points)"
+    assert ax.get_xlabel() == "difference (pp)"
 
 
 def test_crossed_draws_a_line_a_network_with_its_intervals():

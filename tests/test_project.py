@@ -9,12 +9,12 @@ import subprocess
 import pytest
 from synthetic import write_study
 
-from senet_lib import sentences, stats, tables
-from senet_lib.launch import PUBLISHED_WEIGHTS
+from senet_lib import sentences, tables
 from senet_lib.project import project_root
-from senet_lib.results import NOTEBOOK, WEIGHTS, altered_files, load_study, read_json
+from senet_lib.results import load_results
 
 ROOT = project_root()
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("results/*.md"), *ROOT.glob("benchmarks/*.md")])
 
 
 def tool(name):
@@ -47,68 +47,78 @@ def test_make_help_lists_every_target_with_a_line():
     assert {line.split()[0] for line in listed.splitlines() if line and line[0].islower()} == targets
 
 
-def test_the_readmes_numbers_are_the_published_ones():
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    for name in ("verdicts", "results"):
-        assert readme.count(f"<!-- {name} -->") == readme.count(f"<!-- /{name} -->") == 1
-    assert tool("readme").filled(readme, ROOT) == readme, "stale: run tools/readme.py"
-    opening = readme.split("## ", 1)[0]
-    assert "<!-- verdicts -->" in opening
-    for path in (ROOT / "results" / "published").iterdir():
-        assert f"### `{path.name}`\n" in readme
+def test_pages_show_the_committed_numbers():
+    assert tool("results_pages").stale(ROOT) == [], "stale: run tools/results_pages.py"
 
 
-README = "# Title\n\n<!-- verdicts -->\nold\n<!-- /verdicts -->\n\n<!-- results -->\n<!-- /results -->\n"
+def test_the_tracked_tree_is_small():
+    files = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    sizes = [path.stat().st_size for name in files.split("\0") if name and (path := ROOT / name).is_file()]
+    assert sum(sizes) < 20 * 2**20
+
+
+def test_the_readme_is_one_page():
+    assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 160
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+def test_links_lead_to_files_that_exist(page):
+    text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    for target in re.findall(r"\]\(([^)\s]+)\)", text):
+        if not target.startswith(("http://", "https://", "#")):
+            assert (page.parent / target.partition("#")[0]).exists(), target
+
+
+README = "# Title\n\n<!-- found -->\nold\n<!-- /found -->\n\n<!-- headline -->\n<!-- /headline -->\n"
 
 
 def publish_made_up(root, name, **options):
-    folder = write_study(root / "results" / "published" / name, images=200, name=name, **options)
-    (folder / "tables").mkdir()
-    (folder / "tables" / "networks.md").write_text(f"| table of {name} |\n", encoding="utf-8")
-    return folder
+    return write_study(root / "results" / "published" / name, images=200, name=name, **options)
 
 
-def test_a_published_study_comes_into_the_readme_without_an_edit_of_it(tmp_path):
-    readme = tool("readme")
-    assert "**Verdict so far: none**" in readme.filled(README, tmp_path)
-    publish_made_up(tmp_path, "first_look", seeds=(0,))
-    text = readme.filled(README, tmp_path)
-    assert "none**, since no published study has a comparison with an interval: `first_look`" in text
-    assert "old" not in text
+def test_a_published_study_enters_the_pages_without_an_edit(tmp_path):
+    pages = tool("results_pages")
+    (tmp_path / "README.md").write_text(README, encoding="utf-8")
+    (tmp_path / "results").mkdir()
+    readme, results = pages.pages(tmp_path).values()
+    assert "old" not in readme
+    assert "No study is published yet." in readme
+    assert "questions about 50-layer networks are open" in readme
 
-    for name in ("another", "thin", "fashion"):
-        publish_made_up(tmp_path, name, question=f"What of {name}?")
-    publish_made_up(tmp_path, "a_tuning", holdout=5000)
-    text = readme.filled(text, tmp_path)
-    opening, sections = text.split("<!-- /verdicts -->")
-    assert re.findall(r"What of (\w+)\?", opening) == ["thin", "fashion", "another"]
-    assert re.findall(r"### `(\w+)`", sections) == ["thin", "fashion", "another", "first_look", "a_tuning"]
-    assert re.findall(r"table of (\w+)", sections) == ["thin", "fashion", "another", "first_look", "a_tuning"]
-    assert "a_tuning" not in opening, "what was only tuned decides nothing"
-    assert "without a verdict: `first_look`" in opening
-    assert stats.rule() in opening
-    found = tables.compare(load_study(tmp_path / "results" / "published" / "thin"))
+    publish_made_up(tmp_path, "source_a_narrow", question="What of the small one?")
+    publish_made_up(tmp_path, "another", question="What of another?")
+    pages.main(tmp_path)
+    readme, results = ((tmp_path / name).read_text(encoding="utf-8") for name in ("README.md", "results/README.md"))
+    assert "What of the small one?" in readme
+    assert "are open" not in readme
+    assert re.findall(r"### `(\w+)`", results) == ["another", "source_a_narrow"]
+    study = load_results(tmp_path / "results" / "published" / "another")
+    assert pages.networks_table(study) in results
+    found = tables.compare(study)
     assert len(found) == 2
     for pair in found:
-        assert sentences.one_verdict(pair) in opening
-    assert readme.filled(text, tmp_path) == text
+        assert sentences.one_verdict(pair) in results
+    assert pages.stale(tmp_path) == []
+    publish_made_up(tmp_path, "third")
+    assert pages.stale(tmp_path) == [tmp_path / "results" / "README.md"]
 
 
-def test_published_results_carry_what_their_summaries_vouch_for_and_no_place_of_a_machine():
-    runs = sorted((ROOT / "results" / "published").glob("*/runs/*"))
-    assert runs
-    for run_dir in runs:
-        altered = altered_files(run_dir)
-        absent = {name for name in altered if not (run_dir / name).exists()}
-        assert absent <= {NOTEBOOK, WEIGHTS}, "a notebook stays behind, and most weights"
-        assert set(altered) == absent, "what is there is what the summary vouches for, weights included"
-        weights = run_dir / WEIGHTS
-        assert not weights.exists() or weights.stat().st_size <= PUBLISHED_WEIGHTS
-        seeds = read_json(run_dir.parent.parent / "study.json")["seeds"]
-        assert not weights.exists() or read_json(run_dir / "config.json")["seed"] == seeds[0]
-    for path in (ROOT / "results" / "published").rglob("*"):
-        if path.suffix in (".json", ".html", ".md", ".csv"):
-            assert str(ROOT.parent) + "/" not in path.read_text(encoding="utf-8"), path
+def test_a_tuned_configuration_without_a_decision_is_named(tmp_path):
+    pages = tool("results_pages")
+    (tmp_path / "README.md").write_text(README, encoding="utf-8")
+    publish_made_up(tmp_path, "a_tuning", holdout=5000)
+    (tmp_path / "results" / "tuning.md").write_text("<!-- table -->\n<!-- /table -->\n", encoding="utf-8")
+    decisions = tmp_path / "results" / "tuning_decisions.csv"
+    header = "study,network,change,decision,rule,declared\n"
+    rows = "a_tuning,resnet20,base,baseline,,none\na_tuning,se_resnet20,SE,not adopted,highest mean,before\n"
+    decisions.write_text(header + rows, encoding="utf-8")
+    with pytest.raises(ValueError, match="a_tuning / sk_resnet20"):
+        pages.pages(tmp_path)
+    decisions.write_text(header + rows + "a_tuning,sk_resnet20,SK,adopted,highest mean,broken\n", encoding="utf-8")
+    table = pages.pages(tmp_path)[tmp_path / "results" / "tuning.md"]
+    assert "| a_tuning | sk_resnet20 | SK |" in table
+    assert "| adopted | highest mean | broken |" in table
+    assert "### `a_tuning`" not in pages.pages(tmp_path)[tmp_path / "results" / "README.md"]
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
-"""The numbers of every published study, recomputed from its committed predictions."""
+"""The numbers of every published and archived study, recomputed from its committed predictions."""
 
 import io
+import re
 import shutil
 from dataclasses import replace
 
@@ -13,9 +14,22 @@ from senet_lib.metrics import count_macs, count_params
 from senet_lib.models import create_model
 from senet_lib.plan import SIZES
 from senet_lib.project import project_root
-from senet_lib.results import StudyResults, load_study, read_json, read_predictions, write_predictions
+from senet_lib.publish import committed_runs
+from senet_lib.results import (
+    NOTEBOOK,
+    WEIGHTS,
+    StudyResults,
+    altered_files,
+    load_results,
+    read_json,
+    read_predictions,
+    write_predictions,
+)
+from senet_lib.study import RunConfig, load_study
 
-PUBLISHED = sorted(path.parent for path in (project_root() / "results" / "published").glob("[!.]*/study.json"))
+RESULTS = project_root() / "results"
+PUBLISHED = sorted(path.parent.name for path in (RESULTS / "published").glob("[!.]*/study.json"))
+ARCHIVED = sorted(path.stem for path in (RESULTS / "archive").glob("*.zip"))
 RECOMPUTED = ("networks", "comparisons", "class_accuracies", "mcnemar", "confused_pairs")
 OPTIONAL = {"comparisons", "mcnemar", "confused_pairs"}  # not written where they would have no row
 
@@ -39,7 +53,7 @@ def recomputed(results: StudyResults) -> dict[str, pd.DataFrame]:
 
 
 def assert_tables_hold(folder):
-    found = recomputed(from_predictions(load_study(folder)))
+    found = recomputed(from_predictions(load_results(folder)))
     for name in RECOMPUTED:
         path = folder / "tables" / f"{name}.csv"
         if found[name].empty and name in OPTIONAL:
@@ -50,34 +64,58 @@ def assert_tables_hold(folder):
 
 
 def assert_summaries_hold(folder):
-    for planned in read_json(folder / "study.json")["runs"]:
-        run_dir = folder / "runs" / planned["run_id"]
+    for run_dir in sorted((folder / "runs").iterdir()):
         predictions, summary = read_predictions(run_dir), read_json(run_dir / "summary.json")
-        assert summary["hash"] == planned["config_hash"] == read_json(run_dir / "config.json")["hash"]
+        assert summary["hash"] == read_json(run_dir / "config.json")["hash"]
         assert summary["test_accuracy"] == pytest.approx((predictions["true"] == predictions["predicted"]).mean())
 
 
-each_published = pytest.mark.parametrize("folder", PUBLISHED, ids=lambda folder: folder.name)
+@pytest.fixture(scope="module", params=[*PUBLISHED, *ARCHIVED])
+def kept(request):
+    """The folder of each study that the repository keeps, unpacked where it is archived."""
+    with committed_runs(request.param) as folder:
+        yield request.param, folder
 
 
-def test_there_is_something_published():
+def test_something_is_published_and_no_study_is_kept_twice():
     assert PUBLISHED
+    assert not set(PUBLISHED) & set(ARCHIVED)
 
 
-@each_published
-def test_the_tables_are_what_the_predictions_give(folder):
-    assert_tables_hold(folder)
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_tables_equal_the_predictions(name):
+    assert_tables_hold(RESULTS / "published" / name)
 
 
-@each_published
-def test_the_accuracy_of_each_run_is_that_of_its_predictions(folder):
+def test_summaries_equal_the_predictions(kept):
+    _, folder = kept
     assert_summaries_hold(folder)
 
 
-@each_published
-def test_every_network_still_has_the_size_that_was_trained(folder):
-    """A run's hash names its network and does not see the network change: a change leaves a published study void."""
-    study = load_study(folder)
+def test_files_have_their_recorded_digests(kept):
+    """A notebook stays on its machine, and most weights."""
+    _, folder = kept
+    for run_dir in (folder / "runs").iterdir():
+        altered = altered_files(run_dir)
+        assert set(altered) == {name for name in altered if not (run_dir / name).exists()} <= {NOTEBOOK, WEIGHTS}
+
+
+def test_hashes_are_recomputed_and_planned(kept):
+    """Each run's hash follows from its config.json, and the study's YAML file plans a run of that hash."""
+    name, folder = kept
+    planned = {run.run_id: run.hash for run in load_study(name, project_root() / "studies").runs()}
+    assert {run["run_id"]: run["config_hash"] for run in read_json(folder / "study.json")["runs"]} == planned
+    for run_dir in (folder / "runs").iterdir():
+        config = read_json(run_dir / "config.json")
+        recorded = config.pop("hash")
+        del config["run_id"]
+        assert RunConfig.from_parameters(**config).hash == recorded == planned[run_dir.name]
+
+
+def test_networks_still_have_the_size_that_was_trained(kept):
+    """A hash names its network and does not see the network change: a change would void the study."""
+    _, folder = kept
+    study = load_results(folder)
     *_, classes, side = SIZES[study.study["data"]]
     for label, network in study.study["networks"].items():
         model = create_model(network["model"], num_classes=classes, **network["knobs"])
@@ -86,13 +124,28 @@ def test_every_network_still_has_the_size_that_was_trained(folder):
         assert set(trained["macs"]) == {count_macs(model, (3, side, side))}, label
 
 
+def test_every_look_at_the_test_set_is_logged(kept):
+    name, folder = kept
+    log = (RESULTS / "test_set_log.md").read_text(encoding="utf-8")
+    if set(load_results(folder).done["evaluated_on"]) != {"holdout"}:
+        rows = [line for line in log.splitlines() if line.startswith("|") and f"`{name}`" in line]
+        assert rows, f"results/test_set_log.md has no row for `{name}`"
+
+
+def test_no_file_names_a_place_of_a_machine(kept):
+    _, folder = kept
+    for path in folder.rglob("*"):
+        if path.suffix in (".json", ".csv"):
+            assert not re.search(r'"(/|[A-Z]:\\)[a-z]', path.read_text(encoding="utf-8")), path
+
+
 @pytest.fixture
 def made_up(tmp_path):
     """A study as it is published, of two networks and three seeds."""
     two = {label: THREE[label] for label in ("resnet20", "sk_resnet20")}
     folder = write_study(tmp_path / "study", two, images=200)
     (folder / "tables").mkdir()
-    for name, table in recomputed(load_study(folder)).items():
+    for name, table in recomputed(load_results(folder)).items():
         table.to_csv(folder / "tables" / f"{name}.csv", index=False, lineterminator="\n")
     return folder
 

@@ -18,9 +18,9 @@ from synthetic import SOURCE_A, SOURCE_A_COMPARISONS, THREE, write_study
 from senet_lib import plots, questions, sentences, stats, tables
 from senet_lib.notebook import execute
 from senet_lib.project import project_root
-from senet_lib.results import load_study
-from senet_lib.stats import BETTER, NO_DIFFERENCE, UNDECIDED, WORSE
-from senet_lib.study import load_study as load_study_file
+from senet_lib.results import load_results
+from senet_lib.stats import BETTER, INCONCLUSIVE, NO_DIFFERENCE, WORSE
+from senet_lib.study import load_study
 
 NOTEBOOK = project_root() / "notebooks" / "questions.ipynb"
 
@@ -41,15 +41,15 @@ def answers(study):
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return load_study(write(tmp_path_factory.mktemp("whole")))
+    return load_results(write(tmp_path_factory.mktemp("whole")))
 
 
-@pytest.mark.parametrize("name", ["source_a_quarter", "source_a"])
+@pytest.mark.parametrize("name", ["source_a_short", "source_a_narrow", "source_a"])
 def test_the_studies_have_the_networks_that_the_questions_need(name):
-    study = load_study_file(name, project_root() / "studies")
+    study = load_study(name, project_root() / "studies")
     asked = (questions.RELU, questions.DEPTH, questions.SELECTIVE, questions.SK_STEM, questions.PLAIN_STEM)
     assert {label for pair in asked for label in pair} <= set(study.networks)
-    assert set(asked) <= set(study.comparisons)
+    assert {questions.OBSERVED, questions.RELU, questions.SK_STEM} <= set(study.comparisons)
 
 
 def test_planned_comparisons_are_corrected_as_the_study_plans_and_others_not_at_all(whole):
@@ -104,7 +104,7 @@ def test_the_interaction_is_the_difference_of_the_two_stem_effects(whole):
     ],
 )
 def test_the_verdict_turns_with_the_numbers(tmp_path, changes, relu, stem):
-    _, about_relu, about_stem = answers(load_study(write(tmp_path, changes, spread=0.001, seeds=range(6))))
+    _, about_relu, about_stem = answers(load_results(write(tmp_path, changes, spread=0.001, seeds=range(6))))
     assert relu in about_relu
     assert stem in about_stem
 
@@ -112,13 +112,13 @@ def test_the_verdict_turns_with_the_numbers(tmp_path, changes, relu, stem):
 @pytest.mark.parametrize(
     ("verdicts", "said"),
     [
-        ((UNDECIDED, WORSE, WORSE), "do not establish"),
+        ((INCONCLUSIVE, WORSE, WORSE), "do not establish"),
         ((NO_DIFFERENCE, WORSE, WORSE), "nothing to explain"),
         ((BETTER, WORSE, NO_DIFFERENCE), "the missing ReLU explains it"),
         ((BETTER, WORSE, BETTER), "a part of it"),
         ((BETTER, NO_DIFFERENCE, BETTER), "does not explain it"),
-        ((BETTER, UNDECIDED, WORSE), "do not settle how much"),
-        ((BETTER, WORSE, UNDECIDED), "do not settle how much"),
+        ((BETTER, INCONCLUSIVE, WORSE), "do not settle how much"),
+        ((BETTER, WORSE, INCONCLUSIVE), "do not settle how much"),
     ],
 )
 def test_the_relus_verdict(verdicts, said):
@@ -128,9 +128,9 @@ def test_the_relus_verdict(verdicts, said):
 @pytest.mark.parametrize(
     ("verdicts", "said"),
     [
-        ((UNDECIDED, WORSE), "whether the network is a second cause is undecided"),
+        ((INCONCLUSIVE, WORSE), "whether the network is a second cause remains open"),
         ((NO_DIFFERENCE, WORSE), "as good as ResNet50"),
-        ((BETTER, UNDECIDED), "do not settle what the stem does"),
+        ((BETTER, INCONCLUSIVE), "do not settle what the stem does"),
         ((BETTER, NO_DIFFERENCE), "the stem does not hold SKNet50 back**."),
     ],
 )
@@ -139,24 +139,24 @@ def test_the_stems_verdict(verdicts, said):
 
 
 def test_one_seed_decides_nothing(tmp_path):
-    for text in answers(load_study(write(tmp_path, seeds=(0,)))):
+    for text in answers(load_results(write(tmp_path, seeds=(0,)))):
         verdict = text.rsplit("**Verdict.**", 1)[1]
-        assert "ndecided" in verdict
+        assert "nconclusive" in verdict or "**open**" in verdict
         assert "None" not in text
         assert "nan" not in text
 
 
 def test_networks_that_are_missing_are_named_with_what_to_run(tmp_path):
     missing = [f"sknet50_imagenet_stem-seed{seed}" for seed in (0, 1, 2)]
-    _, relu, stem = answers(load_study(write(tmp_path, missing=missing)))
+    _, relu, stem = answers(load_results(write(tmp_path, missing=missing)))
     assert "Not answered" not in relu
     assert "no finished run of sknet50_imagenet_stem" in stem
-    assert "`make reproduce STUDY=source_a_quarter`" in stem
+    assert "`make reproduce STUDY=source_a_narrow`" in stem
     assert "SKNet50 back" not in stem
 
 
 def test_another_study_answers_nothing_and_draws_nothing(tmp_path):
-    study = load_study(write_study(tmp_path, THREE, images=100))
+    study = load_results(write_study(tmp_path, THREE, images=100))
     size, relu, stem = answers(study)
     assert "no finished run of its resnet50" in size
     assert "Not answered" in relu
@@ -167,8 +167,18 @@ def test_another_study_answers_nothing_and_draws_nothing(tmp_path):
 
 
 def test_without_results_it_says_what_to_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"make reproduce STUDY=source_a_quarter.*STUDY=source_a`"):
+    with pytest.raises(FileNotFoundError, match=r"make reproduce STUDY=source_a_narrow.*STUDY=source_a_short`"):
         questions.load(str(tmp_path / "nothing"))
+
+
+def test_without_a_published_study_the_questions_are_open_and_the_plan_is_shown(monkeypatch):
+    monkeypatch.setattr(questions, "STUDIES", ("source_a",))
+    monkeypatch.setattr(questions, "_published", lambda root: None)
+    study = questions.load("")
+    assert study.study["name"] == "source_a"
+    assert study.done.empty and len(study.runs) == 55
+    for text in answers(study):
+        assert "**Verdict.**" in text and ("Not answered" in text or "**open**" in text)
 
 
 def test_what_differs_comes_from_the_record(whole):
@@ -201,7 +211,7 @@ def test_published_runs_have_wilsons_interval_and_the_published_size():
 def test_question_one_is_answered_where_the_study_has_a_resnet56(tmp_path, resnet56, said):
     small = {"model": "resnet56", "params": 850_000, "macs": 126_000_000, "accuracy": resnet56, "seconds": 80.0}
     networks = {"resnet50": SOURCE_A["resnet50"], "resnet56": small}
-    study = load_study(write_study(tmp_path, networks, comparisons=[questions.SIZE], images=2000))
+    study = load_results(write_study(tmp_path, networks, comparisons=[questions.SIZE], images=2000))
     assert said in questions.answer_size(study, questions.published_runs())
 
 
@@ -223,5 +233,5 @@ def test_the_notebook_runs_headless_on_a_whole_study(whole, tmp_path):
 def test_without_results_the_notebook_stops_with_the_command(tmp_path):
     source = nbformat.read(NOTEBOOK, as_version=4)
     (load,) = [cell for cell in source.cells if cell.id == "load"]
-    with pytest.raises(FileNotFoundError, match="make reproduce STUDY=source_a_quarter"):
+    with pytest.raises(FileNotFoundError, match="make reproduce STUDY=source_a_narrow"):
         exec(load.source, {"results": str(tmp_path / "nothing")})

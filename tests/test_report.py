@@ -24,7 +24,7 @@ from synthetic import CIFAR10, THREE, write_study
 
 from senet_lib import examples, present, report
 from senet_lib.report import ReportError, build_report, foreign_content, to_page
-from senet_lib.results import EXAMPLES, load_study, read_json, write_arrays, write_json
+from senet_lib.results import EXAMPLES, load_results, read_json, write_arrays, write_json
 
 ROOT = Path(__file__).parents[1]
 NOTEBOOK = ROOT / "notebooks" / "analysis.ipynb"
@@ -165,7 +165,7 @@ def test_without_them_one_sentence_says_that_no_run_came_so_far(tmp_path, monkey
 
 
 def test_pictures_are_shown_where_they_were_left(tmp_path, monkeypatch):
-    study = load_study(write_study(tmp_path, images=200))
+    study = load_results(write_study(tmp_path, images=200))
     chosen = examples.choose(study)
     assert len(chosen) > 8
     images = chosen["image"].to_numpy(int)[1:]  # the first one's is not there
@@ -183,7 +183,7 @@ def test_pictures_are_shown_where_they_were_left(tmp_path, monkeypatch):
 
 def test_one_seed(tmp_path, monkeypatch):
     shown, page = run_notebook(write_study(tmp_path, seeds=(0,), images=200, epochs=3), monkeypatch)
-    assert "Undecided" in shown.texts[1]
+    assert "Inconclusive" in shown.texts[1]
     assert "n = 1: no interval" in shown.everything
     assert "nan" not in shown.everything.lower().replace("resnan", "")
     assert page.figures == 10

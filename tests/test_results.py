@@ -11,7 +11,7 @@ import pytest
 from synthetic import THREE, write_study
 
 from senet_lib import results
-from senet_lib.results import load_study
+from senet_lib.results import load_results
 
 ROW = {
     "epoch": 1,
@@ -156,7 +156,7 @@ def test_load_study_reads_every_planned_run(tmp_path):
         failed={"sk_resnet20-seed3": "NonFiniteLoss: nan in epoch 3"},
         missing=["resnet20-seed5"],
     )
-    study = load_study(tmp_path)
+    study = load_results(tmp_path)
     assert study.labels == list(THREE)
     status = study.runs.set_index("run_id")["status"]
     assert dict(status.drop(["sk_resnet20-seed3", "resnet20-seed5"]).value_counts()) == {"done": 4}
@@ -178,17 +178,17 @@ def test_load_study_reads_every_planned_run(tmp_path):
 
 def test_an_accuracy_with_test_time_augmentation_is_read_beside_the_plain_one(tmp_path):
     networks = {**THREE, "se_resnet20": {**THREE["se_resnet20"], "tta_gain": 0.01}}
-    runs = load_study(write_study(tmp_path, networks, seeds=(0,), images=50)).runs.set_index("label")
+    runs = load_results(write_study(tmp_path, networks, seeds=(0,), images=50)).runs.set_index("label")
     assert runs.loc["se_resnet20", "tta_accuracy"] == runs.loc["se_resnet20", "test_accuracy"] + 0.01
     assert runs.loc[["resnet20", "sk_resnet20"], "tta_accuracy"].isna().all()
-    plain = load_study(write_study(tmp_path / "plain", seeds=(0,), images=50)).runs.set_index("label")
+    plain = load_results(write_study(tmp_path / "plain", seeds=(0,), images=50)).runs.set_index("label")
     assert (runs["test_accuracy"] == plain["test_accuracy"]).all()
     assert plain["tta_accuracy"].isna().all()
 
 
 def test_load_study_without_any_run_has_the_same_columns(tmp_path):
-    full = load_study(write_study(tmp_path / "full", seeds=(0,), images=20))
-    none = load_study(write_study(tmp_path / "none", seeds=(0,), missing=[f"{label}-seed0" for label in THREE]))
+    full = load_results(write_study(tmp_path / "full", seeds=(0,), images=20))
+    none = load_results(write_study(tmp_path / "none", seeds=(0,), missing=[f"{label}-seed0" for label in THREE]))
     assert none.done.empty
     for table in ("runs", "history", "predictions"):
         assert list(getattr(none, table).columns) == list(getattr(full, table).columns)
@@ -201,7 +201,7 @@ def test_what_an_earlier_version_of_the_study_left_is_not_this_studys(tmp_path):
     for run in study["runs"]:
         run["config_hash"] = "0" * 16
     results.write_json(tmp_path / "study.json", study)
-    now = load_study(tmp_path)
+    now = load_results(tmp_path)
     assert set(now.runs["status"]) == {"missing"}
     assert now.runs["error"].isna().all()
     assert now.history.empty
@@ -211,7 +211,7 @@ def test_an_accuracy_changed_by_hand_is_noticed(tmp_path):
     write_study(tmp_path, seeds=(0,), images=20)
     path = tmp_path / "runs" / "resnet20-seed0" / "summary.json"
     results.write_json(path, {**results.read_json(path), "test_accuracy": 0.99})
-    run = load_study(tmp_path).runs.set_index("run_id").loc["resnet20-seed0"]
+    run = load_results(tmp_path).runs.set_index("run_id").loc["resnet20-seed0"]
     assert run["status"] == "failed"
     assert "summary.json" in run["error"]
 
@@ -222,7 +222,7 @@ def test_a_finished_run_with_a_damaged_file_is_shown_as_failed(tmp_path, name, d
     write_study(tmp_path, seeds=(0,), images=20)
     path = tmp_path / "runs" / "resnet20-seed0" / name
     path.unlink() if damage == "gone" else path.write_bytes(b"\x00" + path.read_bytes()[1:])
-    runs = load_study(tmp_path).runs.set_index("run_id")
+    runs = load_results(tmp_path).runs.set_index("run_id")
     assert runs.loc["resnet20-seed0", "status"] == "failed"
     assert name in runs.loc["resnet20-seed0", "error"]
     assert (runs["status"] == "done").sum() == 2
@@ -236,12 +236,12 @@ def test_a_published_run_without_its_notebook_is_done(tmp_path):
     results.write_text(run_dir / "notebook.ipynb", "{}")
     results.write_summary(run_dir, summary)
     (run_dir / "notebook.ipynb").unlink()
-    assert (load_study(tmp_path).runs["status"] == "done").all()
+    assert (load_results(tmp_path).runs["status"] == "done").all()
 
 
 def test_a_folder_without_a_study_is_an_error_that_says_what_to_run(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"no study.json there; .*`make reproduce"):
-        load_study(tmp_path)
+        load_results(tmp_path)
 
 
 def test_the_analysis_side_never_imports_torch():

@@ -296,10 +296,10 @@ def test_nothing_detectable_without_a_spread_or_a_second_seed():
         (-0.009, -0.001, 0.01, stats.WORSE),
         (-0.0029, 0.0029, 0.9, stats.NO_DIFFERENCE),
         (0.0001, 0.002, 0.06, stats.NO_DIFFERENCE),  # not after the correction, and small in any case
-        (-0.003, 0.002, 0.9, stats.UNDECIDED),  # the margin itself is not within it
-        (-0.001, 0.009, 0.3, stats.UNDECIDED),
-        (0.001, 0.009, 0.06, stats.UNDECIDED),  # excludes 0 alone, not after the correction
-        (None, None, None, stats.UNDECIDED),
+        (-0.003, 0.002, 0.9, stats.INCONCLUSIVE),  # the margin itself is not within it
+        (-0.001, 0.009, 0.3, stats.INCONCLUSIVE),
+        (0.001, 0.009, 0.06, stats.INCONCLUSIVE),  # excludes 0 alone, not after the correction
+        (None, None, None, stats.INCONCLUSIVE),
     ],
 )
 def test_verdict(low, high, p_holm, expected):
@@ -310,7 +310,7 @@ def test_verdict(low, high, p_holm, expected):
 def test_the_rule_names_its_own_numbers():
     text = stats.rule(margin=0.005, level=0.9, alpha=0.1)
     assert "90 %" in text
-    assert "±0.5 points" in text
+    assert "±0.5 pp" in text
     assert "under 0.1 " in text
 
 
@@ -343,7 +343,7 @@ def test_compare_all_corrects_over_everything_that_was_planned():
     assert stats.compare_all({"plain": plain}, pairs, rng()) == []
 
 
-def test_one_seed_is_never_more_than_undecided():
+def test_one_seed_is_never_more_than_inconclusive():
     (found,) = stats.compare_all({"a": {0: 0.99}, "b": {0: 0.5}}, [("a", "b")], rng())
-    assert found.verdict == stats.UNDECIDED
+    assert found.verdict == stats.INCONCLUSIVE
     assert (found.p_welch_holm, found.p_sign_flip, found.detectable) == (None, None, None)

@@ -121,6 +121,41 @@ def test_a_file_that_is_no_plain_mapping_is_refused(written, text):
         written(text)
 
 
+@pytest.fixture
+def recipes(tmp_path):
+    (tmp_path / "recipes").mkdir()
+    base = {"epochs": 6, "lr": 0.4, "warmup_epochs": 1, "nesterov": False}
+    (tmp_path / "recipes" / "quickly.yaml").write_text(yaml.safe_dump(base), encoding="utf-8")
+    return base
+
+
+def test_a_base_recipe_gives_the_same_runs_as_its_options_written_out(written, recipes):
+    composed = written({**MINIMAL, "recipe": {"base": "quickly", "epochs": 30}})
+    assert composed == written({**MINIMAL, "recipe": {**recipes, "epochs": 30}})
+    assert (composed.recipe.epochs, composed.recipe.lr) == (30, 0.4)
+
+
+def test_a_base_recipe_that_is_unknown_or_wrong_is_one_line(written, recipes, tmp_path):
+    with pytest.raises(StudyError, match=r"mine.yaml: recipe.base: unknown recipe 'quikly'; did you mean 'quickly'"):
+        written({**MINIMAL, "recipe": {"base": "quikly"}})
+    with pytest.raises(StudyError, match=r"recipe.base: unknown recipe \['quickly'\]; did you mean 'quickly'"):
+        written({**MINIMAL, "recipe": {"base": ["quickly"]}})
+    (tmp_path / "recipes" / "wrong.yaml").write_text("{epoch: 3}", encoding="utf-8")
+    with pytest.raises(StudyError, match=r"wrong.yaml: unknown key 'epoch'; did you mean 'epochs'"):
+        written({**MINIMAL, "recipe": {"base": "wrong"}})
+    (tmp_path / "recipes" / "wrong.yaml").write_text("epochs", encoding="utf-8")
+    with pytest.raises(StudyError, match=r"wrong.yaml: a recipe is a mapping"):
+        written({**MINIMAL, "recipe": {"base": "wrong"}})
+
+
+def test_archived_studies_are_found_by_name_after_the_others(tmp_path):
+    (tmp_path / "archive").mkdir()
+    for path in (tmp_path / "b.yaml", tmp_path / "archive" / "a.yaml"):
+        path.write_text(yaml.safe_dump(MINIMAL), encoding="utf-8")
+    assert list_studies(tmp_path) == ["b", "a"]
+    assert load_study("a", tmp_path).name == "a"
+
+
 def test_an_unknown_study_names_the_nearest():
     with pytest.raises(StudyError, match="did you mean 'quick'"):
         load_study("quik", STUDIES)

@@ -9,7 +9,7 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from synthetic import THREE, write_study
 
 from senet_lib import sentences, stats, tables
-from senet_lib.results import load_study, read_json, write_history, write_json, write_predictions, write_summary
+from senet_lib.results import load_results, read_json, write_history, write_json, write_predictions, write_summary
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -29,12 +29,12 @@ HOSTILE = [
 
 @pytest.fixture(scope="module")
 def full(tmp_path_factory):
-    return load_study(write_study(tmp_path_factory.mktemp("full"), seeds=(0, 1, 2), images=300))
+    return load_results(write_study(tmp_path_factory.mktemp("full"), seeds=(0, 1, 2), images=300))
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory):
-    return load_study(write_study(tmp_path_factory.mktemp("single"), seeds=(7,), images=300, epochs=3))
+    return load_results(write_study(tmp_path_factory.mktemp("single"), seeds=(7,), images=300, epochs=3))
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def broken(tmp_path_factory):
     folder = tmp_path_factory.mktemp("broken")
     missing = [f"sk_resnet20-seed{seed}" for seed in (0, 1, 2)]
     failed = {"se_resnet20-seed1": "NonFiniteLoss: the loss is nan"}
-    return load_study(write_study(folder, images=300, failed=failed, missing=missing))
+    return load_results(write_study(folder, images=300, failed=failed, missing=missing))
 
 
 def overwrite_predictions(folder, run_id, label, predicted):
@@ -76,7 +76,7 @@ def timed(tmp_path):
     }
     for run_id, values in accuracies.items():
         overwrite_history(tmp_path, run_id, values, [10 + 2 * int(run_id[-1])] * 3)
-    return load_study(tmp_path)
+    return load_results(tmp_path)
 
 
 @pytest.fixture
@@ -86,7 +86,7 @@ def known(tmp_path):
     write_study(tmp_path, two, seeds=(0,), classes=("cat", "dog", "none"), images=4)
     overwrite_predictions(tmp_path, "resnet20-seed0", [0, 0, 1, 1], [0, 1, 0, 1])
     overwrite_predictions(tmp_path, "se_resnet20-seed0", [0, 0, 1, 1], [0, 0, 2, 1])
-    return load_study(tmp_path)
+    return load_results(tmp_path)
 
 
 # Numbers
@@ -106,13 +106,13 @@ def test_networks_hold_mean_interval_and_difference(full):
 
 def test_comparisons_are_those_that_the_study_names(tmp_path):
     write_study(tmp_path, seeds=(0, 1), images=50)
-    assert tables.planned_comparisons(load_study(tmp_path)) == [
+    assert tables.planned_comparisons(load_results(tmp_path)) == [
         ("se_resnet20", "resnet20"),
         ("sk_resnet20", "resnet20"),
     ]
     study = read_json(tmp_path / "study.json") | {"comparisons": [["sk_resnet20", "se_resnet20"]]}
     write_json(tmp_path / "study.json", study)
-    (found,) = tables.compare(load_study(tmp_path))
+    (found,) = tables.compare(load_results(tmp_path))
     assert (found.treatment, found.baseline) == ("sk_resnet20", "se_resnet20")
 
 
@@ -146,13 +146,13 @@ def test_mcnemar_by_hand(known):
 def test_mcnemar_leaves_out_models_that_saw_other_images(tmp_path):
     write_study(tmp_path, {k: THREE[k] for k in ("resnet20", "se_resnet20")}, seeds=(0,), images=10)
     overwrite_predictions(tmp_path, "se_resnet20-seed0", [1, 0, 1], [1, 1, 1])
-    assert tables.mcnemar(load_study(tmp_path)).empty
+    assert tables.mcnemar(load_results(tmp_path)).empty
 
 
 def test_a_study_that_is_not_timed_has_no_seconds_anywhere(tmp_path):
     write_study(tmp_path, seeds=(0, 1), images=20)
     write_json(tmp_path / "study.json", read_json(tmp_path / "study.json") | {"timed": False})
-    study = load_study(tmp_path)
+    study = load_results(tmp_path)
     table = tables.networks(study, tables.compare(study))
     assert "s / epoch" not in tables.shown_networks(table, "test accuracy", "resnet20")
     costs = tables.cost(study, table)
@@ -191,8 +191,8 @@ def test_time_to_by_hand(timed):
 def test_augmented_accuracies_are_columns_only_where_a_run_has_them(tmp_path):
     gains = {"resnet20": 0.004, "se_resnet20": None, "sk_resnet20": 0.006}
     networks = {label: {**network, "tta_gain": gains[label]} for label, network in THREE.items()}
-    study = load_study(write_study(tmp_path / "tta", networks, images=300))
-    plain = load_study(write_study(tmp_path / "plain", images=300))
+    study = load_results(write_study(tmp_path / "tta", networks, images=300))
+    plain = load_results(write_study(tmp_path / "plain", images=300))
     table = tables.networks(study, tables.compare(study))
     without = tables.networks(plain, tables.compare(plain))
     assert list(table.columns) == [*without.columns, "tta_mean", "tta_low", "tta_high"]
@@ -224,8 +224,8 @@ def test_published_single_runs_get_wilsons_interval_where_the_test_set_is_known(
     networks = {label: dict(network) for label, network in THREE.items()}
     networks["resnet20"]["published"] = {"accuracy": 0.9125, "source": "a paper", "runs": 1}
     networks["se_resnet20"]["published"] = {"accuracy": 0.92, "source": "another", "runs": 5}
-    cifar = load_study(write_study(tmp_path / "c", networks, seeds=(0,), images=50))
-    digits = load_study(write_study(tmp_path / "d", networks, seeds=(0,), images=50, data="digits"))
+    cifar = load_results(write_study(tmp_path / "c", networks, seeds=(0,), images=50))
+    digits = load_results(write_study(tmp_path / "d", networks, seeds=(0,), images=50, data="digits"))
     table = tables.published(cifar, tables.networks(cifar, [])).set_index("label")
     assert list(table.index) == ["resnet20", "se_resnet20"]
     assert table.loc["resnet20", "published_low"] == stats.wilson_interval(9125, 10_000).low
@@ -236,7 +236,7 @@ def test_published_single_runs_get_wilsons_interval_where_the_test_set_is_known(
 def test_runs_show_how_far_each_came(tmp_path):
     write_study(tmp_path, seeds=(0,), images=20, epochs=6, failed={"resnet20-seed0": "boom", "se_resnet20-seed0": "x"})
     (tmp_path / "runs/se_resnet20-seed0/failure.json").unlink()  # stopped, not failed
-    table = tables.runs(load_study(tmp_path)).set_index("run_id")
+    table = tables.runs(load_results(tmp_path)).set_index("run_id")
     assert list(table["status"]) == ["failed", "interrupted", "done"]
     assert list(table["epochs"]) == [3, 3, 6]
     assert table.loc["resnet20-seed0", "error"] == "boom"
@@ -248,7 +248,7 @@ def test_a_run_that_was_resumed_anyway_is_marked_and_listed(tmp_path):
     where = "after epoch 2, step 0: threads was 1, is 2"
     write_json(run_dir / "environment.json", {**read_json(run_dir / "environment.json"), "resumed_anyway": [where]})
     write_summary(run_dir, read_json(run_dir / "summary.json"))
-    study = load_study(tmp_path)
+    study = load_results(tmp_path)
     table = tables.runs(study)
     assert list(table["resumed_anyway"]) == ["", where, ""]
     assert list(tables.shown_runs(table, "test accuracy")["Status"]) == ["done", "done, resumed anyway", "done"]
@@ -262,7 +262,7 @@ def test_environment_lists_every_value_that_differs(tmp_path):
     other = read_json(run_dir / "environment.json") | {"device": "NVIDIA H100", "threads": 1}
     write_json(run_dir / "environment.json", other)
     write_summary(run_dir, read_json(run_dir / "summary.json"))
-    study = load_study(tmp_path)
+    study = load_results(tmp_path)
     table = tables.environment(study).set_index("setting")["value"]
     assert table["device"] == "NVIDIA H100; cpu"
     assert table["data / fingerprints / test"] == "cd" * 32
@@ -273,7 +273,7 @@ def test_environment_lists_every_value_that_differs(tmp_path):
     ]
     assert set(said) <= set(sentences.deviations(study))
     write_study(tmp_path / "alike", seeds=(0,), images=20)
-    assert sentences.incomparable_seconds(load_study(tmp_path / "alike")) == ""
+    assert sentences.incomparable_seconds(load_results(tmp_path / "alike")) == ""
 
 
 # As people read
@@ -293,11 +293,11 @@ def test_shown_networks_say_n_and_why_there_is_no_interval(full, single, broken)
 
     assert shown(full).loc["sk_resnet20", "Test accuracy (%)"].endswith("(n = 3)")
     assert " ± " in shown(full).loc["sk_resnet20", "Test accuracy (%)"]
-    assert set(shown(single)["95 % interval"]) == {"n = 1: no interval"}
-    assert shown(single).loc["se_resnet20", "Difference to resnet20 (points)"].endswith("(no interval)")
+    assert set(shown(single)["95 % CI"]) == {"n = 1: no interval"}
+    assert shown(single).loc["se_resnet20", "Difference to resnet20 (pp)"].endswith("(no interval)")
     assert shown(broken).loc["se_resnet20", "Test accuracy (%)"].endswith("(n = 2 of 3)")
     assert shown(broken).loc["sk_resnet20", "Test accuracy (%)"] == "no finished run (of 3)"
-    assert shown(broken).loc["sk_resnet20", "Difference to resnet20 (points)"] == "not compared"
+    assert shown(broken).loc["sk_resnet20", "Difference to resnet20 (pp)"] == "not compared"
 
 
 def test_shown_mcnemar_has_a_column_a_seed_or_the_counts(full, single):
@@ -366,7 +366,7 @@ def test_the_verdict_is_two_sentences_with_the_question_and_each_interval(full):
 
 def test_the_verdict_of_one_seed_decides_nothing(single):
     found = sentences.verdict(single, tables.compare(single))
-    assert "Undecided" in found
+    assert "Inconclusive" in found
     assert "n = 1: no interval" in found
     assert "better" not in found
 
@@ -374,15 +374,15 @@ def test_the_verdict_of_one_seed_decides_nothing(single):
 @pytest.mark.parametrize(
     ("interval", "p_holm", "expected"),
     [
-        ((0.01, 0.005, 0.015), 0.01, "**sk** is **better** than plain (+1.00 points, 95 % interval +0.50 to +1.50)"),
+        ((0.01, 0.005, 0.015), 0.01, "**sk** is **better** than plain (+1.00 pp, 95 % CI +0.50 to +1.50)"),
         ((0.001, 0.0005, 0.0015), 0.01, "though within the margin"),
-        ((0.0, -0.001, 0.001), 0.9, "**no difference larger than 0.3 points** to plain"),
+        ((0.0, -0.001, 0.001), 0.9, "**no difference larger than 0.3 pp** to plain"),
         (
             (0.01, 0.001, 0.019),
             0.08,
-            "**undecided** (+1.00 points, 95 % interval +0.10 to +1.90; not significant after",
+            "**inconclusive** (+1.00 pp, 95 % CI +0.10 to +1.90; not significant after",
         ),
-        ((0.01, -0.01, 0.03), 0.5, "**undecided** (+1.00 points, 95 % interval \N{MINUS SIGN}1.00 to +3.00)"),
+        ((0.01, -0.01, 0.03), 0.5, "**inconclusive** (+1.00 pp, 95 % CI \N{MINUS SIGN}1.00 to +3.00)"),
     ],
 )
 def test_one_verdict_in_words(interval, p_holm, expected):
@@ -397,7 +397,7 @@ def test_what_could_be_seen_is_said_of_every_comparison(tmp_path):
     write_study(tmp_path, seeds=(0, 1, 2), images=300)
     pairs = [["sk_resnet20", "resnet20"], ["sk_resnet20", "se_resnet20"]]
     write_json(tmp_path / "study.json", read_json(tmp_path / "study.json") | {"comparisons": pairs})
-    comparisons = tables.compare(load_study(tmp_path))
+    comparisons = tables.compare(load_results(tmp_path))
     said = sentences.detectable(comparisons)
     for pair in comparisons:
         assert f"sk_resnet20 against {pair.baseline} {100 * pair.detectable:.2f}" in said
@@ -419,14 +419,14 @@ def test_sample_sizes_name_the_exceptions(full, broken):
 
 
 def test_a_holdout_is_never_called_a_test(tmp_path):
-    study = load_study(write_study(tmp_path, seeds=(0, 1), images=50, holdout=5000))
-    assert tables.evaluated(study) == "held-out"
-    assert "held-out accuracies" in sentences.ranking(study)
-    assert any("5,000 training images that were set aside" in note for note in sentences.deviations(study))
-    unfinished = load_study(
+    study = load_results(write_study(tmp_path, seeds=(0, 1), images=50, holdout=5000))
+    assert tables.evaluated(study) == "validation"
+    assert "validation accuracies" in sentences.ranking(study)
+    assert any("validation split of 5,000 training images" in note for note in sentences.deviations(study))
+    unfinished = load_results(
         write_study(tmp_path / "none", seeds=(0,), holdout=5000, missing=[f"{label}-seed0" for label in THREE])
     )
-    assert tables.evaluated(unfinished) == "held-out"
+    assert tables.evaluated(unfinished) == "validation"
 
 
 @pytest.mark.parametrize(
@@ -439,7 +439,7 @@ def test_a_holdout_is_never_called_a_test(tmp_path):
     ],
 )
 def test_how_to_reproduce_is_the_command_that_was_given(tmp_path, name, data, command):
-    study = load_study(write_study(tmp_path, seeds=(0,), images=20, name=name, data=data))
+    study = load_results(write_study(tmp_path, seeds=(0,), images=20, name=name, data=data))
     assert sentences.how_to_reproduce(study) == command
 
 
@@ -448,7 +448,7 @@ def test_other_data_than_planned_is_said_aloud(tmp_path):
     write_json(
         tmp_path / "study.json", read_json(tmp_path / "study.json") | {"fingerprints": {"train": "0", "test": "1"}}
     )
-    assert any("other data than the study planned" in note for note in sentences.deviations(load_study(tmp_path)))
+    assert any("other data than the study planned" in note for note in sentences.deviations(load_results(tmp_path)))
 
 
 # Names from outside

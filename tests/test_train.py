@@ -490,7 +490,7 @@ def test_a_holdout_leaves_the_test_set_unused():
     outcome = fit(
         network(), data, RECIPE.model_copy(update={"holdout": 30, "epochs": 1, "warmup_epochs": 0.0}), progress="none"
     )
-    assert outcome.evaluated_on == "holdout" and outcome.evaluated == "held-out"
+    assert outcome.evaluated_on == "holdout" and outcome.evaluated == "validation"
     assert len(outcome.evaluation.label) == 30
     assert outcome.environment["data"]["fingerprints"] != data.fingerprints
 
@@ -595,7 +595,7 @@ def test_nothing_advises_to_give_up_precision_on_a_gpu(monkeypatch, caplog):
 def test_held_out_images_are_not_called_the_test_set(capsys):
     fit(network(), tiny_data(), RECIPE.model_copy(update={"holdout": 30}), progress="lines")
     printed = capsys.readouterr().out
-    assert "held-out loss" in printed
+    assert "validation loss" in printed
     assert "test loss" not in printed
 
 

@@ -128,7 +128,7 @@ def kernel_weights(table: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -
     for boundary in np.arange(0.5, len(blocks) - 1):
         axes[1].axvline(boundary, color="#eeeeee", linewidth=0.8, zorder=0)
     axes[0].set(ylabel="mean weight of the larger kernel", title="Weight")
-    axes[1].set(ylabel="change of that weight (points)", title="Change in the same images")
+    axes[1].set(ylabel="change of that weight (pp)", title="Change in the same images")
     for ax in axes:
         _block_axis(ax, blocks)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2 if ax is axes[1] else len(zooms))
@@ -139,7 +139,7 @@ def kernel_weights(table: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -
 def kernel_changes_by_class(
     changes: np.ndarray, classes: Sequence[str], blocks: Sequence[str], *, ax: Axes | None = None
 ) -> Axes:
-    """Mean change of the larger kernel's weight, class by class (K, blocks), in points."""
+    """Mean change of the larger kernel's weight, class by class (K, blocks), in percentage points."""
     if ax is None:
         _, ax = plt.subplots(figsize=(0.85 * WIDTH, 1.2 + 0.27 * len(classes)), layout="constrained")
     values = 100 * changes
@@ -156,7 +156,7 @@ def kernel_changes_by_class(
     ax.set_yticks(range(len(classes)), [plain(name, 20) for name in classes])
     _block_axis(ax, blocks)
     ax.set_ylabel("true class")
-    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.02, label="change of the weight (points)")
+    bar = ax.figure.colorbar(image, ax=ax, shrink=0.8, pad=0.02, label="change of the weight (pp)")
     bar.outline.set_visible(False)
     bar.ax.grid(visible=False)
     return ax

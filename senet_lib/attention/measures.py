@@ -1,6 +1,6 @@
 """What recorded gates and weights say, as numbers: arrays in, tables out.
 
-Intervals are 95 % intervals over images. They know one trained network, and nothing of how another training would turn
+Intervals are 95 % CIs over images. They know one trained network, and nothing of how another training would turn
 out.
 """
 

@@ -91,7 +91,7 @@ def kernel_preference(table: pd.DataFrame) -> str:
     most, least = rows.loc[rows["weight"].idxmax()], rows.loc[rows["weight"].idxmin()]
     return (
         f"In {len(larger)} of {len(rows)} blocks the larger kernel has more than half of the weight, in {len(smaller)}"
-        f" less than half (95 % intervals over images that leave 0.5 out); most in block {most['block']}"
+        f" less than half (95 % CIs over images that leave 0.5 out); most in block {most['block']}"
         f" ({most['weight']:.3f}), least in block {least['block']} ({least['weight']:.3f})."
     )
 
@@ -107,21 +107,20 @@ def kernel_changes(table: pd.DataFrame) -> str:
             f"- {zoom:g}x: the larger kernel's weight rises in {len(rises)} of {len(bigger)} blocks"
             f"{_listed(rises.index)} and falls in {len(falls)}{_listed(falls.index)}; it rises in most channels of"
             f" {(bigger['rising'] > 0.5).sum()} blocks; over the blocks the mean change is"
-            f" {points(bigger['change'].mean())} points"
+            f" {points(bigger['change'].mean())} pp"
         )
         if len(coarser):
             more, less = bigger[bigger["beyond_low"] > 0], bigger[bigger["beyond_high"] < 0]
             text += (
                 f". Coarser pixels alone change it by {points(coarser['change'].mean())}; beyond what they do,"
                 f" enlarging raises it in {len(more)} of {len(bigger)} blocks{_listed(more.index)} and lowers it in"
-                f" {len(less)}{_listed(less.index)}, by {points(bigger['beyond'].mean())} points over the blocks"
+                f" {len(less)}{_listed(less.index)}, by {points(bigger['beyond'].mean())} pp over the blocks"
             )
         found.append(f"{text}.")
     if not found:
         return ""
-    return (
-        "By paired 95 % intervals over images that leave 0 out, not corrected for the number of blocks:\n\n"
-        + "\n".join(found)
+    return "By paired 95 % CIs over images that leave 0 out, not corrected for the number of blocks:\n\n" + "\n".join(
+        found
     )
 
 
@@ -144,7 +143,7 @@ def centre(table: pd.DataFrame) -> str:
         )
         found.append(f"- {escape_markdown(label)}: {listed}.")
     return (
-        "Share of the map in the central quarter of the image, where an even map has 25 % (mean, 95 % interval over"
+        "Share of the map in the central quarter of the image, where an even map has 25 % (mean, 95 % CI over"
         " images):\n\n" + "\n".join(found)
         if found
         else ""
