@@ -117,7 +117,8 @@ def test_a_tuned_configuration_without_a_decision_is_named(tmp_path):
     decisions.write_text(header + rows + "a_tuning,sk_resnet20,SK,adopted,highest mean,broken\n", encoding="utf-8")
     table = pages.pages(tmp_path)[tmp_path / "results" / "tuning.md"]
     assert "| a_tuning | sk_resnet20 | SK |" in table
-    assert "| adopted | highest mean | broken |" in table
+    assert "- R1: highest mean." in table
+    assert "| adopted | R1, broken |" in table
     assert "### `a_tuning`" not in pages.pages(tmp_path)[tmp_path / "results" / "README.md"]
 
 

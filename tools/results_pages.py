@@ -156,20 +156,21 @@ def tuning_table(studies: dict[str, StudyResults], root: Path) -> str:
     present = {(name, label) for name, study in tuned.items() for label in study.labels}
     if missing := present - set(zip(decided["study"], decided["network"], strict=True)):
         raise ValueError(f"{DECISIONS} has no row for {', '.join(' / '.join(pair) for pair in sorted(missing))}")
-    return tables.to_markdown(pd.DataFrame([_tuning_row(row, tuned[row.study]) for row in decided.itertuples()]))
+    rules = {rule: f"R{number}" for number, rule in enumerate(filter(None, decided["rule"].unique()), start=1)}
+    listed = "".join(f"- {short}: {rule}.\n" for rule, short in rules.items())
+    rows = [_tuning_row(row, tuned[row.study], rules) for row in decided.itertuples()]
+    return f"Rules:\n\n{listed}\n{tables.to_markdown(pd.DataFrame(rows))}"
 
 
-def _tuning_row(row, study: StudyResults) -> dict[str, str]:
-    values = study.done.loc[study.done["label"] == row.network, "test_accuracy"].astype(float)
-    sample = stats.describe(values)
+def _tuning_row(row, study: StudyResults, rules: dict[str, str]) -> dict[str, str]:
+    sample = stats.describe(study.done.loc[study.done["label"] == row.network, "test_accuracy"].astype(float))
     return {
         "Study": row.study,
         "Configuration": row.network,
         "Change": row.change,
         "Validation accuracy (%)": tables.mean_spread(sample.mean, sample.sd, sample.n, sample.n),
         "Decision": row.decision,
-        "Rule": row.rule,
-        "Declared": row.declared,
+        "Rule": f"{rules[row.rule]}, {row.declared}" if row.rule else row.declared,
     }
 
 
