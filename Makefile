@@ -20,7 +20,7 @@ endif
 
 OPTIONS := $(STUDY) --jobs $(JOBS) $(if $(DATA),--data "$(DATA)") $(if $(LIMIT_EPOCHS),--limit-epochs $(LIMIT_EPOCHS))
 # exec: a shell between make and the launcher would die at once of a signal that goes to all, and the runs with it
-LAUNCH := exec $(BIN)python -m senet_lib.launch
+LAUNCH := exec $(BIN)python -m senet_lib.cli
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
@@ -54,11 +54,11 @@ report: $(READY)  ## render STUDY's report again
 
 publish: $(READY)  ## copy STUDY's numbers and figures to results/published/ and update README and results pages
 	@$(LAUNCH) publish $(OPTIONS)
-	@$(BIN)python tools/results_pages.py
+	@$(BIN)python -m senet_lib.report.results_pages
 
 archive: $(READY)  ## pack STUDY's finished runs into results/archive/ and update the results pages
 	@$(LAUNCH) archive $(OPTIONS)
-	@$(BIN)python tools/results_pages.py
+	@$(BIN)python -m senet_lib.report.results_pages
 
 restore: $(READY)  ## take STUDY's published or archived runs as done: reproduce then trains only what is missing
 	@$(LAUNCH) restore $(OPTIONS)

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_lib.train import resolve_precision
+from senet_lib.training.runtime import resolve_precision
 
 EPOCHS, IMAGES, BATCH = 9.9, 50_000, 1024  # of its training, an epoch, a step: the paper's for 94 %
 WIDTHS = (64, 256, 256)

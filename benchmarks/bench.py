@@ -22,11 +22,13 @@ import reference_loop  # noqa: E402
 import torch  # noqa: E402
 
 from senet_lib.data import Augmenter, Dataset, load_dataset  # noqa: E402
+from senet_lib.files import read_json, write_json  # noqa: E402
 from senet_lib.metrics import count_macs  # noqa: E402
 from senet_lib.models import create_model  # noqa: E402
-from senet_lib.results import environment_record, read_json, write_json  # noqa: E402
+from senet_lib.results import environment_record  # noqa: E402
 from senet_lib.study import Recipe, load_study  # noqa: E402
-from senet_lib.train import evaluate, fit, resolve_precision  # noqa: E402
+from senet_lib.training import evaluate, fit  # noqa: E402
+from senet_lib.training.runtime import resolve_precision  # noqa: E402
 
 FAST = ("fast", "se_fast", "sk_fast")
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
@@ -262,7 +264,7 @@ def fixed(repeats: int) -> list[Table]:
         subprocess.run([sys.executable, "-c", code], check=True, cwd=project)
         imports.append(time.perf_counter() - started)
         with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, "-m", "senet_lib.run", "quick", "resnet20-seed0", "--limit-epochs", "1"]
+            command = [sys.executable, "-m", "senet_lib.running.run", "quick", "resnet20-seed0", "--limit-epochs", "1"]
             started = time.perf_counter()
             subprocess.run([*command, "--results", folder], check=True, cwd=project, capture_output=True)
             whole = time.perf_counter() - started

@@ -17,7 +17,7 @@ from torchvision import transforms
 
 from senet_lib.models import blocks
 from senet_lib.study import Recipe
-from senet_lib.train import learning_rate
+from senet_lib.training.schedule import learning_rate
 
 WORKERS = 2
 
@@ -91,8 +91,8 @@ def train(network: nn.Module, batches: DataLoader, recipe: Recipe) -> None:
 @contextmanager
 def plain_gates() -> Iterator[None]:
     """SE and SK by autograd on plain operations, as anyone would write them."""
-    by_hand, blocks.by_hand = blocks.by_hand, lambda module: False
+    use_fused, blocks.use_fused = blocks.use_fused, lambda module: False
     try:
         yield
     finally:
-        blocks.by_hand = by_hand
+        blocks.use_fused = use_fused

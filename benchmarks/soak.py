@@ -36,15 +36,8 @@ sys.path.append(str(HERE.parent / "tests"))
 
 from project_folder import write_images  # noqa: E402
 
-from senet_lib.results import (  # noqa: E402
-    altered_files,
-    environment_record,
-    read_history,
-    read_json,
-    remove_temporary_files,
-    sha256_of,
-    write_text,
-)
+from senet_lib.files import read_json, remove_temporary_files, sha256_of, write_text  # noqa: E402
+from senet_lib.results import altered_files, environment_record, read_history  # noqa: E402
 
 ROOT = HERE.parent
 NARROW = {"resnet": {"model": "resnet20", "knobs": {"width": 0.5}}}
@@ -163,7 +156,7 @@ def train(run_dir: Path, log: Path) -> None:
     from senet_lib.data import load_dataset
     from senet_lib.models import create_model
     from senet_lib.study import Recipe
-    from senet_lib.train import fit
+    from senet_lib.training import fit
 
     with open(log, "wb") as file:
         os.dup2(file.fileno(), 1)
@@ -179,7 +172,7 @@ def train(run_dir: Path, log: Path) -> None:
 def kills(folder: Path, say: Callable) -> Iterable[tuple]:
     write_images(folder / "images")
     server = multiprocessing.get_context("forkserver")  # each in a fresh process, torch imported once
-    server.set_forkserver_preload(["__main__", "torch", "senet_lib.data", "senet_lib.models", "senet_lib.train"])
+    server.set_forkserver_preload(["__main__", "torch", "senet_lib.data", "senet_lib.models", "senet_lib.training"])
     log = folder / "log"
 
     def start(name: str) -> multiprocessing.Process:
@@ -263,7 +256,7 @@ def alive(processes: list[psutil.Process]) -> list[psutil.Process]:
     return found
 
 
-PARTS = {"SIGKILL of papermill's processes": "senet_lib.run", "SIGKILL of the kernels": "ipykernel"}
+PARTS = {"SIGKILL of papermill's processes": "senet_lib.running.run", "SIGKILL of the kernels": "ipykernel"}
 WAYS = ("SIGKILL of make", "Ctrl-C", "SIGKILL of the kernels", "SIGTERM", "SIGKILL of papermill's processes")
 
 
@@ -491,13 +484,16 @@ from senet_lib.metrics import count_macs, count_params
 dataset = load_dataset(run.data)
 """,
     "load": """
-from senet_lib import tables
-from senet_lib.present import Page
+from senet_lib.analysis import shown_tables, tables
+from senet_lib.report.page import Page
 from senet_lib.results import load_results
 
 page = Page(load_results(results))
 """,
-    "networks-table": 'page.table(tables.shown_runs(tables.runs(page.results), "accuracy"), "runs", "Every run.")',
+    "networks-table": """
+every_run = tables.runs(page.results)
+page.table(shown_tables.shown_runs(every_run, "accuracy"), "runs", "Every run.")
+""",
     "write": "page.write()",
 }
 

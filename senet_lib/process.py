@@ -38,17 +38,3 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # it died before the call above took hold
         os._exit(1)
-
-
-def keep_freed_memory() -> None:
-    """Have glibc keep what this process frees for its next allocation.
-
-    It hands every tensor above 32 MiB back to the operating system, which then clears a new one page by page: a tenth
-    to a third of a training step on a CPU. The process's peak grows by up to a seventh. Nothing where the C library has
-    no mallopt.
-    """
-    if not sys.platform.startswith("linux") or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
-        return
-    trim_threshold, mmap_max = -1, -4  # malloc.h
-    libc.mallopt(mmap_max, 0)
-    libc.mallopt(trim_threshold, -1)  # never

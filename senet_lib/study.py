@@ -5,33 +5,25 @@ number; its hash names the run, so that a finished run is never trained twice an
 No torch here: a typo is found before anything heavy is imported.
 """
 
-import difflib
 import hashlib
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from senet_lib.data.catalog import check_name
+from senet_lib.errors import UserError, did_you_mean
 from senet_lib.models import resolve_knobs
 
-DATASETS = ("digits", "fashion_mnist", "cifar10", "cifar100")  # and folder:PATH
 LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
-class StudyError(ValueError):
+class StudyError(UserError):
     """What is wrong with a study, in one line that names the file, the key and what is allowed."""
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """'did you mean ...? known: ...': the tail of every message about an unknown name."""
-    known = list(known)
-    close = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
-    return f"{hint}known: {', '.join(known)}"
 
 
 class Strict(BaseModel):
@@ -128,7 +120,7 @@ class RunConfig(Strict):
         """A run from a notebook's parameters. Raises StudyError: one line that names what is wrong."""
         run = _validated(cls, parameters, "parameters")
         try:
-            check_data_name(run.data)
+            check_name(run.data)
         except ValueError as error:
             raise StudyError(f"parameters: {error}") from None
         return run
@@ -200,14 +192,14 @@ class Study(Strict):
             if self.recipe_of(label).evaluate_in_training_mode and not self.name.startswith("source_notes"):
                 raise ValueError("evaluate_in_training_mode: only studies named source_notes* may have this defect")
         if self.baseline and self.baseline not in self.networks:
-            raise ValueError(f"unknown baseline {self.baseline!r}; {nearest(self.baseline, self.networks)}")
+            raise ValueError(f"unknown baseline {self.baseline!r}; {did_you_mean(self.baseline, self.networks)}")
         for pair in self.comparisons:
             for label in pair:
                 if label not in self.networks:
-                    raise ValueError(f"comparisons: unknown network {label!r}; {nearest(label, self.networks)}")
+                    raise ValueError(f"comparisons: unknown network {label!r}; {did_you_mean(label, self.networks)}")
             if pair[0] == pair[1]:
                 raise ValueError(f"comparisons: {pair[0]!r} is compared with itself")
-        check_data_name(self.data)
+        check_name(self.data)
         return self
 
     @property
@@ -269,12 +261,6 @@ class Study(Strict):
             raise StudyError(f"study {self.name!r}: networks.{label}: {error}") from error
 
 
-def check_data_name(name: str) -> None:
-    """Raise ValueError unless `name` is a known data set or folder:PATH."""
-    if name not in DATASETS and not (name.startswith("folder:") and len(name) > len("folder:")):
-        raise ValueError(f"unknown data set {name!r}; {nearest(name, (*DATASETS, 'folder:PATH'))}")
-
-
 def load_study(name: str, folder: Path) -> Study:
     """Read <folder>/<name>.yaml, <folder>/archive/<name>.yaml or, where `name` ends in .yaml, that file.
 
@@ -285,7 +271,7 @@ def load_study(name: str, folder: Path) -> Study:
     else:
         path = next((p for p in _study_files(folder) if p.stem == name), folder / f"{name}.yaml")
     if not path.is_file():
-        raise StudyError(f"unknown study {name!r} ({path} does not exist); {nearest(name, list_studies(folder))}")
+        raise StudyError(f"unknown study {name!r} ({path} does not exist); {did_you_mean(name, list_studies(folder))}")
     content = _read_yaml(path)
     if not isinstance(content, dict):
         raise StudyError(f"{path}: a study is a mapping with the keys {', '.join(Study.model_fields)}")
@@ -319,7 +305,7 @@ def _with_base(recipe: dict, path: Path, folder: Path) -> dict:
     named = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
     base = recipe["base"]
     if not isinstance(base, str) or base not in named:
-        raise StudyError(f"{path}: recipe.base: unknown recipe {base!r}; {nearest(str(base), named)}")
+        raise StudyError(f"{path}: recipe.base: unknown recipe {base!r}; {did_you_mean(str(base), named)}")
     options = _read_yaml(named[base])
     if not isinstance(options, dict):
         raise StudyError(f"{named[base]}: a recipe is a mapping of its options")
@@ -339,7 +325,7 @@ def _explain(kind: type[BaseModel], problem: dict) -> str:
     location = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         parent = _model_at(kind, problem["loc"][:-1])
-        return f"unknown key {location!r}; {nearest(str(problem['loc'][-1]), parent.model_fields)}"
+        return f"unknown key {location!r}; {did_you_mean(str(problem['loc'][-1]), parent.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
     return f"{location}: {message}" if location else message
 

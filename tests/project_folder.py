@@ -50,7 +50,7 @@ class Project:
         (self.root / "studies" / f"{name}.yaml").write_text(yaml.safe_dump(content), encoding="utf-8")
 
     def start(self, command, *arguments, **options):
-        return self._start([sys.executable, "-m", "senet_lib.launch", command, *ONE_THREAD, *arguments], **options)
+        return self._start([sys.executable, "-m", "senet_lib.cli", command, *ONE_THREAD, *arguments], **options)
 
     def make(self, command, study, **options):
         """As a user does it, through the Makefile; with this interpreter, set up or not."""

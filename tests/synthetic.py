@@ -6,7 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from senet_lib.results import environment_record, write_history, write_json, write_predictions, write_summary
+from senet_lib.files import write_json
+from senet_lib.results import environment_record, write_history, write_predictions, write_summary
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 THREE = {

@@ -3,9 +3,10 @@
 import pytest
 from synthetic import THREE, write_study
 
-from senet_lib import stats, tables
-from senet_lib.against_published import beside_published
-from senet_lib.results import load_results, read_json, write_json
+from senet_lib.analysis import stats, tables
+from senet_lib.analysis.against_published import beside_published
+from senet_lib.files import read_json, write_json
+from senet_lib.results import load_results
 
 
 @pytest.fixture(scope="module")

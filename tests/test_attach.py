@@ -112,8 +112,8 @@ def test_the_mode_of_the_network_stays():
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("layer1.0.bn3", r"no module 'layer1.0.bn3' in this ResNet; nearest: layer1.0.bn2"),
-        ("resnet", r"no module 'resnet' in this ResNet; nearest: "),
+        ("layer1.0.bn3", r"no module 'layer1.0.bn3' in this ResNet; did you mean 'layer1.0.bn2'"),
+        ("resnet", r"no module 'resnet' in this ResNet; "),
         ("layer5.*.bn2", r"no module 'layer5.\*.bn2'"),
         (["layer1.0.bn2", "layer1.*.bn2"], r"where names layer1.0.bn2 more than once"),
         ("fc", r"fc gives \(1, 1000\); an SE block needs one tensor \(N, C, H, W\)"),

@@ -10,9 +10,12 @@ import pytest
 import torch
 from synthetic import THREE, write_study
 
-from senet_lib import data, examples, plots, tables
+from senet_lib import data
+from senet_lib.analysis import examples, plots, tables
 from senet_lib.data import Dataset
-from senet_lib.results import EXAMPLES, load_results, read_json, write_predictions, write_summary
+from senet_lib.files import read_json
+from senet_lib.report import pictures
+from senet_lib.results import EXAMPLES, load_results, write_predictions, write_summary
 
 CLASSES = ("cat", "dog", "frog")
 TRUE = [0, 0, 1, 1, 2, 2]
@@ -84,20 +87,20 @@ def test_runs_that_saw_different_images_have_no_examples(folder):
 
 def test_what_is_left_is_what_the_report_shows(folder, at_hand):
     pixels, asked = at_hand()
-    examples.leave(folder, "a place")
+    pictures.save(folder, "a place")
     assert asked == [("cifar10", "a place", False)], "nothing is downloaded for a picture"
     study = load_results(folder)
-    pictures = examples.pictures(study)
-    assert sorted(pictures) == [0, 1, 3, 5]
-    for image, found in pictures.items():
+    shown = examples.pictures(study)
+    assert sorted(shown) == [0, 1, 3, 5]
+    for image, found in shown.items():
         assert np.array_equal(found, pixels[image].numpy())
     written = (folder / EXAMPLES).stat().st_mtime_ns
-    examples.leave(folder, "a place")
+    pictures.save(folder, "a place")
     assert (folder / EXAMPLES).stat().st_mtime_ns == written
     assert len(asked) == 1, "the data is not loaded for what is there"
 
     chosen = examples.choose(study)
-    axes = plots.example_images(chosen, pictures)
+    axes = plots.example_images(chosen, shown)
     assert axes.shape == (2, 3)
     assert axes[0, 0].get_title() == "cat\nas dog: 2 of 2"
     assert np.array_equal(axes[1, 0].get_images()[0].get_array(), pixels[5])
@@ -108,36 +111,36 @@ def test_what_is_left_is_what_the_report_shows(folder, at_hand):
 
 def test_other_predictions_choose_again(folder, at_hand):
     at_hand()
-    examples.leave(folder, None)
+    pictures.save(folder, None)
     predicted_by(folder, "resnet20-seed0", [0, 0, 1, 1, 0, 2])
-    examples.leave(folder, None)
+    pictures.save(folder, None)
     assert sorted(examples.pictures(load_results(folder))) == [1, 4, 5]
 
 
 def test_the_same_choice_gives_the_same_bytes(folder, at_hand):
     at_hand()
-    examples.leave(folder, None)
+    pictures.save(folder, None)
     first = (folder / EXAMPLES).read_bytes()
     (folder / EXAMPLES).unlink()
-    examples.leave(folder, None)
+    pictures.save(folder, None)
     assert (folder / EXAMPLES).read_bytes() == first
 
 
 def test_other_data_than_was_evaluated_leaves_nothing(folder, at_hand):
     at_hand(labels=TRUE[::-1])
-    examples.leave(folder, None)
+    pictures.save(folder, None)
     assert not (folder / EXAMPLES).exists()
 
 
 def test_without_the_data_nothing_is_left_and_nothing_fails(folder, tmp_path):
-    examples.leave(folder, str(tmp_path / "nowhere"))
+    pictures.save(folder, str(tmp_path / "nowhere"))
     assert not (folder / EXAMPLES).exists()
     assert examples.pictures(load_results(folder)) == {}
 
 
 def test_pictures_of_other_labels_are_not_shown(folder, at_hand):
     at_hand()
-    examples.leave(folder, None)
+    pictures.save(folder, None)
     for run_id in ("resnet20-seed0", "se_resnet20-seed0"):
         run_dir = folder / "runs" / run_id
         write_predictions(run_dir, np.array(TRUE[::-1]), np.array(TRUE), np.full(6, 0.5))
@@ -148,8 +151,8 @@ def test_pictures_of_other_labels_are_not_shown(folder, at_hand):
 
 
 def test_large_images_are_made_smaller(folder, at_hand):
-    at_hand(side=2 * examples.LARGEST)
-    examples.leave(folder, None)
+    at_hand(side=2 * pictures.LARGEST)
+    pictures.save(folder, None)
     assert {found.shape for found in examples.pictures(load_results(folder)).values()} == {(64, 64, 3)}
 
 
@@ -163,11 +166,11 @@ def test_a_held_out_study_shows_the_images_that_were_held_out(tmp_path, at_hand)
         write_predictions(run_dir, np.array([2, 0, 1]), np.array([2, 1, 1]), np.full(3, 0.5))
         write_summary(run_dir, read_json(run_dir / "summary.json"))
     pixels, _ = at_hand(labels)
-    examples.leave(tmp_path, None)
+    pictures.save(tmp_path, None)
     assert np.array_equal(examples.pictures(load_results(tmp_path))[1], pixels[1].numpy())
 
 
 def test_an_unfinished_study_has_none(tmp_path):
     write_study(tmp_path, seeds=(0,), missing=[f"{label}-seed0" for label in THREE])
-    examples.leave(tmp_path, None)
+    pictures.save(tmp_path, None)
     assert examples.choose(load_results(tmp_path)).empty

@@ -16,7 +16,8 @@ import pytest
 import torch
 from project_folder import TINY, Project, history, weights
 
-from senet_lib.results import load_results, read_json
+from senet_lib.files import read_json
+from senet_lib.results import load_results
 
 
 def processes_of(project):
@@ -98,7 +99,7 @@ def test_a_signal_that_goes_to_many_processes_stops_at_the_step_and_loses_nothin
     assert weights(run_dir) == weights(undisturbed[1])
 
 
-@pytest.mark.parametrize("victim", ["make", "senet_lib.run", "ipykernel"])
+@pytest.mark.parametrize("victim", ["make", "senet_lib.running.run", "ipykernel"])
 def test_a_killed_supervisor_leaves_no_process_and_nothing_that_looks_finished(project, undisturbed, victim):
     """`make` itself, papermill's process, the kernel."""
     if victim == "make" and not shutil.which("make"):
@@ -195,7 +196,7 @@ def test_results_that_cannot_be_written_are_an_error_before_anything_is_trained(
 HOLDER = """
 import sys, time
 from pathlib import Path
-from senet_lib.run import run_lock
+from senet_lib.running.run import run_lock
 with run_lock(Path(sys.argv[1])):
     print("held", flush=True)
     time.sleep(600)

@@ -47,7 +47,7 @@ def test_channels_last_gives_the_same(name):
 @pytest.mark.parametrize("name", ONE_OF_EACH)
 def test_channels_last_trains_the_same(name):
     """In double precision. In single, oneDNN's backward pass is wrong for a strided 1x1 convolution of fewer than 16
-    channels (github:uxlfoundation/oneDNN#6035), which senet_lib.train keeps out of channels_last."""
+    channels (github:uxlfoundation/oneDNN#6035), which senet_lib.training keeps out of channels_last."""
     x, labels = torch.randn(4, 3, 32, 32, dtype=torch.float64), torch.tensor([0, 1, 2, 3])
     gradients = []
     for memory_format in (torch.contiguous_format, torch.channels_last):

@@ -17,9 +17,8 @@ from pytorchcv.models.wrn_cifar import get_wrn_cifar
 from timm.layers import SEModule
 from torch import nn
 
-from senet_lib.metrics import count_params
+from senet_lib.metrics import count_params, run_on_meta
 from senet_lib.models import create_model
-from senet_lib.models.meta import run_on_meta
 
 
 def tv(name):

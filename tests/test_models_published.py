@@ -3,13 +3,8 @@
 import pytest
 
 from senet_lib.models import list_models
-from senet_lib.models.published import (
-    compare_with_published,
-    figure_texts,
-    published_complexity,
-    reference_table,
-)
-from senet_lib.models.registry import ARCHS
+from senet_lib.models.arch import ARCHS
+from senet_lib.models.published import compare_with_published, figure_texts, published_complexity, reference_table
 
 
 @pytest.fixture(scope="module")

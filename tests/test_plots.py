@@ -10,9 +10,9 @@ import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
 
-from senet_lib import plots
+from senet_lib.analysis import plots
+from senet_lib.analysis.stats import Interval, t_interval
 from senet_lib.models.registry import NETWORKS
-from senet_lib.stats import Interval, t_interval
 
 MODELS = {"plain": "resnet20", "gated": "se_resnet20", "selective": "sk_resnet20"}
 CLASSES = ("cat", "dog", "frog")

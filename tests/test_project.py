@@ -9,8 +9,9 @@ import subprocess
 import pytest
 from synthetic import write_study
 
-from senet_lib import sentences, tables
+from senet_lib.analysis import sentences, tables
 from senet_lib.project import project_root
+from senet_lib.report import results_pages as pages
 from senet_lib.results import load_results
 
 ROOT = project_root()
@@ -48,7 +49,7 @@ def test_make_help_lists_every_target_with_a_line():
 
 
 def test_pages_show_the_committed_numbers():
-    assert tool("results_pages").stale(ROOT) == [], "stale: run tools/results_pages.py"
+    assert pages.stale(ROOT) == [], "stale: run python -m senet_lib.report.results_pages"
 
 
 def test_the_tracked_tree_is_small():
@@ -77,7 +78,6 @@ def publish_made_up(root, name, **options):
 
 
 def test_a_published_study_enters_the_pages_without_an_edit(tmp_path):
-    pages = tool("results_pages")
     (tmp_path / "README.md").write_text(README, encoding="utf-8")
     (tmp_path / "results").mkdir()
     readme, results = pages.pages(tmp_path).values()
@@ -104,7 +104,6 @@ def test_a_published_study_enters_the_pages_without_an_edit(tmp_path):
 
 
 def test_a_tuned_configuration_without_a_decision_is_named(tmp_path):
-    pages = tool("results_pages")
     (tmp_path / "README.md").write_text(README, encoding="utf-8")
     publish_made_up(tmp_path, "a_tuning", holdout=5000)
     (tmp_path / "results" / "tuning.md").write_text("<!-- table -->\n<!-- /table -->\n", encoding="utf-8")

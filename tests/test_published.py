@@ -9,19 +9,19 @@ import pandas as pd
 import pytest
 from synthetic import THREE, write_study
 
-from senet_lib import tables
+from senet_lib.analysis import tables
+from senet_lib.data.catalog import DATASETS
+from senet_lib.files import read_json
 from senet_lib.metrics import count_macs, count_params
 from senet_lib.models import create_model
-from senet_lib.plan import SIZES
 from senet_lib.project import project_root
-from senet_lib.publish import committed_runs
+from senet_lib.report.publish import committed_runs
 from senet_lib.results import (
     NOTEBOOK,
     WEIGHTS,
     StudyResults,
     altered_files,
     load_results,
-    read_json,
     read_predictions,
     write_predictions,
 )
@@ -116,12 +116,12 @@ def test_networks_still_have_the_size_that_was_trained(kept):
     """A hash names its network and does not see the network change: a change would void the study."""
     _, folder = kept
     study = load_results(folder)
-    *_, classes, side = SIZES[study.study["data"]]
+    facts = DATASETS[study.study["data"]]
     for label, network in study.study["networks"].items():
-        model = create_model(network["model"], num_classes=classes, **network["knobs"])
+        model = create_model(network["model"], num_classes=facts.classes, **network["knobs"])
         trained = study.done[study.done["label"] == label]
         assert set(trained["params"]) == {count_params(model)}, label
-        assert set(trained["macs"]) == {count_macs(model, (3, side, side))}, label
+        assert set(trained["macs"]) == {count_macs(model, (3, facts.pixels, facts.pixels))}, label
 
 
 def test_every_look_at_the_test_set_is_logged(kept):

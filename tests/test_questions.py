@@ -13,13 +13,14 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import nbformat
 import pytest
+import source_a_questions as questions
 from synthetic import SOURCE_A, SOURCE_A_COMPARISONS, THREE, write_study
 
-from senet_lib import plots, questions, sentences, stats, tables
-from senet_lib.notebook import execute
+from senet_lib.analysis import format, plots, sentences, stats, tables
+from senet_lib.analysis.stats import BETTER, INCONCLUSIVE, NO_DIFFERENCE, WORSE
 from senet_lib.project import project_root
 from senet_lib.results import load_results
-from senet_lib.stats import BETTER, INCONCLUSIVE, NO_DIFFERENCE, WORSE
+from senet_lib.running.notebook import execute
 from senet_lib.study import load_study
 
 NOTEBOOK = project_root() / "notebooks" / "questions.ipynb"
@@ -71,7 +72,7 @@ def test_every_answer_shows_the_interval_of_each_of_its_comparisons(whole):
         for pair in questions.comparisons(whole, pairs):
             assert sentences.one_verdict(pair) in text
     crossed = questions.stem_interaction(whole).interval
-    assert tables.span(crossed.low, crossed.high, tables.points) in stem
+    assert format.span(crossed.low, crossed.high, format.points) in stem
 
 
 def test_the_interaction_is_the_difference_of_the_two_stem_effects(whole):
@@ -216,8 +217,13 @@ def test_question_one_is_answered_where_the_study_has_a_resnet56(tmp_path, resne
 
 
 def test_no_torch_is_imported():
-    code = "import sys, senet_lib.questions, senet_lib.plots; print('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout == "False\n"
+    code = "import sys, source_a_questions, senet_lib.analysis.plots; print('torch' in sys.modules)"
+    assert (
+        subprocess.run(
+            [sys.executable, "-c", code], cwd=NOTEBOOK.parent, check=True, capture_output=True, text=True
+        ).stdout
+        == "False\n"
+    )
 
 
 def test_the_notebook_runs_headless_on_a_whole_study(whole, tmp_path):

@@ -6,14 +6,14 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from senet_lib.averaging import WeightAverage
 from senet_lib.data import normalise
 from senet_lib.models import create_model
-from senet_lib.optimizer import MUON_MOMENTUM, make_optimizer, orthogonal, set_learning_rate
-from senet_lib.resizing import image_size, pixel_shares, resized
 from senet_lib.study import Recipe
-from senet_lib.tta import tta_accuracy
-from senet_lib.whitening import EPS, patch_covariance, whiten_stem
+from senet_lib.training.averaging import WeightAverage
+from senet_lib.training.optimizer import MUON_MOMENTUM, make_optimizer, orthogonal, set_learning_rate
+from senet_lib.training.resizing import image_size, pixel_shares, resized
+from senet_lib.training.tta import tta_accuracy
+from senet_lib.training.whitening import EPS, patch_covariance, whiten_stem
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.25, 0.2, 0.3)
 PLAIN = {"momentum": 0.0, "nesterov": False}

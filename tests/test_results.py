@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from synthetic import THREE, write_study
 
-from senet_lib import results
+from senet_lib import files, results
 from senet_lib.results import load_results
 
 ROW = {
@@ -31,7 +31,7 @@ def files_in(folder):
 
 def test_replacing_gives_the_name_only_to_a_complete_file(tmp_path):
     path = tmp_path / "deep" / "file.txt"
-    with results.replacing(path) as file:
+    with files.replacing(path) as file:
         file.write(b"first")
         assert not path.exists()
     assert path.read_bytes() == b"first"
@@ -40,8 +40,8 @@ def test_replacing_gives_the_name_only_to_a_complete_file(tmp_path):
 
 def test_replacing_leaves_the_earlier_file_after_an_error(tmp_path):
     path = tmp_path / "file.txt"
-    results.write_text(path, "earlier")
-    with pytest.raises(RuntimeError, match="disk"), results.replacing(path) as file:
+    files.write_text(path, "earlier")
+    with pytest.raises(RuntimeError, match="disk"), files.replacing(path) as file:
         file.write(b"half of the n")
         raise RuntimeError("disk")
     assert path.read_text() == "earlier"
@@ -50,32 +50,32 @@ def test_replacing_leaves_the_earlier_file_after_an_error(tmp_path):
 
 def test_a_full_disk_or_a_folder_that_is_none_is_an_error_that_names_the_path(tmp_path):
     path = tmp_path / "file.txt"
-    results.write_text(path, "earlier")
-    with pytest.raises(OSError, match="No space left on device: .*file.txt'$"), results.replacing(path):
+    files.write_text(path, "earlier")
+    with pytest.raises(OSError, match="No space left on device: .*file.txt'$"), files.replacing(path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # as a write says it, without a name
     assert path.read_text() == "earlier"
     assert files_in(tmp_path) == ["file.txt"]
     with pytest.raises(OSError, match="file.txt"):
-        results.write_text(path / "below.txt", "")
+        files.write_text(path / "below.txt", "")
     with pytest.raises(OSError, match="file.txt"):
-        results.check_writable(path)
-    results.check_writable(tmp_path / "new")
+        files.check_writable(path)
+    files.check_writable(tmp_path / "new")
     assert files_in(tmp_path / "new") == []
 
 
 def test_only_temporary_files_are_cleared_away(tmp_path):
     for name in (".checkpoint.next.pt.ab12.tmp", "checkpoint.pt", ".hidden", "mine.tmp"):
         (tmp_path / name).touch()
-    results.remove_temporary_files(tmp_path)
+    files.remove_temporary_files(tmp_path)
     assert files_in(tmp_path) == [".hidden", "checkpoint.pt", "mine.tmp"]
 
 
 def test_json_holds_no_nan_and_says_which_file_is_broken(tmp_path):
     with pytest.raises(ValueError, match="not JSON compliant"):
-        results.write_json(tmp_path / "a.json", {"loss": float("nan")})
+        files.write_json(tmp_path / "a.json", {"loss": float("nan")})
     (tmp_path / "a.json").write_text("{")
     with pytest.raises(ValueError, match="a.json: not a JSON file"):
-        results.read_json(tmp_path / "a.json")
+        files.read_json(tmp_path / "a.json")
 
 
 def test_history_reads_back_as_the_same_floats(tmp_path):
@@ -109,7 +109,7 @@ def test_predictions_read_back_and_give_the_same_bytes_again(tmp_path):
 
 def test_a_summary_makes_the_run_done_and_vouches_for_its_files(tmp_path):
     results.write_history(tmp_path, [ROW])
-    results.write_json(tmp_path / "failure.json", {"error": "an earlier attempt"})
+    files.write_json(tmp_path / "failure.json", {"error": "an earlier attempt"})
     assert not results.is_done(tmp_path, "abc")
     results.write_summary(tmp_path, {"hash": "abc"})
     assert results.is_done(tmp_path, "abc")
@@ -130,7 +130,7 @@ def test_a_summary_vouches_for_itself_too(tmp_path, content):
 
 
 def test_a_summary_from_before_summaries_vouched_for_themselves_still_counts(tmp_path):
-    results.write_json(tmp_path / "summary.json", {"hash": "abc", "files": {}})
+    files.write_json(tmp_path / "summary.json", {"hash": "abc", "files": {}})
     assert results.is_intact(tmp_path, "abc")
 
 
@@ -197,10 +197,10 @@ def test_load_study_without_any_run_has_the_same_columns(tmp_path):
 def test_what_an_earlier_version_of_the_study_left_is_not_this_studys(tmp_path):
     """Before its run is started again, the folder still holds the other config's history and failure."""
     write_study(tmp_path, seeds=(0,), images=20, epochs=5, failed={"resnet20-seed0": "an old failure"})
-    study = results.read_json(tmp_path / "study.json")
+    study = files.read_json(tmp_path / "study.json")
     for run in study["runs"]:
         run["config_hash"] = "0" * 16
-    results.write_json(tmp_path / "study.json", study)
+    files.write_json(tmp_path / "study.json", study)
     now = load_results(tmp_path)
     assert set(now.runs["status"]) == {"missing"}
     assert now.runs["error"].isna().all()
@@ -210,7 +210,7 @@ def test_what_an_earlier_version_of_the_study_left_is_not_this_studys(tmp_path):
 def test_an_accuracy_changed_by_hand_is_noticed(tmp_path):
     write_study(tmp_path, seeds=(0,), images=20)
     path = tmp_path / "runs" / "resnet20-seed0" / "summary.json"
-    results.write_json(path, {**results.read_json(path), "test_accuracy": 0.99})
+    files.write_json(path, {**files.read_json(path), "test_accuracy": 0.99})
     run = load_results(tmp_path).runs.set_index("run_id").loc["resnet20-seed0"]
     assert run["status"] == "failed"
     assert "summary.json" in run["error"]
@@ -232,8 +232,8 @@ def test_a_published_run_without_its_notebook_is_done(tmp_path):
     """`make publish` leaves the executed notebooks behind; nothing here reads them."""
     write_study(tmp_path, seeds=(0,), images=20)
     run_dir = tmp_path / "runs" / "resnet20-seed0"
-    summary = results.read_json(run_dir / "summary.json")
-    results.write_text(run_dir / "notebook.ipynb", "{}")
+    summary = files.read_json(run_dir / "summary.json")
+    files.write_text(run_dir / "notebook.ipynb", "{}")
     results.write_summary(run_dir, summary)
     (run_dir / "notebook.ipynb").unlink()
     assert (load_results(tmp_path).runs["status"] == "done").all()
@@ -245,7 +245,7 @@ def test_a_folder_without_a_study_is_an_error_that_says_what_to_run(tmp_path):
 
 
 def test_the_analysis_side_never_imports_torch():
-    modules = ("results", "stats", "plots", "tables", "sentences", "present", "report")
+    modules = ("cli", "study", "results", "analysis.plots", "analysis.sentences", "report.page", "report.build")
     code = f"import sys; {'; '.join(f'import senet_lib.{module}' for module in modules)}; print('torch' in sys.modules)"
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     assert found.stdout == "False\n"

@@ -198,7 +198,7 @@ def test_b_log_softmax_does_not_change_the_loss():
     [
         ({"filters": 8}, "reduction=16 leaves no hidden unit for 8 channels"),
         ({"blocks": 1}, "blocks=1 is not allowed; allowed: an integer from 2 up"),
-        ({"stem": "imagenet"}, "source_b_network has no knob 'stem'"),
+        ({"stem": "imagenet"}, "source_b_network has no option 'stem'"),
         ({"squeeze": "max"}, "squeeze='max' is not allowed; allowed: one of none, avg"),
     ],
 )

@@ -11,7 +11,7 @@ from statsmodels.stats.power import TTestIndPower
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
-from senet_lib import stats
+from senet_lib.analysis import stats
 
 SEEDS_A = [0.912, 0.915, 0.9105, 0.9142, 0.9171, 0.9119]
 SEEDS_B = [0.9081, 0.9133, 0.9096, 0.9077, 0.9102, 0.9123]

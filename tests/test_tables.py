@@ -8,8 +8,9 @@ import pytest
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from synthetic import THREE, write_study
 
-from senet_lib import sentences, stats, tables
-from senet_lib.results import load_results, read_json, write_history, write_json, write_predictions, write_summary
+from senet_lib.analysis import format, markup, sentences, shown_tables, stats, tables
+from senet_lib.files import read_json, write_json
+from senet_lib.results import load_results, write_history, write_predictions, write_summary
 
 HOSTILE = [
     "<script>alert(1)</script>",
@@ -154,11 +155,11 @@ def test_a_study_that_is_not_timed_has_no_seconds_anywhere(tmp_path):
     write_json(tmp_path / "study.json", read_json(tmp_path / "study.json") | {"timed": False})
     study = load_results(tmp_path)
     table = tables.networks(study, tables.compare(study))
-    assert "s / epoch" not in tables.shown_networks(table, "test accuracy", "resnet20")
+    assert "s / epoch" not in shown_tables.shown_networks(table, "test accuracy", "resnet20")
     costs = tables.cost(study, table)
     assert costs[["seconds_per_epoch", "train_seconds"]].isna().all(axis=None)
     shown = ["Network", "Parameters (factor to resnet20)", "MACs (M) (factor to resnet20)"]
-    assert list(tables.shown_cost(costs, "resnet20")) == shown
+    assert list(shown_tables.shown_cost(costs, "resnet20")) == shown
     assert sentences.cost(costs, "resnet20") == ""
     assert sentences.untimed(study) in sentences.deviations(study)
 
@@ -208,12 +209,12 @@ def test_augmented_accuracies_are_columns_only_where_a_run_has_them(tmp_path):
     assert rows.loc["se_resnet20"][["tta_mean", "tta_low", "tta_high"]].isna().all()
 
     title = "Test accuracy with test-time augmentation (%)"
-    shown = tables.shown_networks(table, "test accuracy", "resnet20")
-    shown_without = tables.shown_networks(without, "test accuracy", "resnet20")
-    text = f"{tables.percent(sample.mean)} ({tables.span(sample.interval.low, sample.interval.high, tables.percent)})"
+    shown = shown_tables.shown_networks(table, "test accuracy", "resnet20")
+    shown_without = shown_tables.shown_networks(without, "test accuracy", "resnet20")
+    text = f"{format.percent(sample.mean)} ({format.span(sample.interval.low, sample.interval.high, format.percent)})"
     assert shown.set_index("Network")[title].tolist()[1:] == ["none", text]
     assert title not in shown_without
-    assert tables.to_markdown(shown.drop(columns=title)) == tables.to_markdown(shown_without)
+    assert markup.to_markdown(shown.drop(columns=title)) == markup.to_markdown(shown_without)
     said = sentences.augmented(study, table)
     assert "resnet20 +0.40, sk_resnet20 +0.60" in said
     assert "every other number here, verdicts included, is the plain accuracy" in said
@@ -225,12 +226,12 @@ def test_published_single_runs_get_wilsons_interval_where_the_test_set_is_known(
     networks["resnet20"]["published"] = {"accuracy": 0.9125, "source": "a paper", "runs": 1}
     networks["se_resnet20"]["published"] = {"accuracy": 0.92, "source": "another", "runs": 5}
     cifar = load_results(write_study(tmp_path / "c", networks, seeds=(0,), images=50))
-    digits = load_results(write_study(tmp_path / "d", networks, seeds=(0,), images=50, data="digits"))
+    folder = load_results(write_study(tmp_path / "d", networks, seeds=(0,), images=50, data="folder:somewhere"))
     table = tables.published(cifar, tables.networks(cifar, [])).set_index("label")
     assert list(table.index) == ["resnet20", "se_resnet20"]
     assert table.loc["resnet20", "published_low"] == stats.wilson_interval(9125, 10_000).low
     assert pd.isna(table.loc["se_resnet20", "published_low"])  # a mean of five is no single model
-    assert tables.published(digits, tables.networks(digits, []))["published_low"].isna().all()
+    assert tables.published(folder, tables.networks(folder, []))["published_low"].isna().all()
 
 
 def test_runs_show_how_far_each_came(tmp_path):
@@ -251,7 +252,7 @@ def test_a_run_that_was_resumed_anyway_is_marked_and_listed(tmp_path):
     study = load_results(tmp_path)
     table = tables.runs(study)
     assert list(table["resumed_anyway"]) == ["", where, ""]
-    assert list(tables.shown_runs(table, "test accuracy")["Status"]) == ["done", "done, resumed anyway", "done"]
+    assert list(shown_tables.shown_runs(table, "test accuracy")["Status"]) == ["done", "done, resumed anyway", "done"]
     (note,) = [note for note in sentences.deviations(study) if "resumed anyway" in note]
     assert where in note.replace("\\", "")
 
@@ -283,13 +284,13 @@ def test_environment_lists_every_value_that_differs(tmp_path):
     ("value", "text"), [(0.00412, "+0.41"), (-0.00412, "\N{MINUS SIGN}0.41"), (0.0, "0.00"), (-0.00001, "0.00")]
 )
 def test_points(value, text):
-    assert tables.points(value) == text
+    assert format.points(value) == text
 
 
 def test_shown_networks_say_n_and_why_there_is_no_interval(full, single, broken):
     def shown(results):
         table = tables.networks(results, tables.compare(results))
-        return tables.shown_networks(table, "test accuracy", "resnet20").set_index("Network")
+        return shown_tables.shown_networks(table, "test accuracy", "resnet20").set_index("Network")
 
     assert shown(full).loc["sk_resnet20", "Test accuracy (%)"].endswith("(n = 3)")
     assert " ± " in shown(full).loc["sk_resnet20", "Test accuracy (%)"]
@@ -301,14 +302,14 @@ def test_shown_networks_say_n_and_why_there_is_no_interval(full, single, broken)
 
 
 def test_shown_mcnemar_has_a_column_a_seed_or_the_counts(full, single):
-    many, one = tables.shown_mcnemar(tables.mcnemar(full)), tables.shown_mcnemar(tables.mcnemar(single))
+    many, one = shown_tables.shown_mcnemar(tables.mcnemar(full)), shown_tables.shown_mcnemar(tables.mcnemar(single))
     assert list(many.columns) == ["Trained models", "p, seed 0", "p, seed 1", "p, seed 2"]
     assert len(many) == 2
     assert "Right only in the first" in one
 
 
 def test_shown_times_leave_out_what_no_run_reaches_and_means_over_some_runs_only(timed):
-    shown = tables.shown_time_to(tables.time_to(timed)).set_index("Network")
+    shown = shown_tables.shown_time_to(tables.time_to(timed)).set_index("Network")
     assert list(shown.columns) == ["Seconds to 90 %", "Seconds to 92 %", "Seconds to 93 %"]
     assert shown.loc["resnet20"].tolist() == ["23.0 (10.0 to 36.0) in 2 of 2", "28.0 (20.0 to 36.0) in 2 of 2"] + [
         "36.0 in 1 of 2"
@@ -316,16 +317,16 @@ def test_shown_times_leave_out_what_no_run_reaches_and_means_over_some_runs_only
     assert shown.loc["se_resnet20"].tolist() == ["36.0 in 1 of 2", "36.0 in 1 of 2", "0 of 2"]
     assert set(shown.loc["sk_resnet20"]) == {"0 of 1"}
     some = [{"label": "a", "threshold": 0.9, "n": 3, "reached": 2, "mean": np.nan, "min": 398.2, "max": 1410.0}]
-    assert tables.shown_time_to(pd.DataFrame(some))["Seconds to 90 %"].item() == "398 to 1,410 in 2 of 3"
+    assert shown_tables.shown_time_to(pd.DataFrame(some))["Seconds to 90 %"].item() == "398 to 1,410 in 2 of 3"
     far = tables.time_to(timed, thresholds=(0.94, 0.95))
-    assert tables.shown_time_to(far).empty
+    assert shown_tables.shown_time_to(far).empty
     assert sentences.time_to(timed, far) == ""
     assert "no stopping rule" in sentences.time_to(timed, tables.time_to(timed))
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(3.294, "3.29"), (42.13, "42.1"), (1046.6, "1,047"), (np.nan, "")])
 def test_seconds_of_a_run(seconds, text):
-    assert tables.run_seconds(seconds) == text
+    assert format.run_seconds(seconds) == text
 
 
 # Sentences
@@ -359,7 +360,7 @@ def test_the_verdict_is_two_sentences_with_the_question_and_each_interval(full):
     asked, found = text.split("\n\n")
     assert asked.startswith("**Asked:** Under one recipe, do SE and SK")
     for pair in tables.compare(full):
-        assert tables.span(pair.difference.low, pair.difference.high, tables.points) in found
+        assert format.span(pair.difference.low, pair.difference.high, format.points) in found
         assert pair.verdict in found
     assert "after the last epoch (10)" in found.lower()
 
@@ -476,7 +477,7 @@ def on_one_line(name):
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_is_text_in_html(name):
-    page = Reader(tables.to_html(pd.DataFrame({name: [name]})))
+    page = Reader(markup.to_html(pd.DataFrame({name: [name]})))
     assert page.tags == {"div", "table", "thead", "tbody", "tr", "th", "td"}
     assert page.text.split("\n") == ["", on_one_line(name), "", on_one_line(name), ""]
 
@@ -484,24 +485,24 @@ def test_a_name_is_text_in_html(name):
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_is_text_in_markdown(name):
     """Through a renderer that lets HTML pass, the text comes out as it went in."""
-    page = Reader(markdown2html_mistune(f"see {tables.escape_markdown(name)} here"))
+    page = Reader(markdown2html_mistune(f"see {markup.escape_markdown(name)} here"))
     assert page.tags == {"p"}
     assert page.text.strip() == f"see {on_one_line(name)} here"
 
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_a_name_does_not_break_a_markdown_table(name):
-    text = tables.to_markdown(pd.DataFrame({"a": [name], "b": ["x"]}))
+    text = markup.to_markdown(pd.DataFrame({"a": [name], "b": ["x"]}))
     assert len(text.splitlines()) == 3
     assert all(line.count("|") == 3 for line in text.splitlines())
 
 
 def test_ordinary_labels_stay_readable_in_markdown():
-    assert tables.escape_markdown("sk_resnet20 (r = 4), 93.1 %") == "sk_resnet20 (r = 4), 93.1 %"
+    assert markup.escape_markdown("sk_resnet20 (r = 4), 93.1 %") == "sk_resnet20 (r = 4), 93.1 %"
 
 
 def test_numbers_are_aligned_to_the_right():
     shown = pd.DataFrame({"Network": ["a"], "MACs": ["40.8"], "95 %": ["85.83 to 86.47"]})
-    assert '<td class="number">40.8</td>' in tables.to_html(shown)
-    assert "<td>a</td>" in tables.to_html(shown)
-    assert tables.to_markdown(shown).splitlines()[1].startswith("| --- | --: |")
+    assert '<td class="number">40.8</td>' in markup.to_html(shown)
+    assert "<td>a</td>" in markup.to_html(shown)
+    assert markup.to_markdown(shown).splitlines()[1].startswith("| --- | --: |")

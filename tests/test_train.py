@@ -19,21 +19,16 @@ import pytest
 import torch
 from torch import nn
 
-from senet_lib import checkpoint
 from senet_lib.data import Dataset
+from senet_lib.files import read_json
 from senet_lib.models import create_model
-from senet_lib.results import read_json, write_summary
+from senet_lib.results import write_summary
 from senet_lib.study import Recipe
-from senet_lib.train import (
-    NonFiniteLoss,
-    TrainingStopped,
-    _Reporter,
-    evaluate,
-    fit,
-    learning_rate,
-    resolve_precision,
-)
-from senet_lib.tta import tta_accuracy
+from senet_lib.training import NonFiniteLoss, TrainingStopped, checkpoint, evaluate, fit
+from senet_lib.training.progress import Reporter
+from senet_lib.training.runtime import resolve_precision
+from senet_lib.training.schedule import learning_rate
+from senet_lib.training.tta import tta_accuracy
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, warmup_epochs=0.5, precision="fp32")
 STEPS = 6  # of an epoch of `tiny` images in batches of 16: five full ones and the rest
@@ -601,9 +596,9 @@ def test_held_out_images_are_not_called_the_test_set(capsys):
 
 def test_epochs_of_small_images_are_not_taken_for_the_time_that_full_size_ones_need(capsys, monkeypatch):
     clock = iter([0.0, 10.0])
-    monkeypatch.setattr("senet_lib.train.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    monkeypatch.setattr("senet_lib.training.progress.time", SimpleNamespace(perf_counter=lambda: next(clock)))
     row = dict.fromkeys(("train_loss", "train_accuracy", "test_loss", "test_accuracy"), 0.5)
-    reporter = _Reporter([0.25, 1.0, 1.0], "test", 0, lines=True)
+    reporter = Reporter([0.25, 1.0, 1.0], "test", 0, lines=True)
     reporter.epoch(row | {"epoch": 1, "train_seconds": 9.0, "images_per_second": 100.0})
     assert capsys.readouterr().out.rstrip().endswith("1 min 20 s left")
 
@@ -662,7 +657,7 @@ def test_the_final_weights_are_kept_and_vouched_for(tmp_path):
 def test_a_step_allocates_again_what_the_step_before_freed():
     code = """
 import resource
-from senet_lib.process import keep_freed_memory
+from senet_lib.training.runtime import keep_freed_memory
 keep_freed_memory()
 def step():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -5,17 +5,23 @@
 - `Augmenter` and `eval_batches` turn the tensors into normalised batches, on the device and without a DataLoader.
 """
 
-from senet_lib.data.augment import Augmenter, eval_batches, normalise
-from senet_lib.data.dataset import DataError, Dataset, content_fingerprint
-from senet_lib.data.load import DATASETS, load_dataset
+import importlib
 
-__all__ = [
-    "DATASETS",
-    "Augmenter",
-    "DataError",
-    "Dataset",
-    "content_fingerprint",
-    "eval_batches",
-    "load_dataset",
-    "normalise",
-]
+_PUBLIC = {
+    "DATASETS": "catalog",
+    "Augmenter": "augment",
+    "DataError": "dataset",
+    "Dataset": "dataset",
+    "content_fingerprint": "dataset",
+    "eval_batches": "augment",
+    "load_dataset": "load",
+    "normalise": "augment",
+}
+__all__ = list(_PUBLIC)
+
+
+def __getattr__(name: str):
+    """Each public name from its file when it is asked for: a study is checked by `catalog.py` without torch."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)

@@ -20,7 +20,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
 from senet_lib.data.dataset import Canonical, Split, fingerprint_of, sample_digests
-from senet_lib.data.places import exclusive
+from senet_lib.files import exclusive
 from senet_lib.project import project_root
 
 LAYOUT = 1  # of the file and of what is in it: raise it when decoding changes

@@ -15,10 +15,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from senet_lib.errors import UserError
+
 MAX_CLASSES = 256  # a label is one byte, in the fingerprint and in a run's predictions
 
 
-class DataError(ValueError):
+class DataError(UserError):
     """A data set that is unknown, missing, damaged or not what it should be; the message is one line."""
 
 

@@ -8,22 +8,20 @@
 | `folder:PATH`   | an image tree, `train/<class>/*` and `test/<class>/*`, in a folder or a tar              |
 """
 
-import difflib
 import os
 from functools import partial
 from pathlib import Path
 
 from senet_lib.data.cache import cache_folder, through_cache
+from senet_lib.data.catalog import DATASETS, FOLDER
 from senet_lib.data.cifar import CIFAR, download_cifar, find_cifar, layouts
 from senet_lib.data.dataset import Canonical, DataError, Dataset, build_dataset, canonical
 from senet_lib.data.digits import find_digits
 from senet_lib.data.fashion_mnist import DEBIAN_FOLDER, download_fashion_mnist, find_fashion_mnist
 from senet_lib.data.image_tree import find_image_tree
 from senet_lib.data.places import Source, search_places
+from senet_lib.errors import did_you_mean
 from senet_lib.project import project_root
-
-# name -> whether a mirror image keeps its class; a mirrored digit is no digit, and of a user's folder nothing is known
-DATASETS = {"digits": False, "fashion_mnist": True, "cifar10": True, "cifar100": True, "folder:PATH": False}
 
 # content fingerprints (see dataset.py). CIFAR: computed from copies whose training means and standard deviations are
 # the published ones to eight digits. digits, fashion_mnist: computed from scikit-learn's bundle and from the files with
@@ -83,19 +81,17 @@ def load_dataset(
         data.classes,
         train=data.train,
         test=data.test,
-        flip=DATASETS.get(name, False),
+        flip=name in DATASETS and DATASETS[name].flip,
         fingerprints=data.fingerprints,
     )
 
 
 def _find(name: str, root: str | os.PathLike | None, download: bool) -> Source:
     name = str(name)
-    if name.startswith("folder:"):
-        return _find_folder(name.removeprefix("folder:"), root)
+    if name.startswith(FOLDER):
+        return _find_folder(name.removeprefix(FOLDER), root)
     if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=2)
-        hint = f"did you mean {' or '.join(map(repr, near))}? " if near else ""
-        raise DataError(f"unknown data set {name!r}; {hint}known: {', '.join(DATASETS)}")
+        raise DataError(f"unknown data set {name!r}; {did_you_mean(name, (*DATASETS, 'folder:PATH'))}")
     if name == "digits":
         return find_digits()
     places = search_places(name, root)

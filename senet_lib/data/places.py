@@ -10,19 +10,15 @@ import http.client
 import os
 import sys
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 from tqdm import tqdm
 
 from senet_lib.data.dataset import DataError, Decoded, reason
+from senet_lib.files import exclusive
 from senet_lib.project import project_root
-
-try:
-    import fcntl
-except ImportError:  # not a POSIX system: nothing is locked, files are still moved into place whole
-    fcntl = None
 
 TIMEOUT_SECONDS = 30  # of silence; the official hosts have been down for months at a time
 
@@ -58,18 +54,6 @@ def file_state(path: Path) -> list:
     """[path, size, time of change]: what tells that a file is still the one that was read."""
     status = path.stat()
     return [str(path), status.st_size, status.st_mtime_ns]
-
-
-@contextlib.contextmanager
-def exclusive(lock: Path) -> Iterator[None]:
-    """Hold `lock` (created beside what it guards) while the block runs; where locking is impossible, just run it."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            handle = stack.enter_context(open(lock, "a"))
-            if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX)  # freed by the system when the holder dies
-        yield
 
 
 def file_md5(path: Path) -> str:

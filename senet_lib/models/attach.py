@@ -4,15 +4,15 @@ Hu et al., "Squeeze-and-Excitation Networks", arXiv:1709.01507, Section 3.3: aft
 convolution, after a whole Inception module, on the residual branch before the sum.
 """
 
-import difflib
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import torch
 from torch import nn
 
+from senet_lib.errors import UserError, did_you_mean
+from senet_lib.metrics import run_on_meta
 from senet_lib.models.blocks import SqueezeExcitation
-from senet_lib.models.meta import run_on_meta
 
 # Where SE goes in well-known networks: module paths, * stands for one or more characters of one step of the path.
 # torchvision's networks, but for the last, which is timm's.
@@ -78,8 +78,9 @@ def matching_paths(model: nn.Module, pattern: str) -> list[str]:
         and all(fnmatchcase(part, step) for part, step in zip(path.split("."), steps, strict=True))
     ]
     if not found:
-        nearest = difflib.get_close_matches(pattern, [*known, *SE_PLACES], n=5, cutoff=0.3)
-        raise ValueError(f"no module {pattern!r} in this {type(model).__name__}; nearest: {', '.join(nearest)}")
+        raise UserError(
+            f"no module {pattern!r} in this {type(model).__name__}; {did_you_mean(pattern, [*known, *SE_PLACES])}"
+        )
     return found
 
 

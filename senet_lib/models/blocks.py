@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from senet_lib.models.gating import by_hand, weighted_by_mean
+from senet_lib.models.fused import use_fused, weighted_by_mean
 from senet_lib.models.knobs import check_groups, hidden_units, parse_kernels
 
 
@@ -89,11 +89,11 @@ class SqueezeExcitation(nn.Module):
 
     @property
     def hand_written(self) -> bool:
-        """Whether it takes the hand-written pass now, and `onto` may be called."""
-        return self.squeeze == "avg" and by_hand(self)
+        """Whether it takes the fused pass now, and `onto` may be called."""
+        return self.squeeze == "avg" and use_fused(self)
 
     def onto(self, skip: Tensor | None, x: Tensor, relu: bool = False) -> Tensor:
-        """skip + self(x), and its ReLU with `relu`, in the hand-written pass; all maps (N, C, H, W)."""
+        """skip + self(x), and its ReLU with `relu`, in the fused pass; all maps (N, C, H, W)."""
         return weighted_by_mean([x], lambda z: self.excite(z)[:, None], self.parameters(), skip, relu)
 
     def excite(self, z: Tensor) -> Tensor:
@@ -145,7 +145,7 @@ class SelectiveKernelConv(nn.Module):
         u = [branch(x) for branch in self.branches]  # M maps of (N, C, H, W)
         if len(u) == 1:
             return u[0]
-        if by_hand(self):  # the same, with a faster backward pass
+        if use_fused(self):  # the same, with a faster backward pass
             learned = (*self.fuse.parameters(), *self.norm.parameters(), *self.select.parameters())
             return weighted_by_mean(u, self.attend, learned)
         total = u[0]

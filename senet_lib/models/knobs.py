@@ -4,11 +4,12 @@ A knob is a keyword of `create_model` with a scalar value, so that the same text
 and in a notebook's parameters.
 """
 
-import difflib
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+
+from senet_lib.errors import UserError, did_you_mean
 
 
 @dataclass(frozen=True)
@@ -57,7 +58,7 @@ def parse_kernels(text: str) -> tuple[Kernel, ...]:
     """
     matches = [KERNEL.fullmatch(branch) for branch in text.split("+")]
     if any(match is None or int(match["size"]) % 2 == 0 for match in matches):
-        raise ValueError(
+        raise UserError(
             f"kernels={text!r}: allowed are odd kernels joined by +, each with an optional dilation and groups of its "
             "own, such as '3x3+3x3d2', '3x3+5x5' or '3x3+5x5g64'"
         )
@@ -94,13 +95,6 @@ def with_defaults(knobs: Mapping[str, Knob], **defaults: Any) -> dict[str, Knob]
     return {name: replace(knob, default=defaults.get(name, knob.default)) for name, knob in knobs.items()}
 
 
-def unknown(kind: str, given: str, known: list[str]) -> ValueError:
-    """The error for a name that does not exist: the nearest ones when there are any, else all of them."""
-    nearest = difflib.get_close_matches(given, known, n=5)
-    hint = f"did you mean {', '.join(nearest)}?" if nearest else f"known: {', '.join(known)}"
-    return ValueError(f"unknown {kind} {given!r}; {hint}")
-
-
 def check_knobs(model: str, knobs: Mapping[str, Knob], given: Mapping[str, Any]) -> dict[str, Any]:
     """Every knob of `model` with its value, defaults written out.
 
@@ -108,18 +102,16 @@ def check_knobs(model: str, knobs: Mapping[str, Knob], given: Mapping[str, Any])
     """
     for name, value in given.items():
         if name not in knobs:
-            nearest = difflib.get_close_matches(name, knobs, n=3)
-            hint = f"; did you mean {', '.join(nearest)}?" if nearest else ";"
-            raise ValueError(f"{model} has no knob {name!r} (given: {value!r}){hint} it has: {', '.join(knobs)}")
+            raise UserError(f"{model} has no option {name!r} (given: {value!r}); {did_you_mean(name, knobs)}")
         if not knobs[name].accepts(value):
-            raise ValueError(f"{model}: {name}={value!r} is not allowed; allowed: {knobs[name].allowed}")
+            raise UserError(f"{model}: {name}={value!r} is not allowed; allowed: {knobs[name].allowed}")
     return {name: given.get(name, knob.default) for name, knob in knobs.items()}
 
 
 def hidden_units(channels: int, reduction: int) -> int:
     """Units of the SE bottleneck, channels // reduction. Raises ValueError when none is left."""
     if reduction > channels:
-        raise ValueError(
+        raise UserError(
             f"reduction={reduction} leaves no hidden unit for {channels} channels; allowed: 1 to {channels}"
         )
     return channels // reduction
@@ -129,4 +121,4 @@ def check_groups(groups: int, channels: int) -> None:
     """Raises ValueError when `groups` does not divide `channels`."""
     if channels % groups:
         divisors = [str(n) for n in range(1, channels + 1) if channels % n == 0]
-        raise ValueError(f"groups={groups} does not divide the width {channels}; allowed: {', '.join(divisors)}")
+        raise UserError(f"groups={groups} does not divide the width {channels}; allowed: {', '.join(divisors)}")

@@ -10,6 +10,7 @@ from functools import partial
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from senet_lib.models.arch import Arch, Family
 from senet_lib.models.blocks import (
     BatchNorm,
     PaddedShortcut,
@@ -20,7 +21,6 @@ from senet_lib.models.blocks import (
     conv,
     conv_bn,
 )
-from senet_lib.models.registry import Arch, Family
 
 
 class ResNet(nn.Module):

@@ -1,0 +1,220 @@
+"""Networks against one another: accuracy against cost, differences with intervals, wall-clock time."""
+
+from collections.abc import Mapping
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
+from matplotlib.transforms import ScaledTranslation
+
+from senet_lib.analysis.format import points
+from senet_lib.analysis.plots.axes import draw_points, marker_legend, no_data, published_lines
+from senet_lib.analysis.plots.style import PALETTE, WIDTH, family_of, network_styles, plain
+from senet_lib.analysis.stats import Interval
+
+PARAMS, MACS = "parameters (millions)", "multiply-adds of one image (millions)"
+
+
+def params_vs_accuracy(networks: pd.DataFrame, *, ax: Axes | None = None, metric: str = "test accuracy") -> Axes:
+    """Mean accuracy and its 95 % CI against the parameters.
+
+    networks: label, model, params, mean, low, high; `published` where there is one, drawn dashed if it fits.
+    """
+    return _cost_vs_accuracy(networks, "params", PARAMS, metric, ax)
+
+
+def macs_vs_accuracy(networks: pd.DataFrame, *, ax: Axes | None = None, metric: str = "test accuracy") -> Axes:
+    """Mean accuracy and its 95 % CI against the multiply-adds of one image; columns as `params_vs_accuracy`."""
+    return _cost_vs_accuracy(networks, "macs", MACS, metric, ax)
+
+
+def accuracy_against_cost(networks: pd.DataFrame, *, metric: str = "test accuracy") -> np.ndarray:
+    """The headline figure: `params_vs_accuracy` and `macs_vs_accuracy` side by side, one accuracy axis, one legend."""
+    _, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.0), sharey=True, layout="constrained")
+    _cost_vs_accuracy(networks, "params", PARAMS, metric, axes[0], labelled=False)  # the right panel's labels do
+    _cost_vs_accuracy(networks, "macs", MACS, metric, axes[1])
+    axes[1].set_ylabel("")
+    for ax in axes:
+        if ax.get_legend():
+            ax.get_legend().remove()
+    marker_legend(axes[0], "outside lower center")
+    return axes
+
+
+def difference_intervals(
+    differences: Mapping[tuple[str, str], Interval],
+    models: Mapping[str, str],
+    *,
+    margin: float,
+    ax: Axes | None = None,
+) -> Axes:
+    """Differences with their intervals, in percentage points; the band is the margin within which a difference was
+    declared too small to matter. differences: (treatment, baseline) -> Interval, in fractions; drawn in the treatment's
+    style. A baseline that all share is named once, below; otherwise each row names its own."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.45 * max(1, len(differences))), layout="constrained")
+    if not differences:
+        return no_data(ax, "nothing to compare")
+    styles = network_styles(models)
+    ax.axvspan(-100 * margin, 100 * margin, color="#ececec", zorder=0, label=f"±{100 * margin:g} pp: too small")
+    ax.axvline(0, color="#444444", linewidth=1)
+    baselines = {baseline for _, baseline in differences}
+    names = [
+        plain(treatment, 30) + ("" if len(baselines) == 1 else f" \N{MINUS SIGN} {plain(baseline, 30)}")
+        for treatment, baseline in differences
+    ]
+    for row, ((treatment, _), interval) in enumerate(reversed(differences.items())):
+        table = pd.DataFrame([{"mean": interval.point, "low": interval.low, "high": interval.high}], dtype=float)
+        style = styles.get(treatment, PALETTE["other"])
+        draw_points(ax, 100 * table["mean"], [row], style, None, rows=100 * table, size=7)
+        text = points(interval.point) + ("" if interval.exists else "  (no interval)")
+        ax.annotate(text, (100 * interval.point, row), xytext=(0, 7), textcoords="offset points", ha="center", size=8)
+    ax.set_yticks(range(len(differences)), names[::-1])
+    to = f" to {plain(baselines.pop())}" if len(baselines) == 1 else ""
+    ax.set(ylim=(-0.6, len(differences) - 0.3), xlabel=f"difference{to} (pp)")
+    ax.margins(x=0.12)
+    ax.grid(axis="y", visible=False)
+    ax.legend(loc="best")
+    return ax
+
+
+def crossed(
+    cells: Mapping[str, Mapping[str, Interval]],
+    models: Mapping[str, str],
+    *,
+    factor: str,
+    metric: str = "test accuracy",
+    ax: Axes | None = None,
+) -> Axes:
+    """Networks crossed with the levels of one factor: mean accuracies with their intervals, a line a network. Lines
+    that are not parallel are an interaction. cells: label -> {level: Interval}, in fractions."""
+    if ax is None:
+        _, ax = plt.subplots(figsize=(0.62 * WIDTH, 3.4), layout="constrained")
+    if not cells:
+        return no_data(ax)
+    styles = network_styles(models)
+    levels = list(dict.fromkeys(level for row in cells.values() for level in row))
+    for index, (label, row) in enumerate(cells.items()):
+        style = styles.get(label) or PALETTE[family_of(label)]
+        x = np.array([levels.index(level) for level in row]) + 0.06 * (index - (len(cells) - 1) / 2)
+        mean = np.array([interval.point for interval in row.values()])
+        low = [interval.low if interval.exists else interval.point for interval in row.values()]
+        high = [interval.high if interval.exists else interval.point for interval in row.values()]
+        ax.errorbar(
+            x,
+            100 * mean,
+            yerr=100 * np.array([mean - low, high - mean]),
+            fmt=style.marker,
+            linestyle=style.line,
+            color=style.colour,
+            markerfacecolor=style.face,
+            markersize=7,
+            capsize=3,
+            label=plain(label),
+        )
+    ax.set_xticks(range(len(levels)), [plain(level) for level in levels])
+    ax.set(xlim=(-0.4, len(levels) - 0.6), xlabel=factor, ylabel=f"{metric} (%)")
+    ax.grid(axis="x", visible=False)
+    ax.legend(loc="best")
+    return ax
+
+
+def seconds_per_epoch(networks: pd.DataFrame, *, baseline: str | None = None, ax: Axes | None = None) -> Axes:
+    """Seconds of training an epoch (median over epochs, mean over seeds), with the factor to the baseline.
+
+    networks: label, model, seconds_per_epoch.
+    """
+    styles = network_styles(dict(zip(networks["label"], networks["model"], strict=True)))
+    networks = networks.dropna(subset=["seconds_per_epoch"])
+    if ax is None:
+        _, ax = plt.subplots(figsize=(WIDTH, 1.1 + 0.42 * max(1, len(networks))), layout="constrained")
+    if networks.empty:
+        return no_data(ax)
+    seconds = networks.set_index("label")["seconds_per_epoch"].astype(float)
+    for row, label in enumerate(reversed(seconds.index)):
+        style, value = styles[label], seconds[label]
+        ax.barh(row, value, color=style.colour, height=0.6, hatch=_HATCHES[style.line], edgecolor="white", linewidth=0)
+        factor = f"   {value / seconds[baseline]:.2f}x" if baseline in seconds and label != baseline else ""
+        ax.annotate(f"{value:.3g} s{factor}", (value, row), xytext=(5, 0), textcoords="offset points", va="center")
+    ax.set_yticks(range(len(seconds)), [plain(label, 30) for label in reversed(seconds.index)])
+    ax.set(xlabel="seconds of training an epoch", xlim=(0, 1.25 * seconds.max()))
+    ax.grid(axis="y", visible=False)
+    return ax
+
+
+_HATCHES = {"-": "", "--": "//", "-.": "\\\\", ":": "..", PALETTE["other"].line: "xx"}
+
+
+def _cost_vs_accuracy(
+    networks: pd.DataFrame, column: str, title: str, metric: str, ax: Axes | None, *, labelled: bool = True
+) -> Axes:
+    if ax is None:
+        _, ax = plt.subplots(figsize=(WIDTH / 2, 3.7), layout="constrained")
+    # Of all, so that a network looks the same where another one is missing
+    styles = network_styles(dict(zip(networks["label"], networks["model"], strict=True)))
+    networks = networks.dropna(subset=["mean", column])
+    if networks.empty:
+        return no_data(ax)
+    costs = networks[column].astype(float).to_numpy() / 1e6
+    _cost_limits(ax, costs)
+    low = 100 * networks[["mean", "low"]].astype(float).min(axis=None)
+    high = 100 * networks[["mean", "high"]].astype(float).max(axis=None)
+    room = 0.12 * (high - low) or 1.0
+    ax.set_ylim(max(low - room, 0), min(high + room, 100.5))
+    for row, cost, aside in zip(networks.itertuples(), costs, _moved_aside(ax, costs), strict=True):
+        style = styles[row.label]
+        below = 0 if pd.isna(row.low) else row.mean - row.low
+        above = 0 if pd.isna(row.high) else row.high - row.mean
+        ax.errorbar(
+            cost,
+            100 * row.mean,
+            yerr=[[100 * below], [100 * above]],
+            fmt=style.marker,
+            color=style.colour,
+            markerfacecolor=style.face,
+            markersize=8,
+            capsize=3,
+            label=plain(row.label),
+            transform=ax.transData + ScaledTranslation(aside / 72, 0, ax.figure.dpi_scale_trans),
+        )
+    if "published" in networks:
+        known = networks.dropna(subset=["published"])
+        published_lines(ax, dict(zip(known["label"], known["published"], strict=True)), styles, labelled=labelled)
+    ax.set(xlabel=title, ylabel=f"{metric} (%)")
+    ax.legend(loc="best")
+    return ax
+
+
+def _cost_limits(ax: Axes, costs: np.ndarray) -> None:
+    """Logarithmic from a factor of five on; never so narrow that a hair's difference looks like a large one."""
+    if costs.max() > 5 * costs.min():
+        ax.set_xscale("log")
+        ax.set_xlim(costs.min() / 1.4, costs.max() * 1.4)
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.set_xticks(_log_ticks(costs.min(), costs.max()))
+    else:
+        room = max(0.15 * np.ptp(costs), 0.1 * costs.max())
+        ax.set_xlim(costs.min() - room, costs.max() + room)
+        ax.xaxis.set_major_locator(MaxNLocator(6))
+    ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+
+
+def _moved_aside(ax: Axes, values: np.ndarray) -> np.ndarray:
+    """Points of 1/72 inch by which markers are moved sideways, so that those at almost the same place stay visible."""
+    places = ax.transScale.transform(np.column_stack([values, np.ones(len(values))]))[:, 0]
+    left, right = ax.transScale.transform(np.column_stack([ax.get_xlim(), (1, 1)]))[:, 0]
+    order = np.argsort(places, kind="stable")
+    groups = np.split(order, np.flatnonzero(np.diff(places[order]) > 0.04 * (right - left)) + 1)
+    shifts = np.zeros(len(values))
+    for group in groups:
+        shifts[group] = 9 * (np.arange(len(group)) - (len(group) - 1) / 2)
+    return shifts
+
+
+def _log_ticks(low: float, high: float) -> list[float]:
+    """1, 2, 5, 10, ... around the range."""
+    decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
+    ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
+    return [tick for tick in ticks if 0.8 * low <= tick <= 1.25 * high] or [low, high]

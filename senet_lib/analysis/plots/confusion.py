@@ -1,0 +1,180 @@
+"""Confusion matrices, misclassified images, and accuracy class by class."""
+
+from collections.abc import Mapping, Sequence
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib import colors
+from matplotlib.axes import Axes
+
+from senet_lib.analysis.plots.axes import draw_points, marker_legend, no_data
+from senet_lib.analysis.plots.style import WIDTH, network_styles, plain
+
+MANY_CLASSES = 20  # from here on a confusion matrix has no numbers in its cells
+
+
+def confusion_matrices(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> np.ndarray:
+    """Row-normalised confusion matrices, one panel a network, one colour scale. Returns the flat axes.
+
+    matrices: label -> (K, K) shares in [0, 1], row = true class, column = predicted. The scale is a square root, so
+    that an error of a few percent can be told from none.
+    """
+    axes = _matrix_axes(len(matrices), len(classes))
+    norm = colors.PowerNorm(0.5, vmin=0, vmax=100)
+    for ax, (label, matrix) in zip(axes, matrices.items(), strict=False):
+        image = _matrix(ax, 100 * np.asarray(matrix), classes, label, cmap="Blues", norm=norm)
+    if matrices:
+        _colour_bar(image, axes, "share of the true class (%)", ticks=(0, 1, 5, 10, 25, 50, 100))
+    return axes
+
+
+def confusion_difference(
+    matrices: Mapping[str, np.ndarray], baseline: np.ndarray, classes: Sequence[str], baseline_label: str = "baseline"
+) -> np.ndarray:
+    """Each network's confusion matrix minus the baseline's, in percentage points, centred at 0. Returns the flat axes.
+
+    On the diagonal positive is better; off the diagonal negative is better.
+    """
+    axes = _matrix_axes(len(matrices), len(classes), without="nothing to compare")
+    differences = {label: 100 * (np.asarray(matrix) - baseline) for label, matrix in matrices.items()}
+    largest = max((np.nanmax(np.abs(difference)) for difference in differences.values()), default=0) or 1
+    norm = colors.TwoSlopeNorm(0, -largest, largest)
+    for ax, (label, difference) in zip(axes, differences.items(), strict=False):
+        title = f"{label} minus {baseline_label}"
+        image = _matrix(ax, difference, classes, title, cmap="PuOr_r", norm=norm, signed=True)
+    if matrices:
+        _colour_bar(image, axes, "difference (pp of the true class)")
+    return axes
+
+
+def example_images(chosen: pd.DataFrame, pictures: Mapping[int, np.ndarray]) -> np.ndarray:
+    """A row a pair of classes: its images, each with its true class and how many runs took it for the other one.
+
+    chosen: first, second, image, true, taken, runs, in the order of the rows. pictures: image -> (h, w, 3) uint8.
+    Returns axes of shape (pairs, images)."""
+    rows = [list(group.itertuples()) for _, group in chosen.groupby(["first", "second"], sort=False)]
+    columns = max(map(len, rows), default=1)
+    _, axes = plt.subplots(
+        max(1, len(rows)),
+        columns,
+        figsize=(WIDTH, 0.2 + 1.25 * WIDTH / max(columns, 6) * max(1, len(rows))),
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax in axes.flat:
+        ax.set_axis_off()
+    for row, places in zip(rows, axes, strict=False):
+        for example, ax in zip(row, places, strict=False):
+            ax.imshow(pictures[example.image], interpolation="nearest")
+            other = example.second if example.true == example.first else example.first
+            title = f"{plain(example.true, 18)}\nas {plain(other, 14)}: {example.taken} of {example.runs}"
+            ax.set_title(title, fontsize=8, fontweight="normal", loc="center")
+    if not rows:
+        no_data(axes[0, 0])
+    return axes
+
+
+def per_class_accuracy(
+    recalls: pd.DataFrame,
+    models: Mapping[str, str],
+    *,
+    baseline: str | None = None,
+    most: int = 24,
+    ax: Axes | None = None,
+) -> Axes:
+    """Accuracy within each class, mean over seeds and 95 % CI, hardest class of the baseline first.
+
+    recalls: label, class, mean, low, high (fractions; low and high empty where there is no interval). Of more than
+    `most` classes, those where the networks lie furthest apart are shown.
+    """
+    if recalls.empty:
+        return no_data(plt.subplots(layout="constrained")[1] if ax is None else ax)
+    table = recalls.set_index(["class", "label"])["mean"].unstack()  # noqa: PD010 (pivot_table would average)
+    table = table[[label for label in models if label in table]]
+    shown = table.index
+    if len(table) > most:
+        shown = (table.max(axis=1) - table.min(axis=1)).nlargest(most).index
+    reference = table[baseline] if baseline in table else table.mean(axis=1)
+    order = reference.loc[shown].sort_values(ascending=False, kind="stable").index  # hardest on top
+    if ax is None:
+        height = 1.1 + max(0.13 * len(table.columns), 0.32) * len(order)
+        _, ax = plt.subplots(figsize=(WIDTH, height), layout="constrained")
+    styles = network_styles(models)
+    offsets = np.linspace(0.28, -0.28, len(table.columns)) if len(table.columns) > 1 else [0.0]
+    for label, offset in zip(table.columns, offsets, strict=True):
+        rows = recalls[recalls["label"] == label].set_index("class").reindex(order)
+        draw_points(ax, 100 * rows["mean"], np.arange(len(order)) + offset, styles[label], label, rows=100 * rows)
+    ax.set_yticks(range(len(order)), [plain(name, 24) for name in order])
+    ax.set(xlabel="accuracy within the class (%)", ylim=(-0.6, len(order) - 0.4))
+    ax.grid(axis="y", visible=False)
+    for boundary in np.arange(0.5, len(order) - 1):
+        ax.axhline(boundary, color="#eeeeee", linewidth=0.8, zorder=0)
+    marker_legend(ax, "outside upper center")
+    return ax
+
+
+def _matrix_axes(count: int, classes: int, without: str = "no finished run") -> np.ndarray:
+    """Two panels a row; one for many classes. Flat axes, one for each matrix; where there is none, a low one that says
+    so, as `without`."""
+    if not count:
+        _, ax = plt.subplots(figsize=(WIDTH, 1.3), layout="constrained")
+        return np.array([no_data(ax, without)])
+    columns = 1 if classes > 2 * MANY_CLASSES or count == 1 else 2
+    rows = -(-count // columns)
+    side = WIDTH / 2 if classes <= 2 * MANY_CLASSES else 0.8 * WIDTH
+    figure, axes = plt.subplots(
+        rows,
+        columns,
+        figsize=(max(columns * side, 0.62 * WIDTH), rows * side * 0.93),
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax in axes.flat[count:]:
+        ax.remove()
+    return axes.flatten()[:count]
+
+
+def _matrix(ax: Axes, values: np.ndarray, classes: Sequence[str], title: str, *, cmap, norm, signed=False):
+    image = ax.imshow(values, cmap=cmap, norm=norm, interpolation="nearest")
+    ax.grid(visible=False)
+    ax.spines[:].set_visible(False)
+    ax.set_title(plain(title, 50))
+    ax.set(xlabel="predicted class", ylabel="true class")
+    every = -(-len(classes) // 50)  # at most 50 names an axis
+    size = 8 if len(classes) <= MANY_CLASSES else 5.5
+    names = [plain(name, 16) for name in classes][::every]
+    ax.set_xticks(range(0, len(classes), every), names, rotation=90, fontsize=size)
+    ax.set_yticks(range(0, len(classes), every), names, fontsize=size)
+    ax.tick_params(length=0 if every == 1 else 2)
+    if len(classes) <= MANY_CLASSES:
+        _cell_numbers(ax, values, image, signed)
+    return image
+
+
+def _cell_numbers(ax: Axes, values: np.ndarray, image, signed: bool) -> None:
+    """Percent, or points, in each cell; what would round to nothing is left empty."""
+    for (row, column), value in np.ndenumerate(values):
+        if np.isnan(value) or abs(value) < (0.5 if not signed else 0.05):
+            continue
+        red, green, blue, _ = image.cmap(image.norm(value))
+        ink = "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 0.5 else "white"
+        digits = 1 if signed and abs(value) < 9.95 else 0
+        text = f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}") if signed else f"{value:.0f}"
+        size = (8 if len(values) <= 12 else 6) - (1.5 if signed else 0)
+        cell = ax.text(column, row, text, ha="center", va="center", color=ink, size=size)
+        cell.set_in_layout(False)  # it lies inside; measuring a hundred of them a panel takes seconds
+
+
+def _colour_bar(image, axes: np.ndarray, label: str, ticks: Sequence[float] | None = None) -> None:
+    bar = image.figure.colorbar(
+        image,
+        ax=list(axes),
+        shrink=min(0.5, 5 / image.figure.get_figheight()),
+        aspect=30,
+        pad=0.01,
+        label=label,
+        ticks=ticks,
+    )
+    bar.outline.set_visible(False)
+    bar.ax.grid(visible=False)

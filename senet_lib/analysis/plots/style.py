@@ -1,0 +1,113 @@
+"""One colour, marker and line style per family everywhere, and the rcParams of every figure."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib import colors
+
+WIDTH = 9.0  # inches of a whole figure: what the report shows at its full text width
+
+
+@dataclass(frozen=True)
+class Style:
+    """How one network is drawn, everywhere."""
+
+    colour: str
+    marker: str
+    line: str
+    filled: bool = True
+
+    @property
+    def face(self) -> str:
+        return self.colour if self.filled else "white"
+
+
+# Colours of seaborn's "colorblind" palette, which follows Wong, Nature Methods 8:441 (2011)
+PALETTE = {
+    "resnet": Style("#0173b2", "o", "-"),
+    "se": Style("#de8f05", "s", "--"),
+    "sk": Style("#029e73", "^", "-."),
+    "sk+se": Style("#cc78bc", "D", ":"),
+    "other": Style("#767676", "X", (0, (5, 1, 1, 1, 1, 1))),
+}
+
+_SHADES = (0.0, -0.4, 0.45, -0.65)  # of the second, third, ... network of a family: towards black, towards white
+
+_MARKERS = {"o": "oph8", "s": "sdPH", "^": "^v<>", "D": "D*Xd", "X": "X+x*"}
+
+# Of the networks behind the first where one family is crowded and alone: other families' colours are free then. The
+# numbers of colours and marks have no common divisor, so what shares a colour differs in its mark
+_COLOURS = ("#d55e00", "#029e73", "#cc78bc", "#ca9161", "#56b4e9", "#949494", "#de8f05", "#444444")
+
+_MANY_MARKERS = "s^DvPX*<>ph"
+
+
+def house_style() -> dict[str, object]:
+    """rcParams of every figure: `plt.rcParams.update(house_style())`, or `with plt.rc_context(house_style())`."""
+    return {
+        "font.size": 9,
+        "axes.titlesize": 10,
+        "axes.titleweight": "bold",
+        "axes.titlelocation": "left",
+        "axes.labelsize": 9,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.grid": True,
+        "axes.axisbelow": True,
+        "grid.color": "#e3e3e3",
+        "grid.linewidth": 0.7,
+        "legend.fontsize": 8.5,
+        "legend.frameon": False,
+        "legend.handlelength": 3.2,
+        "lines.linewidth": 1.6,
+        "lines.markersize": 5,
+        "figure.constrained_layout.use": True,
+        "figure.dpi": 100,
+        "savefig.dpi": 200,
+        "svg.hashsalt": "senet",  # the same figure gives the same bytes
+        "svg.fonttype": "path",
+    }
+
+
+def family_of(model: str) -> str:
+    """The palette's key of a registered model's name: 'sk_se_resnet20' -> 'sk+se'."""
+    words = re.split(r"[^a-z0-9]+", model.lower())
+    sk = any(word.startswith("sk") for word in words)
+    se = any(word == "se" or word.startswith("senet") for word in words)
+    if sk or se:
+        return "sk+se" if sk and se else "sk" if sk else "se"
+    return "resnet" if any(re.match(r"(pre)?res(net|next)|wrn|fast$", word) for word in words) else "other"
+
+
+def network_styles(models: Mapping[str, str]) -> dict[str, Style]:
+    """label -> Style, from label -> model name; the first network of a family has the family's own style."""
+    styles, seen = {}, dict.fromkeys(PALETTE, 0)
+    crowded = len(set(map(family_of, models.values()))) == 1 and len(models) > len(_SHADES)
+    for label, model in models.items():
+        family = family_of(model)
+        base, index = PALETTE[family], seen[family]
+        seen[family] += 1
+        if crowded and index > 0:
+            colour = _COLOURS[(index - 1) % len(_COLOURS)]
+            marker = _MANY_MARKERS[(index - 1) % len(_MANY_MARKERS)]
+        else:
+            colour = shaded(base.colour, _SHADES[index % len(_SHADES)])
+            marker = _MARKERS[base.marker][index % len(_MARKERS[base.marker])]
+        styles[label] = Style(colour, marker, base.line, filled=index == 0)
+    return styles
+
+
+def plain(name: object, longest: int = 40) -> str:
+    """A name from outside as text that matplotlib draws as it is: no formulas, no line breaks, not endless."""
+    text = " ".join("".join(c if c.isprintable() else " " for c in str(name)).split())
+    text = text if len(text) <= longest else text[: longest - 1] + "…"
+    return text.replace("$", r"\$")
+
+
+def shaded(colour: str, towards: float) -> str:
+    """The colour mixed with white (towards > 0) or black (towards < 0) by that share."""
+    rgb = np.array(colors.to_rgb(colour))
+    end = 1.0 if towards > 0 else 0.0
+    return colors.to_hex(rgb + (end - rgb) * abs(towards))

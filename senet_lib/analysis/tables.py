@@ -1,0 +1,335 @@
+"""A study's results as tables of numbers: fractions and seconds.
+
+Every function takes `StudyResults` and returns a DataFrame; `shown_tables.py` turns one into text.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+
+from senet_lib.analysis import stats
+from senet_lib.analysis.format import as_text
+from senet_lib.data.catalog import DATASETS
+from senet_lib.results import SPLITS, StudyResults
+
+BOOTSTRAP_SEED = 0
+
+THRESHOLDS = (0.90, 0.92, 0.93, 0.94)  # accuracies to which CIFAR-10's fast recipes are timed
+
+
+def evaluated(results: StudyResults) -> str:
+    """What the evaluated images are called: 'test', or 'validation' with a validation split."""
+    on = set(results.done["evaluated_on"]) or {"holdout" if results.study["recipe"].get("holdout") else "test"}
+    return " or ".join(words for split, words in SPLITS.items() if split in on)
+
+
+def models(results: StudyResults) -> dict[str, str]:
+    """label -> model name, in the study's order: what the plots need."""
+    return {label: network["model"] for label, network in results.study["networks"].items()}
+
+
+def finished_history(results: StudyResults) -> pd.DataFrame:
+    """The history of finished runs: a curve that stops half-way would bend the mean."""
+    return results.history[results.history["run_id"].isin(results.done["run_id"])]
+
+
+def accuracies(results: StudyResults) -> dict[str, dict[int, float]]:
+    """label -> {seed: last epoch's accuracy}, finished runs only; every network of the study is a key."""
+    found: dict[str, dict[int, float]] = {label: {} for label in results.labels}
+    for run in results.done.itertuples():
+        found[run.label][run.seed] = float(run.test_accuracy)
+    return found
+
+
+def planned_comparisons(results: StudyResults) -> list[tuple[str, str]]:
+    """(treatment, baseline) of every comparison: those that the study names, else each network with the baseline."""
+    named = results.study.get("comparisons")
+    if named:
+        return [tuple(pair) for pair in named]
+    baseline = results.study["baseline"]
+    return [(label, baseline) for label in results.labels if label != baseline]
+
+
+def compare(results: StudyResults) -> list[stats.Comparison]:
+    """The study's comparisons by the pre-declared rule; the bootstrap's seed is fixed."""
+    return stats.compare_all(accuracies(results), planned_comparisons(results), np.random.default_rng(BOOTSTRAP_SEED))
+
+
+def networks(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> pd.DataFrame:
+    """One row a network: label, model, knobs, params, macs, n, planned, mean, sd, low, high, difference and its low and
+    high (to the baseline), seconds_per_epoch (None where the study is not timed), published, published_runs,
+    published_source; where a run has an accuracy with test-time augmentation also its tta_mean, tta_low, tta_high,
+    beside the plain accuracy's and never in them."""
+    baseline = results.study["baseline"]
+    against = {pair.treatment: pair.difference for pair in comparisons if pair.baseline == baseline}
+    rows = []
+    for label, network in results.study["networks"].items():
+        runs = results.runs[results.runs["label"] == label]
+        done = runs[runs["status"] == "done"]
+        row = {"label": label, "model": network["model"], "knobs": _knobs(network.get("knobs"))}
+        row |= {"params": _first(done["params"]), "macs": _first(done["macs"]), "n": len(done), "planned": len(runs)}
+        row |= _sample_columns(done["test_accuracy"])
+        difference = against.get(label)
+        row |= {
+            "difference": difference.point if difference else None,
+            "difference_low": difference.low if difference else None,
+            "difference_high": difference.high if difference else None,
+            "seconds_per_epoch": None,
+        }
+        if len(done) and results.timed:
+            row["seconds_per_epoch"] = done["seconds_per_epoch"].astype(float).mean()
+        published = network.get("published") or {}
+        row |= {
+            "published": published.get("accuracy"),
+            "published_runs": published.get("runs"),
+            "published_source": published.get("source"),
+        }
+        if results.done["tta_accuracy"].notna().any():  # a study without it has the same table as ever
+            augmented = _sample_columns(done["tta_accuracy"].dropna())
+            row |= {f"tta_{name}": augmented[name] for name in ("mean", "low", "high")}
+        rows.append(row)
+    return _numeric(pd.DataFrame(rows), except_for=("label", "model", "knobs", "published_source"))
+
+
+def comparison_table(comparisons: Sequence[stats.Comparison]) -> pd.DataFrame:
+    """One row a comparison, with everything that `stats.Comparison` holds."""
+    rows = [
+        {
+            "treatment": pair.treatment,
+            "baseline": pair.baseline,
+            "n_treatment": pair.n_treatment,
+            "n_baseline": pair.n_baseline,
+            "difference": pair.difference.point,
+            "welch_low": pair.difference.low,
+            "welch_high": pair.difference.high,
+            "welch_p": pair.welch.p,
+            "welch_p_holm": pair.p_welch_holm,
+            "n_pairs": pair.n_pairs,
+            "bca_low": pair.bca.low,
+            "bca_high": pair.bca.high,
+            "sign_flip_p": pair.p_sign_flip,
+            "sign_flip_p_holm": pair.p_sign_flip_holm,
+            "superiority": pair.superiority,
+            "detectable": pair.detectable,
+            "verdict": pair.verdict,
+        }
+        for pair in comparisons
+    ]
+    names = ["treatment", "baseline", "n_treatment", "n_baseline", "difference", "welch_low", "welch_high", "welch_p"]
+    names += ["welch_p_holm", "n_pairs", "bca_low", "bca_high", "sign_flip_p", "sign_flip_p_holm", "superiority"]
+    table = pd.DataFrame(rows, columns=[*names, "detectable", "verdict"])
+    return _numeric(table, except_for=("treatment", "baseline", "verdict"))
+
+
+def mcnemar(results: StudyResults) -> pd.DataFrame:
+    """Exact McNemar of each comparison's two trained models, seed by seed: treatment, baseline, seed, only_treatment,
+    only_baseline (images that it alone has right), p. Models evaluated on different images are left out."""
+    correct = {
+        run: (group["true"].to_numpy(), (group["true"] == group["predicted"]).to_numpy())
+        for run, group in results.predictions.groupby(["label", "seed"], sort=False)
+    }
+    rows = []
+    for treatment, baseline in planned_comparisons(results):
+        for seed in results.study["seeds"]:
+            if (treatment, seed) not in correct or (baseline, seed) not in correct:
+                continue
+            (true, ours), (same, theirs) = correct[treatment, seed], correct[baseline, seed]
+            if not np.array_equal(true, same):
+                continue
+            test = stats.mcnemar_exact(ours, theirs)
+            rows.append((treatment, baseline, seed, test.only_first, test.only_second, test.p))
+    return pd.DataFrame(rows, columns=["treatment", "baseline", "seed", "only_treatment", "only_baseline", "p"])
+
+
+def confusions(results: StudyResults) -> dict[str, np.ndarray]:
+    """label -> (K, K) shares of each true class, rows = true, over all finished runs together; a class without an
+    evaluated image is a row of NaN."""
+    size = len(results.study["classes"])
+    found = {}
+    for label in results.labels:
+        rows = results.predictions[results.predictions["label"] == label]
+        if rows.empty:
+            continue
+        pairs = rows["true"].to_numpy(dtype=np.int64) * size + rows["predicted"].to_numpy(dtype=np.int64)
+        counts = np.bincount(pairs, minlength=size * size).reshape(size, size)  # (K * K,) -> (K, K)
+        with np.errstate(invalid="ignore"):
+            found[label] = counts / counts.sum(axis=1, keepdims=True)
+    return found
+
+
+def class_accuracies(results: StudyResults) -> pd.DataFrame:
+    """Accuracy within each class: label, class, n (seeds), mean, sd, low, high, and the difference to the baseline with
+    its Welch interval (difference, difference_low, difference_high)."""
+    classes, baseline = results.study["classes"], results.study["baseline"]
+    right = results.predictions.assign(right=results.predictions["true"] == results.predictions["predicted"])
+    shares = right.groupby(["label", "seed", "true"])["right"].mean() if len(right) else pd.Series(dtype=float)
+    samples = {}
+    for (label, _, index), value in shares.items():
+        samples.setdefault((label, int(index)), []).append(float(value))
+    rows = []
+    for label in results.labels:
+        for index, name in enumerate(classes):
+            values = samples.get((label, index))
+            if not values:
+                continue
+            row = {"label": label, "class": name, "n": len(values), **_sample_columns(values)}
+            theirs = samples.get((baseline, index))
+            if theirs and label != baseline:
+                interval = stats.welch_difference(values, theirs).interval
+                row |= {"difference": interval.point}
+                row |= {"difference_low": interval.low, "difference_high": interval.high}
+            rows.append(row)
+    names = ["label", "class", "n", "mean", "sd", "low", "high", "difference", "difference_low", "difference_high"]
+    return _numeric(pd.DataFrame(rows, columns=names), except_for=("label", "class"))
+
+
+def confused_pairs(results: StudyResults, most: int = 8) -> pd.DataFrame:
+    """The pairs of classes most often taken for one another, whichever way round: first, second, and one column a
+    network: the share of the two classes' images that went to the other. Largest mean over the networks first."""
+    shares, classes = confusions(results), results.study["classes"]
+    rows = []
+    for i, j in combinations(range(len(classes)), 2):
+        row = {label: (matrix[i, j] + matrix[j, i]) / 2 for label, matrix in shares.items()}
+        rows.append({"first": classes[i], "second": classes[j], **row})
+    table = pd.DataFrame(rows, columns=["first", "second", *shares])
+    order = table[list(shares)].mean(axis=1).sort_values(ascending=False, kind="stable").index if shares else []
+    table = table.loc[order].head(most)
+    return table[(table[list(shares)] > 0).any(axis=1)].reset_index(drop=True) if shares else table
+
+
+def cost(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
+    """From `networks`: label, params, macs, seconds_per_epoch, and train_seconds (training of a whole run, mean over
+    seeds), each also as a factor to the baseline's (`*_factor`). Without seconds where the study is not timed."""
+    timed = results.done if results.timed else results.done.iloc[:0]
+    whole = timed.groupby("label")["train_seconds"].apply(lambda values: values.astype(float).mean())
+    table = table[["label", "model", "params", "macs", "seconds_per_epoch"]]
+    table = table.assign(train_seconds=table["label"].map(whole).astype(float))
+    reference = table[table["label"] == results.study["baseline"]]
+    factors = {
+        f"{column}_factor": table[column] / (reference[column].iloc[0] if len(reference) else np.nan)
+        for column in ("params", "macs", "seconds_per_epoch", "train_seconds")
+    }
+    return table.assign(**factors)
+
+
+def time_to(results: StudyResults, thresholds: Sequence[float] = THRESHOLDS) -> pd.DataFrame:
+    """Seconds of training, without the evaluations, until the end of the first epoch whose evaluated accuracy is at
+    least the threshold; it may fall below it again. One row a network and threshold: label, threshold, n (finished
+    runs), reached (how many of them ever do), min and max over those, and mean, which is there only if all n do: over
+    those alone it would flatter a network whose slow runs never get there."""
+    history = finished_history(results).astype({"train_seconds": float}).sort_values("epoch", kind="stable")
+    history = history.assign(seconds=history.groupby("run_id")["train_seconds"].cumsum())
+    rows = []
+    for label in results.labels:
+        n = int((results.done["label"] == label).sum())
+        for threshold in thresholds:
+            there = history[(history["label"] == label) & (history["test_accuracy"] >= threshold)]
+            first = there.groupby("run_id")["seconds"].first().astype(float)
+            row = {"label": label, "threshold": threshold, "n": n, "reached": len(first)}
+            row["mean"] = first.mean() if len(first) == n else None
+            rows.append(row | {"min": first.min(), "max": first.max()})
+    names = ["label", "threshold", "n", "reached", "mean", "min", "max"]
+    return _numeric(pd.DataFrame(rows, columns=names), except_for=("label",))
+
+
+def published(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
+    """From `networks`, where there is a published accuracy: ours beside it, with Wilson's interval for a single
+    published run on a test set of known size, and where it was published."""
+    rows = []
+    known = DATASETS.get(results.study["data"])
+    images = known and known.test_images
+    for row in table[table["published"].notna()].itertuples():
+        single = pd.isna(row.published_runs) or row.published_runs == 1
+        wilson = stats.wilson_interval(round(row.published * images), images) if images and single else None
+        rows.append(
+            {
+                "label": row.label,
+                "mean": row.mean,
+                "low": row.low,
+                "high": row.high,
+                "n": row.n,
+                "published": row.published,
+                "published_low": wilson.low if wilson else None,
+                "published_high": wilson.high if wilson else None,
+                "published_runs": row.published_runs,
+                "gap": row.mean - row.published,
+                "published_source": row.published_source,
+            }
+        )
+    names = [
+        "label",
+        "mean",
+        "low",
+        "high",
+        "n",
+        "published",
+        "published_low",
+        "published_high",
+        "published_runs",
+        "gap",
+    ]
+    return _numeric(pd.DataFrame(rows, columns=[*names, "published_source"]), except_for=("label", "published_source"))
+
+
+def runs(results: StudyResults) -> pd.DataFrame:
+    """Every planned run in the plan's order: run_id, label, seed, status, epochs (trained so far), the last epoch's
+    accuracy and loss, train_seconds, error, resumed_anyway (where it went on from a state of other data, versions or
+    threads, on demand)."""
+    trained = results.history.groupby("run_id")["epoch"].max() if len(results.history) else pd.Series(dtype=float)
+    table = results.runs[["run_id", "label", "seed", "status", "test_accuracy", "test_loss", "train_seconds", "error"]]
+    table = table.assign(epochs=table["run_id"].map(trained).fillna(0).astype(int))
+    table.loc[(table["status"] == "missing") & (table["epochs"] > 0), "status"] = "interrupted"
+    anyway = {run: "; ".join(record.get("resumed_anyway", [])) for run, record in results.environments.items()}
+    table = table.assign(resumed_anyway=[anyway.get(run, "") for run in table["run_id"]])
+    return _numeric(table, except_for=("run_id", "label", "status", "error", "resumed_anyway"))
+
+
+def environment(results: StudyResults) -> pd.DataFrame:
+    """setting, value: what the runs' environments say; values that differ between runs are all there."""
+    flat: dict[str, list[str]] = {}
+    for record in results.environments.values():
+        for key, value in _flatten(record):
+            seen = flat.setdefault(key, [])
+            if value not in seen:
+                seen.append(value)
+    rows = [(key, "; ".join(values)) for key, values in flat.items()]
+    return pd.DataFrame(rows, columns=["setting", "value"])
+
+
+def recipe(results: StudyResults) -> pd.DataFrame:
+    """setting, value of the study's one recipe; then what single networks do otherwise, as 'lr of NETWORK'."""
+    rows = [(key, as_text(value)) for key, value in results.study["recipe"].items()]
+    for label, network in results.study["networks"].items():
+        rows += [(f"{key} of {label}", as_text(value)) for key, value in (network.get("recipe") or {}).items()]
+    return pd.DataFrame(rows, columns=["setting", "value"])
+
+
+def _sample_columns(values: Sequence[float]) -> dict[str, float | None]:
+    values = [float(value) for value in values]
+    if not values:
+        return dict.fromkeys(("mean", "sd", "low", "high"))
+    sample = stats.describe(values)
+    return {"mean": sample.mean, "sd": sample.sd, "low": sample.interval.low, "high": sample.interval.high}
+
+
+def _first(column: pd.Series) -> float | None:
+    return column.iloc[0] if len(column) else None
+
+
+def _numeric(table: pd.DataFrame, except_for: Sequence[str]) -> pd.DataFrame:
+    """Every other column as numbers; None becomes NaN. Whole columns of integers stay integers."""
+    return table.assign(**{name: pd.to_numeric(table[name]) for name in table.columns if name not in except_for})
+
+
+def _knobs(knobs: Mapping[str, object] | None) -> str:
+    return ", ".join(f"{key} = {as_text(value)}" for key, value in (knobs or {}).items())
+
+
+def _flatten(record: Mapping[str, object], prefix: str = "") -> list[tuple[str, str]]:
+    rows = []
+    for key, value in record.items():
+        name = f"{prefix}{key}"
+        rows += _flatten(value, f"{name} / ") if isinstance(value, Mapping) else [(name, as_text(value))]
+    return rows

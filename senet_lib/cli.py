@@ -1,0 +1,262 @@
+"""The commands behind `make`: plan a study, execute its runs, render its report, publish it.
+
+    python -m senet_lib.cli reproduce quick --jobs 2
+    python -m senet_lib.cli plan source_a
+    python -m senet_lib.cli report quick
+    python -m senet_lib.cli publish thin
+    python -m senet_lib.cli archive thin
+    python -m senet_lib.cli restore thin
+    python -m senet_lib.cli verify thin
+
+Bad input ends with code 2 before anything is started or written, a failed run with code 1 after all others have been
+done.
+"""
+
+import argparse
+import os
+import sys
+from pathlib import Path
+
+from senet_lib import durations
+from senet_lib.errors import UserError
+from senet_lib.files import check_writable, read_json, write_json
+from senet_lib.process import SUPERVISED, die_with_parent
+from senet_lib.report import publish as publishing
+from senet_lib.report.build import build_report
+from senet_lib.report.html_page import ReportError
+from senet_lib.results import NOTEBOOK, WEIGHTS, StudyResults, altered_files, is_intact, load_results
+from senet_lib.running.arguments import data_root_in, resolve_study, resume_option, study_options
+from senet_lib.running.local import Pool, threads_of_a_job
+from senet_lib.study import RunConfig
+
+
+def reproduce(options: argparse.Namespace) -> int:
+    study, runs, folder = resolve_study(options)
+    pending = [run for run in runs if not is_intact(folder / "runs" / run.run_id, run.hash)]
+    known = read_json(folder / "study.json") if (folder / "study.json").is_file() else None
+    if pending or known is None:
+        classes, fingerprints = check_inputs(runs, options.data)
+    else:  # nothing to train, so the data need not be there; the study's words may have changed
+        classes, fingerprints = known["classes"], known["fingerprints"]
+    if pending:  # before anything is trained, not after
+        run_dirs = [folder / "runs" / run.run_id for run in pending]
+        for place in (folder, folder / "runs", *filter(Path.exists, run_dirs)):
+            check_writable(place)
+    write_study(folder, study.record(classes, fingerprints))
+    print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} done before")
+    failed = Pool(options, folder).execute(pending) if pending else {}
+
+    from senet_lib.report import pictures  # scipy: not before the runs
+
+    try:
+        pictures.save(folder, data_root_in(options.data))
+        report = build_report(folder)
+        print_table(load_results(folder))
+        print(f"report: {_shown(report)}")
+    finally:  # a disk that is full for a run is full for the report
+        for run_id, why in failed.items():
+            print(f"failed: {run_id}: {why}", file=sys.stderr)
+    return 1 if failed else 0
+
+
+def plan(options: argparse.Namespace) -> int:
+    """Print a study's runs and what they would cost on this machine."""
+    study, runs, folder = resolve_study(options)
+    print(f"{study.name}: {study.question}\n")
+    done = {run.run_id for run in runs if is_intact(folder / "runs" / run.run_id, run.hash)}
+    recipe = study.recipe
+    print(f"data {study.data}; {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.schedule}, lr {recipe.lr:g}")
+
+    from senet_lib.running.estimate import SHARE, estimate
+
+    networks = {run.label: run for run in runs}
+    width = max(map(len, networks))
+    columns = f"{'params':>11}  {'MACs':>8}  {'ms/image':>8}  {'an epoch':>10}  {'a run':>10}  runs left"
+    print(f"\n{'network':<{width}}  {columns}")
+    total = h100 = 0.0
+    for label, run in networks.items():
+        cost = estimate(run, data_root_in(options.data), options.device, threads_of_a_job(options))
+        left = sum(other.label == label and other.run_id not in done for other in runs)
+        total += left * cost.run_seconds
+        h100 += left * cost.h100_seconds
+        print(
+            f"{label:<{width}}  {cost.params:>11,}  {cost.macs / 1e6:>7.1f}M  {cost.seconds_per_image * 1e3:>8.2f}  "
+            f"{durations.rough(cost.epoch_seconds):>10}  {durations.rough(cost.run_seconds):>10}  "
+            f"{left} of {sum(other.label == label for other in runs)}",
+            flush=True,
+        )
+    together = f"{options.jobs} at a time as if each were alone, " if options.jobs > 1 else ""
+    print(
+        f"\nIn all about {durations.rough(total / options.jobs)} on this machine ({together}{cost.precision}), "
+        "from a few measured steps a network."
+    )
+    print(
+        f"On one H100 perhaps {durations.rough(h100)}: not measured, but computed from the multiply-adds at {SHARE:.2f}"
+        " of its bf16 peak. Networks with little work a step take longer."
+    )
+    for run in runs:
+        print(f"  {run.run_id:<{width + 8}}  {run.hash}  {'done' if run.run_id in done else 'to do'}")
+    return 0
+
+
+def report(options: argparse.Namespace) -> int:
+    study, _, folder = resolve_study(options)
+    if not (folder / "study.json").is_file():
+        raise UserError(f"{_shown(folder)} has no results; `make reproduce STUDY={study.name}` writes them")
+
+    print(f"report: {_shown(build_report(folder))}")
+    return 0
+
+
+def publish(options: argparse.Namespace) -> int:
+    """Copy what is quoted of a study to results/published/<study>/."""
+    study, runs, folder = resolve_study(options)
+    if publishing.complete_seeds(study, runs, folder / "runs"):
+        build_report(folder)
+    print(f"published: {_shown(publishing.publish(study, runs, folder))}")
+    return 0
+
+
+def archive(options: argparse.Namespace) -> int:
+    """Pack a study's finished runs, or its published ones where it has no results here, into results/archive/."""
+    study, _, folder = resolve_study(options)
+    place = folder if (folder / "study.json").is_file() else publishing.published_folder(study.name)
+    if not (place / "study.json").is_file():
+        raise UserError(f"{_shown(folder)} has no results; `make reproduce STUDY={study.name}` writes them")
+    print(f"archived: {_shown(publishing.archive(study.name, place))}")
+    return 0
+
+
+def restore(options: argparse.Namespace) -> int:
+    """Take a study's published or archived runs as done, so that `reproduce` trains only what is missing."""
+    study, runs, folder = resolve_study(options)
+    new = publishing.restore(study, runs, folder)
+    print(f"restored: {len(new)} of {len(runs)} runs")
+    return 0
+
+
+def verify(options: argparse.Namespace) -> int:
+    """Compare every file of a study's finished runs, published and archived ones too, with the digest in the run's
+    summary."""
+    study, _, folder = resolve_study(options)
+    with publishing.committed_runs(study.name) as kept:
+        ours, published = _verify_runs(folder), _verify_runs(kept, left_behind=(NOTEBOOK, WEIGHTS))
+    finished, damaged = ours[0] + published[0], ours[1] + published[1]
+    if not finished:
+        raise UserError(f"{study.name} has no finished run; `make reproduce STUDY={study.name}` makes them")
+    print(f"{finished} finished runs, {damaged} damaged files")
+    return 1 if damaged else 0
+
+
+def _verify_runs(folder: Path, left_behind: tuple[str, ...] = ()) -> tuple[int, int]:
+    """How many runs below `folder` are finished, and how many of their files are altered or missing."""
+    finished = damaged = 0
+    for summary in sorted((folder / "runs").glob("[!.]*/summary.json")):
+        finished += 1
+        for name in altered_files(summary.parent):
+            path = summary.with_name(name)
+            if path.exists() or name not in left_behind:
+                damaged += 1
+                what = "not what the run recorded" if path.exists() else "missing"
+                print(f"{_shown(path)}: {what}", file=sys.stderr)
+    return finished, damaged
+
+
+def check_inputs(runs: list[RunConfig], data: str) -> tuple[list[str], dict[str, str]]:
+    """Load the data and build every network without its weights, so that bad input is found before a kernel starts.
+    The classes and fingerprints of the data. Raises UserError."""
+    import torch
+
+    from senet_lib.data import load_dataset
+    from senet_lib.models import create_model
+
+    dataset = load_dataset(runs[0].data, data_root_in(data))
+    with torch.device("meta"):
+        for run in {run.label: run for run in runs}.values():
+            try:
+                create_model(run.model, num_classes=len(dataset.classes), **run.knobs)
+            except ValueError as error:
+                raise UserError(f"study {run.study!r}: networks.{run.label}: {error}") from error
+    return list(dataset.classes), dict(dataset.fingerprints)
+
+
+def write_study(folder: Path, content: dict) -> None:
+    """study.json, unless it says so already."""
+    path = folder / "study.json"
+    if not path.is_file() or read_json(path) != content:
+        write_json(path, content)
+
+
+def print_table(results: StudyResults) -> None:
+    width = max(map(len, results.labels))
+    print(f"\n{'network':<{width}}  {'params':>11}  {'MACs':>8}  accuracy of the last epoch")
+    for label in results.labels:
+        runs = results.runs[results.runs["label"] == label]
+        done = runs[runs["status"] == "done"]
+        if done.empty:
+            print(f"{label:<{width}}  no finished run")
+            continue
+        accuracy = done["test_accuracy"].astype(float)
+        spread = f" ± {accuracy.std():.2%} (sd)" if len(done) > 1 else ""
+        missing = f", {len(runs) - len(done)} not finished" if len(done) < len(runs) else ""
+        first = done.iloc[0]
+        print(
+            f"{label:<{width}}  {first['params']:>11,.0f}  {first['macs'] / 1e6:>7.1f}M  "
+            f"{accuracy.mean():.2%}{spread}, n = {len(done)}{missing}"
+        )
+    print()
+    _print_beside_published(results)
+
+
+def _print_beside_published(results: StudyResults) -> None:
+    """Yours against published, where this study has been published or archived."""
+    published = publishing.committed_results(results.study["name"])
+    if published is not None:
+        from senet_lib.analysis.against_published import (
+            beside_published,  # scipy: a second, only where there is a comparison
+        )
+
+        print("yours against published (accuracy of the last epoch):")
+        print("\n".join(beside_published(results, published)), end="\n\n")
+
+
+def _shown(path: Path) -> str:
+    """A path as a person at the project's root would type it."""
+    return os.path.relpath(path)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m senet_lib.cli", description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for command, help_text in (
+        (reproduce, "execute what is left of a study, then render its report"),
+        (plan, "print a study's runs and an estimate of their time here"),
+        (report, "render a study's report again"),
+        (publish, "copy a study's numbers and figures to results/published/"),
+        (archive, "pack a study's finished runs into results/archive/"),
+        (restore, "take a study's published or archived runs as done, so that only what is missing is trained"),
+        (verify, "compare the files of a study's finished runs with the digests recorded at their end"),
+    ):
+        sub = commands.add_parser(command.__name__, help=help_text)
+        study_options(sub)
+        sub.add_argument("--jobs", type=int, default=1, help="runs at a time")
+        sub.add_argument("--threads", type=int, default=None, help="CPU threads a run; default: the cores shared out")
+        sub.set_defaults(command=command)
+        if command is reproduce:
+            resume_option(sub)
+    options = parser.parse_args(arguments)
+    if os.environ.get("MAKELEVEL"):  # started by make: to go when it goes
+        os.environ[SUPERVISED] = "1"
+        die_with_parent()
+    try:
+        if options.jobs < 1:
+            raise UserError(f"JOBS is {options.jobs}; allowed: 1 and more")
+        return options.command(options)
+    except (UserError, ReportError, OSError) as error:  # bad input; a failed analysis; a full disk, a read-only folder
+        print(f"error: {error}", file=sys.stderr)
+        return 2 if isinstance(error, UserError) else 1
+
+
+if __name__ == "__main__":
+    sys.stdout.reconfigure(line_buffering=True)  # into a file too, lines and errors stand in the order they came in
+    sys.exit(main())

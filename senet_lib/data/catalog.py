@@ -1,0 +1,37 @@
+"""The data sets by name, and what is known of them without opening one. Imports no torch."""
+
+from dataclasses import dataclass
+
+from senet_lib.errors import UserError, did_you_mean
+
+FOLDER = "folder:"  # the prefix of a user's own image tree: folder:PATH
+
+
+@dataclass(frozen=True)
+class Facts:
+    """images: of the training and the test split. pixels: of a side. flip: whether a mirror image keeps its class."""
+
+    train_images: int
+    test_images: int
+    classes: int
+    pixels: int
+    flip: bool
+
+
+DATASETS = {
+    "digits": Facts(1_415, 382, 10, 32, flip=False),  # a mirrored digit is no digit
+    "fashion_mnist": Facts(60_000, 10_000, 10, 28, flip=True),
+    "cifar10": Facts(50_000, 10_000, 10, 32, flip=True),
+    "cifar100": Facts(50_000, 10_000, 100, 32, flip=True),
+}
+
+
+def is_name(name: str) -> bool:
+    """Whether `name` is a known data set or folder:PATH."""
+    return name in DATASETS or (name.startswith(FOLDER) and name != FOLDER)
+
+
+def check_name(name: str) -> None:
+    """Raise UserError unless `is_name`."""
+    if not is_name(name):
+        raise UserError(f"unknown data set {name!r}; {did_you_mean(name, (*DATASETS, 'folder:PATH'))}")

@@ -1,0 +1,156 @@
+"""A study's report: the analysis notebook, executed, as one HTML file that needs nothing but a browser.
+
+    results/<study>/analysis.ipynb   the executed copy
+                    report.html      what it shows, without code
+                    figures, tables  written by the notebook
+                    report.json      what the report was made from; unchanged inputs execute nothing
+
+Heavy imports happen only when there is something to execute.
+"""
+
+import hashlib
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from senet_lib.files import read_json, sha256_of, write_json, write_text
+from senet_lib.project import project_root
+from senet_lib.report.html_page import TEMPLATE, ReportError, to_page
+from senet_lib.results import ANALYSED_FILES, EXAMPLES
+from senet_lib.running.notebook import UnknownParameter, execute
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+NOTEBOOK = "analysis.ipynb"
+
+PARTIAL = "analysis.partial.ipynb"  # as far as a failed execution came
+
+INPUT_FILES = ("config.json", "summary.json", "failure.json", *ANALYSED_FILES)  # of a run
+
+# The folders and files of the library that the notebook's outcome rests on
+LIBRARY = (
+    "analysis",
+    "report",
+    "results",
+    "data/__init__.py",
+    "data/catalog.py",
+    "durations.py",
+    "errors.py",
+    "files.py",
+)
+CELL_SECONDS = 600
+
+
+def build_report(results_dir: Path) -> Path:
+    """Execute the analysis of a results folder and write report.html there; nothing is executed if nothing changed.
+
+    Raises FileNotFoundError when the folder holds no study, ReportError when the notebook fails.
+    """
+    results_dir = Path(results_dir).resolve()
+    report = results_dir / "report.html"
+    if not (results_dir / "study.json").is_file():
+        raise FileNotFoundError(
+            f"{results_dir}: no study.json there; a results folder is written by `make reproduce STUDY=...`"
+        )
+    source = project_root() / "notebooks" / NOTEBOOK
+    if not source.is_file():
+        raise ReportError(f"{source} is not there; run this in a checkout of the project, or set SENET_ROOT to one")
+    inputs = _digest_of_inputs(results_dir, source)
+    stamp = _stamp(results_dir)
+    if stamp.get("inputs") == inputs and _all_there(results_dir, stamp.get("outputs", {})):
+        return report
+
+    with tempfile.TemporaryDirectory(prefix=".report-", dir=results_dir) as folder:
+        executed = Path(folder) / NOTEBOOK
+        try:
+            notebook, written = _execute(source, results_dir, executed)
+        except ReportError:
+            if executed.is_file():
+                os.replace(executed, results_dir / PARTIAL)
+            raise
+    page = to_page(notebook, read_json(results_dir / "study.json")["name"])
+    _write_notebook(notebook, results_dir / NOTEBOOK)
+    write_text(report, page)
+    (results_dir / PARTIAL).unlink(missing_ok=True)
+    outputs = {name: sha256_of(results_dir / name) for name in (NOTEBOOK, report.name, *written)}
+    for name in stamp.get("outputs", {}).keys() - outputs.keys():  # of a network that the study no longer has
+        (results_dir / name).unlink(missing_ok=True)
+    write_json(results_dir / "report.json", {"inputs": inputs, "outputs": outputs})
+    return report
+
+
+def _digest_of_inputs(results_dir: Path, source: Path) -> str:
+    """One hash of everything that the report is made from."""
+    library = Path(__file__).parents[1]
+    sources = [path for name in LIBRARY for path in (library / name).rglob("*.py")]
+    sources += [library / name for name in LIBRARY if name.endswith(".py")]
+    paths = {f"senet_lib/{path.relative_to(library).as_posix()}": path for path in sources}
+    paths |= {f"template/{path.name}": path for path in TEMPLATE.iterdir()}
+    paths |= {NOTEBOOK: source, **{name: results_dir / name for name in ("study.json", EXAMPLES)}}
+    for run in read_json(results_dir / "study.json")["runs"]:
+        run_dir = results_dir / "runs" / run["run_id"]
+        paths |= {f"{run['run_id']}/{name}": run_dir / name for name in INPUT_FILES}
+    digest = hashlib.sha256()
+    for name in sorted(paths):
+        content = sha256_of(paths[name]) if paths[name].is_file() else "none"
+        digest.update(f"{name} {content}\n".encode())
+    return digest.hexdigest()
+
+
+def _stamp(results_dir: Path) -> dict:
+    try:
+        stamp = read_json(results_dir / "report.json")
+    except (FileNotFoundError, ValueError):
+        return {}
+    return stamp if isinstance(stamp, dict) else {}
+
+
+def _all_there(results_dir: Path, outputs: dict[str, str]) -> bool:
+    return bool(outputs) and all(
+        (results_dir / name).is_file() and sha256_of(results_dir / name) == digest for name, digest in outputs.items()
+    )
+
+
+def _execute(source: Path, results_dir: Path, target: Path) -> "tuple[NotebookNode, list[str]]":
+    """The executed notebook, and the files that it says it wrote below the results folder."""
+    from nbclient.exceptions import DeadKernelError
+    from papermill import PapermillExecutionError
+
+    from senet_lib.report.page import COMPLETE
+
+    try:
+        # No cwd: it would change the directory of this whole process, and the folder is absolute
+        executed = execute(source, target, {"results": str(results_dir)}, execution_timeout=CELL_SECONDS)
+    except UnknownParameter as error:
+        raise ReportError(str(error)) from error
+    except PapermillExecutionError as error:
+        what = " ".join(f"{error.ename}: {error.evalue}".split())
+        raise ReportError(f"{source.name}, cell [{error.exec_count}] failed: {what}") from error
+    except (DeadKernelError, TimeoutError, RuntimeError) as error:
+        what = " ".join(f"{type(error).__name__}: {error}".split())
+        raise ReportError(f"{source.name} could not be executed: {what}") from error
+    # A notebook whose kernel was killed looks completed: only the notebook's own last word counts
+    for cell in executed.cells:
+        for output in cell.get("outputs", []):
+            if COMPLETE in output.get("metadata", {}):
+                _forget_this_machine(executed)
+                return executed, list(output.metadata[COMPLETE])
+    raise ReportError(f"{source.name} ended before its last cell")
+
+
+def _forget_this_machine(notebook: "NotebookNode") -> None:
+    """Without times and absolute paths: the copy in the results folder can be opened and run wherever it lies."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if "injected-parameters" in cell.metadata.get("tags", []):
+            cell.source = '# Parameters\nresults = "."'
+
+
+def _write_notebook(notebook: "NotebookNode", path: Path) -> None:
+    import nbformat
+
+    write_text(path, nbformat.writes(notebook) + "\n")

@@ -1,0 +1,131 @@
+"""What the repository keeps of finished studies, and taking it back as finished runs.
+
+results/published/<study>/     a study that answers a reader's question: numbers, predictions, figures once
+results/archive/<study>.zip    any other study that was run, one file: its runs' own files, byte for byte
+"""
+
+import io
+import shutil
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from senet_lib.files import read_json, replacing
+from senet_lib.project import project_root
+from senet_lib.results import EXAMPLES, PUBLISHED_RUN_FILES, WEIGHTS, StudyResults, is_intact, load_results
+from senet_lib.study import RunConfig, Study, StudyError
+
+MOST_WEIGHTS = 2 * 2**20  # bytes of final weights, of each network's first seed alone, that a clone may carry
+
+
+def published_folder(name: str) -> Path:
+    return project_root() / "results" / "published" / name
+
+
+def archive_file(name: str) -> Path:
+    return project_root() / "results" / "archive" / f"{name}.zip"
+
+
+def committed(root: Path) -> list[StudyResults]:
+    """The published studies below a project's root, then the archived ones, each by name."""
+    folders = sorted(path.parent for path in (root / "results" / "published").glob("[!.]*/study.json"))
+    return [load_results(path) for path in (*folders, *sorted((root / "results" / "archive").glob("*.zip")))]
+
+
+def committed_results(name: str) -> StudyResults | None:
+    """What the repository keeps of a study; None if it keeps nothing."""
+    for path in (published_folder(name), archive_file(name)):
+        if path.exists():
+            return load_results(path)
+    return None
+
+
+def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
+    """Copy a study from its results `folder` to results/published/<study>/.
+
+    Of runs, those whose seed every network has finished, so that all networks have the same seeds. Of each network's
+    first seed the final weights, where they are small. Raises StudyError when no seed is complete.
+    """
+    complete = complete_seeds(study, runs, folder / "runs")
+    if not complete:
+        left = [run.run_id for run in runs if not is_intact(folder / "runs" / run.run_id, run.hash)]
+        raise StudyError(f"{study.name} has no seed that all of its networks have finished; missing: {', '.join(left)}")
+    target = published_folder(study.name)
+    fresh = target.with_name(f".{study.name}.tmp")
+    shutil.rmtree(fresh, ignore_errors=True)
+    for name in ("study.json", EXAMPLES):
+        _copy(folder / name, fresh / name)
+    for path in (*folder.glob("figures/*.png"), *folder.glob("tables/*.csv")):
+        _copy(path, fresh / path.relative_to(folder))
+    for run in runs:
+        if run.seed not in complete:
+            continue
+        for name in PUBLISHED_RUN_FILES:
+            _copy(folder / "runs" / run.run_id / name, fresh / "runs" / run.run_id / name)
+        weights = folder / "runs" / run.run_id / WEIGHTS
+        if run.seed == study.seeds[0] and weights.is_file() and weights.stat().st_size <= MOST_WEIGHTS:
+            _copy(weights, fresh / "runs" / run.run_id / WEIGHTS)
+    shutil.rmtree(target, ignore_errors=True)
+    fresh.rename(target)
+    return target
+
+
+def complete_seeds(study: Study, runs: list[RunConfig], runs_folder: Path) -> list[int]:
+    """The seeds of which every network has a finished, unaltered run."""
+    missing = {run.seed for run in runs if not is_intact(runs_folder / run.run_id, run.hash)}
+    return [seed for seed in study.seeds if seed not in missing]
+
+
+def archive(name: str, folder: Path) -> Path:
+    """Pack the finished runs in a results `folder` into results/archive/<name>.zip, without weights, figures, tables.
+    The file's bytes depend on its content alone."""
+    target = archive_file(name)
+    runs = [run["run_id"] for run in read_json(folder / "study.json")["runs"]]
+    members = ["study.json", *(f"runs/{run}/{file}" for run in runs for file in PUBLISHED_RUN_FILES)]
+    with replacing(target) as file, zipfile.ZipFile(file, "w") as packed:
+        for member in members:
+            if (folder / member).is_file():
+                kind = zipfile.ZIP_STORED if member.endswith(".npz") else zipfile.ZIP_DEFLATED
+                packed.writestr(zipfile.ZipInfo(member), (folder / member).read_bytes(), kind)
+    return target
+
+
+@contextmanager
+def committed_runs(name: str) -> Iterator[Path]:
+    """A folder that looks like results/<study>/ and holds what the repository keeps of the study, which may be nothing;
+    of an archived study it is temporary."""
+    if not archive_file(name).is_file():
+        yield published_folder(name)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        zipfile.ZipFile(io.BytesIO(archive_file(name).read_bytes())).extractall(folder)
+        yield Path(folder)
+
+
+def restore(study: Study, runs: list[RunConfig], folder: Path) -> list[str]:
+    """Copy a study's published or archived runs to its results `folder` as finished ones; the ids of those copied.
+
+    A run that has begun there is left alone. Raises StudyError when the repository keeps none of the study's runs.
+    """
+    with committed_runs(study.name) as kept:
+        there = [run for run in runs if is_intact(kept / "runs" / run.run_id, run.hash)]
+        if not there:
+            raise StudyError(f"no finished run of {study.name}, as it is configured now, is published or archived")
+        new = [run.run_id for run in there if not (folder / "runs" / run.run_id).exists()]
+        for run_id in new:
+            beside = folder / "runs" / f".{run_id}.restoring"
+            shutil.rmtree(beside, ignore_errors=True)
+            shutil.copytree(kept / "runs" / run_id, beside)
+            beside.rename(folder / "runs" / run_id)
+        for name in ("study.json", EXAMPLES):  # so that `report` needs no data set
+            if not (folder / name).exists():
+                _copy(kept / name, folder / name)
+    return new
+
+
+def _copy(source: Path, target: Path) -> None:
+    if source.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)

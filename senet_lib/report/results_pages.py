@@ -1,0 +1,225 @@
+"""Write every number that README.md, results/README.md and results/tuning.md show, from the committed results.
+
+`make publish` and `make archive` run it. A test fails when a page is stale, so no number in them is typed, and a study
+that is published or archived enters the pages without an edit.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+
+from senet_lib.analysis import format, markup, sentences, shown_tables, stats, tables
+from senet_lib.analysis.format import points, span
+from senet_lib.analysis.stats import MARGIN
+from senet_lib.project import project_root
+from senet_lib.report.publish import committed
+from senet_lib.results import StudyResults
+
+# The study whose table and figure open the README: the first of these that is published
+HEADLINE = ("source_a_short", "source_a_narrow", "fast")
+SOURCE_A_STUDIES = {"source_a_short": "full width, 20 epochs", "source_a_narrow": "a quarter of the width, 10 epochs"}
+DECISIONS = "tuning_decisions.csv"
+
+
+# ---------------------------------------------------------------------------------------------------------- README.md
+
+
+def found(studies: dict[str, StudyResults]) -> str:
+    """What the published studies found, one statement per study, and which questions are open."""
+    statements = [SAID[name](study) for name, study in studies.items() if name in SAID and is_published(study)]
+    if not any(name in studies for name in SOURCE_A_STUDIES):
+        listed = " and ".join(f"`{name}` ({size})" for name, size in SOURCE_A_STUDIES.items())
+        statements.append(
+            f"Source A's three questions about 50-layer networks are open: {listed} will answer them. Both were"
+            " registered before their first run."
+        )
+    return "".join(f"- {statement}\n" for statement in statements)
+
+
+def _fast(study: StudyResults) -> str:
+    pairs = {(pair.treatment, pair.baseline): pair for pair in tables.compare(study)}
+    se, sk, wide = pairs["se_fast", "fast"], pairs["sk_fast", "fast"], pairs["sk_fast", "fast_wide"]
+    accuracy = 100 * study.done.loc[study.done["label"] == "fast", "test_accuracy"].astype(float).mean()
+    both = max(se.difference.high, sk.difference.high) < MARGIN
+    none = f"neither SE nor SK gains {100 * MARGIN:g} percentage points (pp) or more"
+    gain = none if both else "SE and SK change the accuracy by these percentage points (pp)"
+    return (
+        f"Near {accuracy:.0f} % accuracy (`fast`, {_setting(study)}), {gain}: SE {_change(se)}, SK {_change(sk)}."
+        f" Against a plain network of SK's cost, SK changes the accuracy by {_change(wide)}; this verdict depends on"
+        " two of these ten runs, which come from another machine."
+    )
+
+
+def _thin(study: StudyResults) -> str:
+    sk = next(p for p in tables.compare(study) if (p.treatment, p.baseline) == ("sk_resnet20", "resnet20"))
+    means = study.done.groupby("label")["test_accuracy"].apply(lambda values: 100 * values.astype(float).mean())
+    return (
+        f"Early in training, at {means.min():.0f} to {means.max():.0f} % (`thin`, {_setting(study)}), SK changes"
+        f" ResNet-20's accuracy by {_change(sk)}. This is an early lead, not a final accuracy."
+    )
+
+
+SAID: dict[str, Callable[[StudyResults], str]] = {"fast": _fast, "thin": _thin}
+
+
+def _setting(study: StudyResults) -> str:
+    return f"{study.study['recipe']['epochs']} epochs, {sentences.sample_sizes(study)}"
+
+
+def _change(pair: stats.Comparison) -> str:
+    low, high = pair.difference.low, pair.difference.high
+    return f"{points(pair.difference.point)} pp (95 % CI {span(low, high, points)})"
+
+
+def headline(studies: dict[str, StudyResults]) -> str:
+    """Table and figure of the study that opens the README."""
+    name = next((name for name in HEADLINE if name in studies and is_published(studies[name])), None)
+    if name is None:
+        return "No study is published yet.\n"
+    study = studies[name]
+    asked = f"*{study.study['question']}* (`{name}`: {study.study['data']}, {_setting(study)}, last epoch)"
+    figure = f"results/published/{name}/figures/differences.png"
+    picture = f"![{_finding(study)}]({figure})\n\n" if (study.path / "figures" / "differences.png").is_file() else ""
+    caption = f"Differences in {tables.evaluated(study)} accuracy with Welch 95 % confidence intervals (CI)."
+    return f"{asked}\n\n{networks_table(study)}\n{picture}{caption if picture else ''}\n"
+
+
+def _finding(study: StudyResults) -> str:
+    """The figure's alternative text: what it shows, comparison by comparison."""
+    return "; ".join(
+        f"{pair.treatment} against {pair.baseline}: {_change(pair)}"
+        for pair in tables.compare(study)
+        if pair.difference.exists
+    )
+
+
+# --------------------------------------------------------------------------------------------------- results/README.md
+
+
+def results_page(studies: dict[str, StudyResults]) -> str:
+    """Every study on test images that the repository keeps: question, table, verdicts, caveats, files."""
+    shown = [study for study in studies.values() if not _is_tuning(study)]
+    sections = {
+        "Published": [study for study in shown if is_published(study)],
+        "Archived": [study for study in shown if not is_published(study)],
+    }
+    listed = "\n".join(
+        f"## {title}\n\n{''.join(map(_section, chosen)) or 'None.' + chr(10)}" for title, chosen in sections.items()
+    )
+    return (
+        "# Every study that was evaluated on a test set\n\n"
+        "Written by `senet_lib/report/results_pages.py` from the committed runs; do not edit. The number of a run is"
+        " the accuracy after its last epoch. ± is the standard deviation over seeds, n the number of seeds, pp are"
+        " percentage points, CI is a confidence interval. An archived study has its numbers here but no verdict:"
+        " another study took its place, or it only measured speed.\n\n"
+        f"**The rule.** {stats.rule()}\n\n"
+        "Further pages: [every look at the test set](test_set_log.md), [what was tuned, and how it was decided]"
+        "(tuning.md), [the file formats](../docs/file_formats.md). `make restore STUDY=NAME`, then"
+        " `make report STUDY=NAME`, renders a study's whole report.\n\n" + listed
+    )
+
+
+def _section(study: StudyResults) -> str:
+    asked = study.study
+    seeds = ", ".join(map(str, asked["seeds"]))
+    comparisons = tables.compare(study)
+    decided = [pair for pair in comparisons if pair.difference.exists and is_published(study)]
+    verdicts = "".join(f"- {sentences.one_verdict(pair)}\n" for pair in decided)
+    place = f"published/{asked['name']}/" if is_published(study) else f"archive/{asked['name']}.zip"
+    setting = f"{asked['data']}, {asked['recipe']['epochs']} epochs, seeds {seeds}. Files: [`{place}`]({place})."
+    figure = "figures/differences.png"
+    picture = f"![{_finding(study)}]({place}{figure})\n\n" if (study.path / figure).is_file() else ""
+    return (
+        f"### `{asked['name']}`\n\n*{asked['question']}*\n\n{setting}\n\n{networks_table(study)}\n"
+        f"{verdicts + chr(10) if verdicts else ''}{picture}{asked['notes']}\n\n"
+    )
+
+
+def networks_table(study: StudyResults) -> str:
+    """One row per network, columns that would be empty left out."""
+    baseline = study.study["baseline"]
+    numbers = tables.networks(study, tables.compare(study))
+    shown = shown_tables.shown_networks(numbers, f"{tables.evaluated(study)} accuracy", baseline)
+    without = ("", "not compared", "baseline", "n = 1: no interval")
+    return markup.to_markdown(shown[[name for name in shown if not shown[name].isin(without).all()]])
+
+
+# --------------------------------------------------------------------------------------------------- results/tuning.md
+
+
+def tuning_table(studies: dict[str, StudyResults], root: Path) -> str:
+    """One row per configuration that was tuned on a validation split: what it gave, and how it was decided."""
+    decided = pd.read_csv(root / "results" / DECISIONS, keep_default_na=False)
+    tuned = {name: study for name, study in studies.items() if _is_tuning(study)}
+    present = {(name, label) for name, study in tuned.items() for label in study.labels}
+    if missing := present - set(zip(decided["study"], decided["network"], strict=True)):
+        raise ValueError(f"{DECISIONS} has no row for {', '.join(' / '.join(pair) for pair in sorted(missing))}")
+    rules = {rule: f"R{number}" for number, rule in enumerate(filter(None, decided["rule"].unique()), start=1)}
+    listed = "".join(f"- {short}: {rule}.\n" for rule, short in rules.items())
+    rows = [_tuning_row(row, tuned[row.study], rules) for row in decided.itertuples()]
+    return f"Rules:\n\n{listed}\n{markup.to_markdown(pd.DataFrame(rows))}"
+
+
+def _tuning_row(row, study: StudyResults, rules: dict[str, str]) -> dict[str, str]:
+    sample = stats.describe(study.done.loc[study.done["label"] == row.network, "test_accuracy"].astype(float))
+    return {
+        "Study": row.study,
+        "Configuration": row.network,
+        "Change": row.change,
+        "Validation accuracy (%)": format.mean_spread(sample.mean, sample.sd, sample.n, sample.n),
+        "Decision": row.decision,
+        "Rule": f"{rules[row.rule]}, {row.declared}" if row.rule else row.declared,
+    }
+
+
+# ---------------------------------------------------------------------------------------------------------- the pages
+
+
+def is_published(study: StudyResults) -> bool:
+    return study.path.suffix != ".zip"
+
+
+def _is_tuning(study: StudyResults) -> bool:
+    return bool(study.study["recipe"].get("holdout"))
+
+
+def pages(root: Path) -> dict[Path, str]:
+    """path -> content of every page, from the results committed below `root`."""
+    studies = {study.study["name"]: study for study in committed(root)}
+    readme, tuning = root / "README.md", root / "results" / "tuning.md"
+    filled = {
+        readme: _filled(readme, {"found": found(studies), "headline": headline(studies)}),
+        root / "results" / "README.md": results_page(studies),
+    }
+    if any(map(_is_tuning, studies.values())):
+        filled[tuning] = _filled(tuning, {"table": tuning_table(studies, root)})
+    return filled
+
+
+def _filled(page: Path, contents: dict[str, str]) -> str:
+    """The page's text, with what stands between <!-- NAME --> and <!-- /NAME --> replaced by that content."""
+    text = page.read_text(encoding="utf-8")
+    for name, content in contents.items():
+        before, opening, rest = text.partition(f"<!-- {name} -->\n")
+        _, closing, after = rest.partition(f"<!-- /{name} -->")
+        if not opening or not closing:
+            raise ValueError(f"{page.name} has no <!-- {name} --> ... <!-- /{name} -->")
+        text = before + opening + content + closing + after
+    return text
+
+
+def stale(root: Path) -> list[Path]:
+    """The pages that are not what the results give."""
+    return [path for path, text in pages(root).items() if not path.is_file() or path.read_text("utf-8") != text]
+
+
+def main(root: Path | None = None) -> int:
+    for path, text in pages(root or project_root()).items():
+        path.write_text(text, encoding="utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

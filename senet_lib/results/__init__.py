@@ -1,0 +1,49 @@
+"""The run directory, the one contract between training and analysis, and reading it as tidy tables. No torch here.
+
+layout.py       the names and meaning of the files, and when a run is finished and unaltered
+environment.py  what a number depends on beside its config
+load.py         a results folder, finished or not, as `StudyResults`
+"""
+
+from senet_lib.results.environment import environment_record
+from senet_lib.results.layout import (
+    ANALYSED_FILES,
+    EXAMPLES,
+    HISTORY_COLUMNS,
+    NOTEBOOK,
+    PUBLISHED_RUN_FILES,
+    RECORDED_FILES,
+    SPLITS,
+    SUMMARY,
+    WEIGHTS,
+    altered_files,
+    is_done,
+    is_intact,
+    write_history,
+    write_predictions,
+    write_summary,
+)
+from senet_lib.results.load import StudyResults, load_results, read_history, read_predictions
+
+__all__ = [
+    "ANALYSED_FILES",
+    "EXAMPLES",
+    "HISTORY_COLUMNS",
+    "NOTEBOOK",
+    "PUBLISHED_RUN_FILES",
+    "RECORDED_FILES",
+    "SPLITS",
+    "SUMMARY",
+    "WEIGHTS",
+    "StudyResults",
+    "altered_files",
+    "environment_record",
+    "is_done",
+    "is_intact",
+    "load_results",
+    "read_history",
+    "read_predictions",
+    "write_history",
+    "write_predictions",
+    "write_summary",
+]

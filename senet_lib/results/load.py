@@ -1,0 +1,131 @@
+"""A results folder as tidy tables."""
+
+import csv
+import tempfile
+import zipfile
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from senet_lib.files import read_json
+from senet_lib.results.layout import ANALYSED_FILES, HISTORY_COLUMNS, SUMMARY, altered_files, is_done
+
+
+@dataclass(frozen=True)
+class StudyResults:
+    """A study's results as tidy tables; one row of `runs` for each planned run, whatever became of it.
+
+    study: the resolved study (name, question, data, classes, seeds, recipe, networks, baseline, notes, timed).
+    runs: run_id, label, model, seed, status ('done', 'failed', 'missing'), error, test_accuracy, test_loss, params,
+        macs, epochs, train_seconds (whole run), seconds_per_epoch (median), evaluated_on ('test' or 'holdout'),
+        tta_accuracy (a second figure beside test_accuracy; None without the recipe's test_time_augmentation).
+    history: run_id, label, seed and the columns of history.csv, for every run that has begun.
+    predictions: run_id, label, seed, image (index in canonical order), true, predicted, confidence, for done runs.
+    environments: run_id -> the environment record, for done runs.
+    """
+
+    path: Path
+    study: dict
+    runs: pd.DataFrame
+    history: pd.DataFrame
+    predictions: pd.DataFrame
+    environments: dict[str, dict]
+
+    @property
+    def labels(self) -> list[str]:
+        """The networks in the study's own order."""
+        return list(self.study["networks"])
+
+    @property
+    def done(self) -> pd.DataFrame:
+        return self.runs[self.runs["status"] == "done"]
+
+    @property
+    def timed(self) -> bool:
+        """Whether the seconds of the runs are a measure of cost; studies from before the question was asked say yes."""
+        return self.study.get("timed", True)
+
+
+def load_results(path: Path | str) -> StudyResults:
+    """Read a results folder, finished or not, or an archived study's zip file. Raises FileNotFoundError when there is
+    no study.json in it."""
+    path = Path(path)
+    if path.suffix == ".zip":
+        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as packed:
+            packed.extractall(folder)
+            return replace(load_results(folder), path=path)
+    if not (path / "study.json").is_file():
+        raise FileNotFoundError(
+            f"{path}: no study.json there; a results folder is written by `make reproduce STUDY=...`"
+        )
+    study = read_json(path / "study.json")
+    runs, histories, predictions, environments = [], [], [], {}
+    for planned in study["runs"]:
+        run_dir = path / "runs" / planned["run_id"]
+        names = {key: planned[key] for key in ("run_id", "label", "seed")}
+        row, history = _read_run(run_dir, planned)
+        runs.append(row)
+        if history is not None:
+            histories.append(history.assign(**names))
+        if row["status"] == "done":
+            environments[planned["run_id"]] = read_json(run_dir / "environment.json")
+            predictions.append(read_predictions(run_dir).assign(**names))
+    return StudyResults(
+        path=path,
+        study=study,
+        runs=pd.DataFrame(runs),
+        history=_concat(histories, ["run_id", "label", "seed", *HISTORY_COLUMNS]),
+        predictions=_concat(predictions, ["run_id", "label", "seed", "image", "true", "predicted", "confidence"]),
+        environments=environments,
+    )
+
+
+def read_history(run_dir: Path) -> pd.DataFrame:
+    """history.csv; every float exactly as it was written, which pandas' own reader does not promise."""
+    with open(run_dir / "history.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    return pd.DataFrame(rows, columns=list(HISTORY_COLUMNS)).astype(float).astype({"epoch": int})
+
+
+def read_predictions(run_dir: Path) -> pd.DataFrame:
+    """image, true, predicted, confidence: one row for each evaluated image."""
+    with np.load(run_dir / "predictions.npz", allow_pickle=False) as file:
+        table = {"true": file["label"], "predicted": file["predicted"], "confidence": file["confidence"]}
+        return pd.DataFrame({"image": np.arange(len(table["true"])), **table})
+
+
+def _read_run(run_dir: Path, planned: Mapping[str, Any]) -> tuple[dict, pd.DataFrame | None]:
+    row = {key: planned[key] for key in ("run_id", "label", "model", "seed")}
+    row |= dict.fromkeys(("error", "test_accuracy", "test_loss", "params", "macs", "epochs", "train_seconds"))
+    row |= {"status": "missing", "seconds_per_epoch": None, "evaluated_on": None, "tta_accuracy": None}
+    if _belongs_to_another(run_dir, planned["config_hash"]):
+        return row, None
+    done = is_done(run_dir, planned["config_hash"])
+    if done and (damaged := sorted(set(altered_files(run_dir)) & {SUMMARY, *ANALYSED_FILES})):
+        what = f"{', '.join(damaged)} missing or not as recorded; `make reproduce` trains it again"
+        return row | {"status": "failed", "error": f"finished, but {what}"}, None
+    history = read_history(run_dir) if (run_dir / "history.csv").is_file() else None
+    if done:
+        summary = read_json(run_dir / SUMMARY)
+        row |= {key: summary[key] for key in row if key in summary} | {"status": "done"}
+        row["seconds_per_epoch"] = float(history["train_seconds"].median())
+    elif (run_dir / "failure.json").is_file():
+        row |= {"status": "failed", "error": read_json(run_dir / "failure.json")["error"]}
+    return row, history
+
+
+def _belongs_to_another(run_dir: Path, config_hash: str) -> bool:
+    """Whether the folder still holds what an earlier version of the study left: it says nothing about this one."""
+    path = run_dir / "config.json"
+    return path.is_file() and read_json(path)["hash"] != config_hash
+
+
+def _concat(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
+    """The tables one after another; an empty one with the same columns if there is none."""
+    if not tables:
+        return pd.DataFrame(columns=columns)
+    return pd.concat(tables, ignore_index=True)[columns]

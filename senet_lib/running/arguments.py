@@ -1,0 +1,48 @@
+"""Which study was asked for on the command line, where, and how it deviates from its file."""
+
+import argparse
+from pathlib import Path
+
+from senet_lib.data.catalog import DATASETS, FOLDER
+from senet_lib.errors import did_you_mean
+from senet_lib.project import project_root
+from senet_lib.study import RunConfig, Study, StudyError, load_study
+
+
+def study_options(parser: argparse.ArgumentParser) -> None:
+    """The options that say which study, where, and how it deviates from its file."""
+    parser.add_argument("study", help="a name in studies/, or a YAML file")
+    parser.add_argument("--data", default="", help="another data set by name, or where the study's data lies")
+    parser.add_argument("--limit-epochs", type=int, default=None, help="a dry run: at most this many epochs")
+    parser.add_argument("--results", type=Path, default=None, help="default: results/ of the project")
+    parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+
+
+def resume_option(parser: argparse.ArgumentParser) -> None:
+    text = "go on from a checkpoint of other data, versions, precision or threads too; the run records it"
+    parser.add_argument("--resume-anyway", action="store_true", help=text)
+
+
+def resolve_study(options: argparse.Namespace) -> tuple[Study, list[RunConfig], Path]:
+    """The study as asked for, its runs, its results folder. Raises StudyError."""
+    study = load_study(options.study, project_root() / "studies")
+    if options.limit_epochs is not None and options.limit_epochs < 1:
+        raise StudyError(f"LIMIT_EPOCHS is {options.limit_epochs}; allowed: 1 and more")
+    study = study.override(data=data_set_in(options.data), limit_epochs=options.limit_epochs)
+    folder = (options.results or project_root() / "results").resolve() / study.name
+    return study, study.runs(), folder
+
+
+def data_set_in(value: str) -> str | None:
+    """DATA=... is either a data set's name or a place; the name if it is one."""
+    if not value or value in DATASETS or value.startswith(FOLDER):
+        return value or None
+    if not Path(value).exists():
+        hint = did_you_mean(value, (*DATASETS, "folder:PATH"))
+        raise StudyError(f"DATA={value} is neither a data set nor an existing path; {hint}")
+    return None
+
+
+def data_root_in(value: str) -> str | None:
+    """The place in DATA=..., if it is one."""
+    return str(Path(value).resolve()) if value and data_set_in(value) is None else None

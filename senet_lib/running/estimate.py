@@ -1,0 +1,80 @@
+"""What a run would cost on this machine, from a few measured steps."""
+
+from dataclasses import dataclass
+from statistics import fmean
+
+import torch
+
+from senet_lib.data import Dataset, load_dataset
+from senet_lib.data.catalog import DATASETS
+from senet_lib.metrics import count_macs, count_params
+from senet_lib.models import create_model
+from senet_lib.study import RunConfig
+from senet_lib.training import fit
+from senet_lib.training.resizing import pixel_shares
+
+# NVIDIA's H100 SXM data sheet: dense bf16. The share is not measured on one, but that of a ResNet-18's common
+# training on an A100 (312 TFLOP/s): 32.3e15 FLOP in 7 minutes, github:KellerJordan/cifar10-airbench, README.
+# The network fast, alone on an H100, came to 0.065: 0.47 s for an epoch, seen once and not kept.
+H100_FLOPS = 989e12
+SHARE = 32.3e15 / (7 * 60) / 312e12
+
+
+@dataclass(frozen=True)
+class Cost:
+    """params and macs of one image; seconds of training a full-size image, and of a mean epoch and a run with
+    their evaluations; and what the run would take on an H100, worked out from its multiply-adds alone."""
+
+    params: int
+    macs: int
+    seconds_per_image: float
+    epoch_seconds: float
+    run_seconds: float
+    h100_seconds: float
+    precision: str
+
+
+def estimate(run: RunConfig, root: str | None = None, device: str = "auto", threads: int | None = None) -> Cost:
+    """The cost of `run` here: the second of two short epochs on random images, the first being the warm-up. The first
+    epochs' smaller images count by their pixels; Muon's iteration, some percent of a whole batch's step, is left out.
+
+    root: where the data lies; it is only opened where its size is not known. Raises data.DataError.
+    """
+    if known := DATASETS.get(run.data):
+        train_images, test_images, classes, size = known.train_images, known.test_images, known.classes, known.pixels
+    else:
+        data = load_dataset(run.data, root)
+        train_images, test_images = len(data.train_labels), len(data.test_labels)
+        classes, size = len(data.classes), data.train_images.shape[1]
+    network = create_model(run.model, num_classes=classes, **run.knobs)
+    params, macs = count_params(network), count_macs(network, (3, size, size))
+
+    on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
+    batch = run.recipe.batch_size if on_gpu else min(run.recipe.batch_size, 128)  # small maps need many images
+    images = batch * (20 if on_gpu else 1)
+    pixels = torch.randint(256, (images, size, size, 3), dtype=torch.uint8)
+    labels = torch.arange(images) % classes
+    random_images = Dataset(
+        name="random",
+        classes=tuple(map(str, range(classes))),
+        train_images=pixels,
+        train_labels=labels,
+        test_images=pixels[:batch],
+        test_labels=labels[:batch],
+        mean=(0.5,) * 3,
+        std=(0.25,) * 3,
+        flip=True,
+        fingerprints={},
+    )
+    changed = {"epochs": 2, "batch_size": batch, "warmup_epochs": 0.0, "holdout": 0, "lr": 1e-6}
+    changed |= {"first_size": None, "crop_size": None, "muon_lr": None}
+    recipe = run.recipe.model_copy(update=changed)
+    outcome = fit(network, random_images, recipe, device=device, threads=threads, progress="none")
+    step = outcome.history[-1]["train_seconds"] / images
+    # A training step is a forward and a backward pass, and the backward pass about two forward passes
+    epochs, holdout = run.recipe.epochs, run.recipe.holdout
+    share = fmean(pixel_shares(run.recipe, size))
+    steps = (train_images - holdout) * share + (holdout or test_images) / 3  # an epoch's, of one image each
+    epoch = step * steps
+    h100 = 6 * macs * steps * epochs / (SHARE * H100_FLOPS)
+    return Cost(params, macs, step, epoch, epoch * epochs, h100, outcome.environment["precision"])

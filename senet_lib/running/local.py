@@ -1,0 +1,116 @@
+"""Runs as subprocesses of this machine, as many at a time as there are jobs.
+
+A run is always the same command, `python -m senet_lib.running.run STUDY RUN_ID`, in a process of its own; this module
+decides where and when it starts.
+"""
+
+import argparse
+import os
+import queue
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+from senet_lib.process import SUPERVISED, StopRequest
+from senet_lib.running.run import FAILED
+from senet_lib.study import RunConfig
+
+
+def threads_of_a_job(options: argparse.Namespace) -> int:
+    """As asked, else a job's share of the cores."""
+    return options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
+
+
+class Pool:
+    """Runs as subprocesses, `jobs` at a time; each job has its share of the cores, or a GPU of its own."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        self.options, self.folder = options, folder
+        self.slots: queue.Queue[int] = queue.Queue()
+        for slot in range(options.jobs):
+            self.slots.put(slot)
+        self.threads = threads_of_a_job(options)
+        self.running: dict[str, subprocess.Popen] = {}
+        self.reasons: dict[str, str] = {}  # run_id -> why it failed, as it said itself
+        self.stopped_by: int | None = None
+        self.request = StopRequest()
+
+    def execute(self, runs: list[RunConfig]) -> dict[str, str]:
+        """The runs that failed, and why. A signal stops them all, resumably, and ends this process."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._stop)
+        codes: dict[str, int] = {}
+        workers = []
+        for run in runs:
+            while self.stopped_by is None:
+                try:
+                    slot = self.slots.get(timeout=0.2)  # not for good: a signal may come meanwhile
+                    break
+                except queue.Empty:
+                    continue
+            if self.stopped_by is not None:
+                break
+            process = self._start(run, slot)
+            worker = threading.Thread(target=self._follow, args=(run, slot, process, codes))
+            worker.start()
+            workers.append(worker)
+        for worker in workers:
+            while worker.is_alive():
+                worker.join(timeout=0.2)
+        if self.stopped_by is not None:
+            print("stopped; the same command goes on where this one was", file=sys.stderr)
+            sys.exit(128 + self.stopped_by)
+        unsaid = "the process ended without a word"
+        return {run.run_id: self.reasons.get(run.run_id, unsaid) for run in runs if codes[run.run_id] != 0}
+
+    def _start(self, run: RunConfig, slot: int) -> subprocess.Popen:
+        options = self.options
+        command = [sys.executable, "-m", "senet_lib.running.run", options.study, run.run_id]
+        command += ["--results", str(self.folder.parent), "--device", options.device, "--threads", str(self.threads)]
+        command += ["--data", options.data] if options.data else []
+        command += ["--limit-epochs", str(options.limit_epochs)] if options.limit_epochs else []
+        command += ["--resume-anyway"] if options.resume_anyway else []
+        environment = {**os.environ, SUPERVISED: "1", "OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
+        if gpus := _visible_gpus():
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
+        # A process group of its own: Ctrl-C reaches this process alone, which then asks each run to stop
+        process = subprocess.Popen(
+            command,
+            env=environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            start_new_session=True,
+        )
+        self.running[run.run_id] = process
+        return process
+
+    def _follow(self, run: RunConfig, slot: int, process: subprocess.Popen, codes: dict[str, int]) -> None:
+        for line in process.stdout:
+            print(f"[{run.run_id}] {line.rstrip()}")
+            if line.startswith(failed := f"{run.run_id}{FAILED}"):
+                self.reasons.setdefault(run.run_id, line.removeprefix(failed).rstrip())
+        codes[run.run_id] = process.wait()
+        del self.running[run.run_id]
+        self.slots.put(slot)
+
+    def _stop(self, number: int, frame: object) -> None:
+        if not self.request.is_new():
+            return
+        self.stopped_by = number
+        for process in list(self.running.values()):
+            process.send_signal(number)
+
+
+def _visible_gpus() -> list[str]:
+    """The GPUs that jobs are dealt to, without starting CUDA in this process."""
+    if "CUDA_VISIBLE_DEVICES" in os.environ:
+        return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
+    if not shutil.which("nvidia-smi"):
+        return []
+    command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]
+    listing = subprocess.run(command, capture_output=True, text=True)
+    return listing.stdout.split() if listing.returncode == 0 else []

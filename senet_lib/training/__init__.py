@@ -1,0 +1,15 @@
+"""Training one network on one data set by one recipe, so that the same seed gives the same weights.
+
+loop.py          `fit` and `evaluate`
+schedule.py      the learning rate of a step
+runtime.py       device, precision, memory format, deterministic kernels
+checkpoint.py    states that survive a kill and notice a flipped byte
+stopping.py      SIGTERM and SIGINT
+progress.py      a bar, or one line per epoch
+optimizer.py, averaging.py, whitening.py, resizing.py, tta.py    parts of a recipe, each with its source
+"""
+
+from senet_lib.training.loop import Evaluation, NonFiniteLoss, Outcome, evaluate, fit
+from senet_lib.training.stopping import TrainingStopped
+
+__all__ = ["Evaluation", "NonFiniteLoss", "Outcome", "TrainingStopped", "evaluate", "fit"]

@@ -1,0 +1,55 @@
+"""Progress: a bar when interactive, otherwise one log line per epoch."""
+
+import os
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from senet_lib.durations import to_the_second
+from senet_lib.process import SUPERVISED
+
+
+class Reporter:
+    """A bar, or one line per epoch, or nothing."""
+
+    def __init__(self, work: list[float], split: str, first_epoch: int, bar: Any = None, lines: bool = False) -> None:
+        self.work, self.split, self.first_epoch, self.bar, self.lines = work, split, first_epoch, bar, lines
+        self.started = time.perf_counter()
+
+    def step(self) -> None:
+        if self.bar is not None:
+            self.bar.update()
+
+    def epoch(self, row: dict[str, float]) -> None:
+        done, left = self.work[self.first_epoch : row["epoch"]], self.work[row["epoch"] :]
+        seconds_left = (time.perf_counter() - self.started) / sum(done) * sum(left)
+        epochs = len(self.work)
+        text = (
+            f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
+            f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}  "
+            f"{self.split} loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.2%}  "
+            f"{row['train_seconds']:.1f} s  {row['images_per_second']:.0f} images/s  {to_the_second(seconds_left)} left"
+        )
+        if self.bar is not None:
+            self.bar.set_postfix_str(f"{self.split} accuracy {row['test_accuracy']:.2%}")
+        if self.lines:
+            print(text, flush=True)
+
+
+@contextmanager
+def reporter(
+    progress: str, work: list[float], split: str, steps: int, first_epoch: int, first_step: int
+) -> Iterator[Reporter]:
+    """work: of every epoch, in any unit. split: what is evaluated, in words."""
+    if progress == "auto":
+        headless = bool(os.environ.get(SUPERVISED)) or not ("ipykernel" in sys.modules or sys.stdout.isatty())
+        progress = "lines" if headless else "bar"
+    if progress != "bar":
+        yield Reporter(work, split, first_epoch, lines=progress == "lines")
+        return
+    with tqdm(total=len(work) * steps, initial=first_epoch * steps + first_step, unit="step") as bar:
+        yield Reporter(work, split, first_epoch, bar)
