@@ -1,4 +1,4 @@
-"""How the processes of a run end: on request, once, and never later than the one above them; and their memory."""
+"""How the processes of a run end: on request, once, and never later than the process that started them."""
 
 import ctypes
 import os

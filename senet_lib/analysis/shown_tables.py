@@ -93,7 +93,7 @@ def shown_comparisons(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_mcnemar(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a comparison, the p of each seed; with the counts where there is one seed."""
+    """One row per comparison, the p of each seed; with the counts where there is one seed."""
     seeds = sorted(table["seed"].unique())
     if len(seeds) == 1:
         return pd.DataFrame(
@@ -140,7 +140,7 @@ def shown_cost(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 
 def shown_time_to(table: pd.DataFrame) -> pd.DataFrame:
-    """One row a network, a column for each threshold that a run reaches; without a row where none reaches any."""
+    """One row per network, one column per threshold that a run reaches; without a row where none reaches any."""
     reached = table[table.groupby("threshold")["reached"].transform("sum") > 0]
     rows = []
     for label, found in reached.groupby("label", sort=False):

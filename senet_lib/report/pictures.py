@@ -38,7 +38,7 @@ def save(folder: Path, root: str | None) -> None:
 
 
 def _small(images) -> np.ndarray:
-    """images: a tensor (n, h, w, 3) uint8; averaged down to LARGEST pixels a side where they are larger."""
+    """images: a tensor (n, h, w, 3) uint8; averaged down to a resolution of LARGEST where they are larger."""
     from torch.nn.functional import interpolate
 
     height, width = images.shape[1:3]

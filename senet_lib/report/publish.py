@@ -4,7 +4,6 @@ results/published/<study>/     a study that answers a reader's question: numbers
 results/archive/<study>.zip    any other study that was run, one file: its runs' own files, byte for byte
 """
 
-import io
 import shutil
 import tempfile
 import zipfile
@@ -99,8 +98,8 @@ def committed_runs(name: str) -> Iterator[Path]:
     if not archive_file(name).is_file():
         yield published_folder(name)
         return
-    with tempfile.TemporaryDirectory() as folder:
-        zipfile.ZipFile(io.BytesIO(archive_file(name).read_bytes())).extractall(folder)
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive_file(name)) as packed:
+        packed.extractall(folder)
         yield Path(folder)
 
 

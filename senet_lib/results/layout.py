@@ -3,7 +3,7 @@
     results/<study>/study.json                     the study, resolved, with its planned runs
                     examples.npz                   pictures of the most confused images, where the data was at hand
     results/<study>/runs/<run>/config.json         everything that can change a number, and its hash
-                               history.csv         one line an epoch
+                               history.csv         one row per epoch
                                predictions.npz     label, predicted (uint8), confidence (float16), image by image
                                summary.json        written last: where it is, the run is done
                                failure.json        instead of it: why the last attempt stopped

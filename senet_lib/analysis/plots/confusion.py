@@ -49,7 +49,7 @@ def confusion_difference(
 
 
 def example_images(chosen: pd.DataFrame, pictures: Mapping[int, np.ndarray]) -> np.ndarray:
-    """A row a pair of classes: its images, each with its true class and how many runs took it for the other one.
+    """One row per pair of classes: its images, each with its true class and how many runs took it for the other one.
 
     chosen: first, second, image, true, taken, runs, in the order of the rows. pictures: image -> (h, w, 3) uint8.
     Returns axes of shape (pairs, images)."""
