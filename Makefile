@@ -1,13 +1,13 @@
-# `make help` lists the targets. Every target sets up what it needs; nothing is installed twice.
+# `make help` lists the targets. Targets set up the environment they need; nothing is installed twice.
 STUDY ?= quick
-# Small networks gain little from a second thread: two runs at a time, a share of the cores each, take half as long
+# Small networks gain little from a second thread: two parallel runs, each on half of the cores, take half as long
 JOBS ?= 2
 DATA ?=
 LIMIT_EPOCHS ?=
 RESUME_ANYWAY ?=
 REPO ?=
 
-# An existing environment (conda, Colab) can be used as it is: make VENV= test
+# To use an existing environment (conda, Colab): make VENV= test
 VENV ?= .venv
 PYTHON ?= python3
 ifeq ($(VENV),)
@@ -19,21 +19,21 @@ READY := $(VENV)/.ready
 endif
 
 OPTIONS := $(STUDY) --jobs $(JOBS) $(if $(DATA),--data "$(DATA)") $(if $(LIMIT_EPOCHS),--limit-epochs $(LIMIT_EPOCHS))
-# exec: a shell between make and the launcher would die at once of a signal that goes to all, and the runs with it
+# exec: a shell between make and the launcher would die of a signal sent to the process group, and the runs with it
 LAUNCH := exec $(BIN)python -m senet_lib.cli
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce plan report publish archive restore verify test bench soak check lab lock badges clean
 
-help:  ## this list
+help:  ## list the targets
 	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 11
 	@echo
 	@echo 'STUDY=name of studies/ (default quick)   JOBS=runs at a time (default 2)   LIMIT_EPOCHS=n for a dry run'
 	@echo 'RESUME_ANYWAY=1 goes on from a checkpoint of other data, versions or threads too, and records it'
 	@echo 'DATA=another data set (digits, fashion_mnist, cifar10, cifar100, folder:PATH) or the place of the data'
 
-setup: $(READY)  ## the virtual environment with the locked versions (done by every other target)
+setup: $(READY)  ## create the virtual environment with the locked versions (other targets run this when needed)
 
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
@@ -43,54 +43,54 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
-reproduce: $(READY)  ## execute what is left of STUDY, then render its report
+reproduce: $(READY)  ## execute the unfinished runs of STUDY, then render its report
 	@$(LAUNCH) reproduce $(OPTIONS) $(if $(filter 1,$(RESUME_ANYWAY)),--resume-anyway)
 
-plan: $(READY)  ## STUDY's runs and an estimate of their time on this machine
+plan: $(READY)  ## list STUDY's runs and estimate their time on this machine
 	@$(LAUNCH) plan $(OPTIONS)
 
 report: $(READY)  ## render STUDY's report again
 	@$(LAUNCH) report $(OPTIONS)
 
-publish: $(READY)  ## copy STUDY's numbers and figures to results/published/ and update README and results pages
+publish: $(READY)  ## copy STUDY's numbers and figures to results/published/; update README and results pages
 	@$(LAUNCH) publish $(OPTIONS)
 	@$(BIN)python -m senet_lib.report.results_pages
 
-archive: $(READY)  ## pack STUDY's finished runs into results/archive/ and update the results pages
+archive: $(READY)  ## pack STUDY's finished runs into results/archive/; update the results pages
 	@$(LAUNCH) archive $(OPTIONS)
 	@$(BIN)python -m senet_lib.report.results_pages
 
-restore: $(READY)  ## take STUDY's published or archived runs as done: reproduce then trains only what is missing
+restore: $(READY)  ## copy STUDY's published or archived runs to its results; reproduce trains only the rest
 	@$(LAUNCH) restore $(OPTIONS)
 
-verify: $(READY)  ## compare every file of STUDY's finished runs with the digest recorded at its end
+verify: $(READY)  ## compare every file of STUDY's finished runs with its recorded digest
 	@$(LAUNCH) verify $(OPTIONS)
 
-test: $(READY)  ## the tests
+test: $(READY)  ## run the tests
 	@$(BIN)python -m pytest --numprocesses auto --dist loadfile
 
-bench: $(READY)  ## measure speed and what SE and SK cost (SECTIONS=... for some of it); nothing else may run
+bench: $(READY)  ## measure speed and the cost of SE and SK (SECTIONS=... selects parts); needs an idle machine
 	@$(BIN)python benchmarks/bench.py $(SECTIONS)
 
-soak: $(READY)  ## kill, interrupt, fill and crowd it for minutes: nothing may be lost; nothing else may run
+soak: $(READY)  ## stress test (kills, interrupts, full disk, parallel starts); needs an idle machine for minutes
 	@$(BIN)python benchmarks/soak.py $(SECTIONS)
 
-check: $(READY)  ## style, and that notebook sources carry no outputs
+check: $(READY)  ## check style, and that notebook sources have no outputs
 	@$(BIN)ruff check .
 	@$(BIN)ruff format --check .
 	@$(BIN)nbstripout --verify --keep-id $(NOTEBOOKS)
 
-lab: $(READY)  ## JupyterLab on the notebooks
+lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)jupyter lab notebooks $(LAB_OPTIONS)
 
-lock:  ## requirements.lock and environment.yml from pyproject.toml (needs uv)
+lock:  ## write requirements.lock and environment.yml from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra lab --extra test \
 		--no-header --no-annotate --output-file requirements.lock pyproject.toml
 	$(PYTHON) tools/environment_yml.py
 
-badges: $(READY)  ## write the Colab badges and install source for REPO=owner/name into README and notebooks
+badges: $(READY)  ## write Colab badges and install address for REPO=owner/name into README and notebooks
 	@$(BIN)python tools/badges.py "$(REPO)"
 
-clean:  ## remove the environment and caches; results and data stay
+clean:  ## remove the environment and caches; keep results and data
 	rm -rf $(VENV) .pytest_cache .ruff_cache *.egg-info
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

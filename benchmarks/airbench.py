@@ -1,7 +1,9 @@
-"""The network of airbench94, as the yardstick of `fast`: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU",
-2024 (arXiv:2404.00498), section 3.1. Not residual; written here from its description.
+"""The airbench94 network, against which `fast` is timed.
 
-    python benchmarks/airbench.py    seconds of an epoch in a loop of plain PyTorch, the batch lying ready
+Source: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024 (arXiv:2404.00498), section 3.1. The network
+has no residual connections. This implementation follows the paper's description.
+
+    python benchmarks/airbench.py    print the time of an epoch in a plain PyTorch loop, in seconds
 """
 
 import statistics
@@ -13,9 +15,9 @@ from torch import Tensor, nn
 
 from senet_lib.training.runtime import resolve_precision
 
-EPOCHS, IMAGES, BATCH = 9.9, 50_000, 1024  # of its training, an epoch, a step: the paper's for 94 %
+EPOCHS, IMAGES, BATCH = 9.9, 50_000, 1024  # epochs, images per epoch, batch size: the paper's for 94 %
 WIDTHS = (64, 256, 256)
-WHITENING = 24  # filters: the patches of 2x2 pixels and 3 colours have 12 directions, and each comes with its negative
+WHITENING = 24  # filters: a 2x2 patch of 3 colours has 12 principal directions; each is also used negated
 
 
 class Airbench94(nn.Module):
@@ -48,15 +50,18 @@ class Airbench94(nn.Module):
 
 
 def scale_free_norm(channels: int) -> nn.BatchNorm2d:
-    """Batch norm that learns a bias alone."""
+    """Batch norm with a learned bias and a fixed scale of 1."""
     norm = nn.BatchNorm2d(channels)
     norm.weight.requires_grad_(False)
     return norm
 
 
 def plain_epoch_seconds(steps: int = 8) -> float:
-    """Seconds of an epoch on the CPU, by the median step, in bf16 where the hardware computes in it; the same random
-    images in every step, so augmentation is not counted."""
+    """Time of an epoch on the CPU, in seconds, extrapolated from the median of `steps` steps.
+
+    The precision is bf16 if the hardware supports it, else fp32. Every step uses the same random images, so
+    augmentation is not included.
+    """
     bf16 = resolve_precision("auto", "cpu") == "bf16"
     network = Airbench94().to(memory_format=torch.channels_last)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
@@ -64,7 +69,7 @@ def plain_epoch_seconds(steps: int = 8) -> float:
     x = torch.randn(BATCH, 3, 32, 32).contiguous(memory_format=torch.channels_last)
     y = torch.arange(BATCH) % 10
     seconds = []
-    for _ in range(steps + 2):  # two to warm up
+    for _ in range(steps + 2):  # the first two are the warm-up
         started = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=bf16):
             logits = network(x)

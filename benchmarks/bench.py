@@ -1,7 +1,8 @@
-"""Speed and its price, measured as ratios within one run: `make bench`, or `python benchmarks/bench.py SECTION ...`.
+"""Measure speed, memory and accuracy: `make bench`, or `python benchmarks/bench.py SECTION ...`.
 
-Machines are shared and noisy, so what is compared takes turns, several times, and the table shows the ratio pair by
-pair: smallest, median, largest. Each section writes benchmarks/results/SECTION.md. Nothing else may run meanwhile.
+Machines are shared and noisy. The measurements that are compared therefore alternate within one run, several times, and
+the tables show the median, minimum and maximum of the pairwise ratios. Each section writes
+benchmarks/results/SECTION.md. Nothing else may run on the machine meanwhile.
 """
 
 import argparse
@@ -15,7 +16,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # the reference loop; the synthetic results of the tests
+sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # for airbench and reference_loop; for synthetic
 
 import airbench  # noqa: E402
 import reference_loop  # noqa: E402
@@ -36,7 +37,7 @@ BATCH = 128
 
 
 def random_images(count: int, size: int = 32) -> Dataset:
-    """Images of CIFAR-10's shape; what is in them does not change the time that they take."""
+    """Random images of CIFAR-10's shape, (count, size, size, 3). Their content does not affect the time of a step."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
     labels = torch.arange(count) % 10
@@ -46,18 +47,19 @@ def random_images(count: int, size: int = 32) -> Dataset:
 
 
 def ours(network: torch.nn.Module, data: Dataset, batch: int = BATCH, **recipe: object) -> float:
-    """Images per second of fit's second epoch; the first is the warm-up."""
+    """Training throughput of `fit` in images per second, measured in the last epoch; the first is the warm-up."""
     recipe = Recipe(**{"epochs": 2, "batch_size": batch, "lr": 1e-3, **recipe})
     return fit(network, data, recipe, progress="none").history[-1]["images_per_second"]
 
 
 def theirs(network: torch.nn.Module, data: Dataset, warmup: int = 3) -> float:
+    """Training throughput of the reference loop in images per second, without the first `warmup` steps."""
     batches = reference_loop.loader(data.train_images, data.train_labels, MEAN, STD, BATCH)
     return reference_loop.images_per_second(network, batches, warmup)
 
 
 def take_turns(measures: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Each measure `repeats` times, in turns; a first round is thrown away."""
+    """Call every measure `repeats` times, alternating between them, after one discarded warm-up round."""
     for measure in measures.values():
         measure()
     seen: dict[str, list[float]] = {name: [] for name in measures}
@@ -68,7 +70,7 @@ def take_turns(measures: dict[str, Callable[[], float]], repeats: int) -> dict[s
 
 
 def ratio(over: list[float], under: list[float]) -> str:
-    """'median (min to max)' of the ratios, pair by pair."""
+    """Format the pairwise ratios as 'median (min to max)'."""
     ratios = [a / b for a, b in zip(over, under, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
@@ -171,7 +173,7 @@ def gates(repeats: int) -> list[Table]:
 
 
 def matrix_product() -> tuple[str, Callable[[], float]]:
-    """Its name, and a function that multiplies two square matrices and returns the FLOP/s."""
+    """A label, and a function that multiplies two square matrices and returns the achieved FLOP/s."""
     dtype = torch.bfloat16 if resolve_precision("auto") == "bf16" else torch.float32
     device = "cuda" if torch.cuda.is_available() else "cpu"
     size = 4096 if dtype == torch.bfloat16 or device == "cuda" else 2048
@@ -190,7 +192,7 @@ def roofline(repeats: int) -> list[Table]:
     rows = []
     for name, images in {"resnet18": 2, "resnet50": 1, "resnet20": 6}.items():
         network, data = create_model(name), random_images(images * BATCH)
-        per_image = 6 * count_macs(network, (3, 32, 32))  # forward, and twice that backward
+        per_image = 6 * count_macs(network, (3, 32, 32))  # FLOP: 2 per MAC forward, 4 backward
 
         def step(network=network, data=data, per_image=per_image) -> float:
             return per_image * ours(network, data)
@@ -229,7 +231,10 @@ def fast(repeats: int) -> list[Table]:
 
 
 def plain_airbench_seconds() -> float:
-    """In a process of its own: fit has glibc keep what is freed, for good."""
+    """Time of an airbench94 epoch in a plain PyTorch loop, in seconds.
+
+    Runs in a separate process, because `fit` changes glibc's allocator settings for the whole process.
+    """
     command = [sys.executable, "airbench.py"]
     return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=HERE).stdout)
 
@@ -242,7 +247,7 @@ def memory(repeats: int) -> list[Table]:
             code = (
                 "import bench, resource; from senet_lib.models import create_model;"
                 f"bench.{loop}(create_model({name!r}), bench.random_images({6 * BATCH}));"
-                "status = open('/proc/self/status').read();"  # ru_maxrss would count this process, which started it
+                "status = open('/proc/self/status').read();"  # ru_maxrss would include the parent process
                 "print(status.split('VmHWM:')[1].split()[0], resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
             )
             found = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
@@ -255,7 +260,7 @@ def memory(repeats: int) -> list[Table]:
 
 
 def fixed(repeats: int) -> list[Table]:
-    """What a run takes beside its training, and how long the networks' import takes; in whole processes."""
+    """The time of a run minus its training time, and the import time of the networks, each in a new process."""
     rows, project = [], HERE.parent
     imports, overheads = [], []
     for _ in range(repeats):
@@ -325,8 +330,10 @@ def analysis(repeats: int) -> list[Table]:
 
 
 def accuracy(repeats: int) -> list[Table]:
-    """Whether speed costs accuracy: ResNet-20 on all of CIFAR-10, the same seeds and recipe three ways. An hour on two
-    cores; a training that is done is not done again, so it may be interrupted."""
+    """Compare the test accuracy of the reference loop, fp32 and bf16: ResNet-20 on CIFAR-10, same seeds and recipe.
+
+    Takes about 45 minutes on two cores. It may be interrupted: the next call reuses finished trainings.
+    """
     data = load_dataset("cifar10")
     common = {"epochs": 3, "batch_size": BATCH, "lr": 0.1, "schedule": "one_cycle", "warmup_epochs": 0.75}
     recipe = Recipe(**common, weight_decay=5e-4)
@@ -385,7 +392,7 @@ SECTIONS = {
     "analysis": analysis,
     "accuracy": accuracy,
 }
-SLOW = "accuracy"  # trains for an hour: only when named
+SLOW = "accuracy"  # trains for about 45 minutes, so it runs only when named
 
 
 def markdown(tables: list[Table]) -> str:

@@ -1,7 +1,8 @@
-"""What most people would train with, as the yardstick: PIL images through torchvision's transforms in a DataLoader with
-two worker processes, contiguous fp32 tensors, and two reads of the device in every step.
+"""A common training loop, used as the reference for speed and accuracy.
 
-The shape of the loop is github:kuangliu/pytorch-cifar's; written here from its description.
+A DataLoader with two worker processes applies torchvision's transforms to PIL images. Tensors are contiguous fp32. The
+timed loop synchronises with the device twice per step, to read the loss and the number of correct predictions.
+The structure is that of github:kuangliu/pytorch-cifar, implemented from its description.
 """
 
 import time
@@ -23,7 +24,7 @@ WORKERS = 2
 
 
 class PilImages(Dataset):
-    """uint8 images (N, H, W, 3) as torchvision's CIFAR-10 hands them out: one PIL image at a time."""
+    """uint8 images (N, H, W, 3) -> augmented, normalised (3, H, W) tensors, one PIL image at a time."""
 
     def __init__(self, images: Tensor, labels: Tensor, mean: Sequence[float], std: Sequence[float]) -> None:
         self.images, self.labels = images.numpy(), labels.tolist()
@@ -49,7 +50,7 @@ def loader(images: Tensor, labels: Tensor, mean: Sequence[float], std: Sequence[
 
 
 def images_per_second(network: nn.Module, batches: DataLoader, warmup: int) -> float:
-    """One epoch of the loop; the first steps, in which the workers start, are not counted."""
+    """Train one epoch and return the throughput without the first `warmup` steps, in which the workers start."""
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     network.train()
     images, total_loss, correct = 0, 0.0, 0
@@ -69,7 +70,7 @@ def images_per_second(network: nn.Module, batches: DataLoader, warmup: int) -> f
 
 
 def train(network: nn.Module, batches: DataLoader, recipe: Recipe) -> None:
-    """The loop for all of a recipe's epochs, with its learning rate of every step."""
+    """Train for all epochs of the recipe and set its learning rate at every step."""
     optimizer = torch.optim.SGD(
         network.parameters(),
         lr=recipe.lr,
@@ -90,7 +91,7 @@ def train(network: nn.Module, batches: DataLoader, recipe: Recipe) -> None:
 
 @contextmanager
 def plain_gates() -> Iterator[None]:
-    """SE and SK by autograd on plain operations, as anyone would write them."""
+    """Within this context, SE and SK train with plain operations and autograd instead of the fused pass."""
     use_fused, blocks.use_fused = blocks.use_fused, lambda module: False
     try:
         yield

@@ -1,12 +1,13 @@
-"""That nothing is lost, where proving it takes minutes: `make soak`, or `python benchmarks/soak.py SECTION ...`.
+"""Test recovery from faults, for several minutes: `make soak`, or `python benchmarks/soak.py SECTION ...`.
 
-    kills       a training is SIGKILLed 20 times, at random moments and while a checkpoint is being written
-    interrupts  `make reproduce` is stopped five times, each time another way, and then left alone
-    disk        the results lie on a small file system that is read-only, then full, then full a little later, ...
-    crowd       20 times two `make reproduce` at once in one folder
+    kills       a training receives SIGKILL 20 times, at random moments and while a checkpoint is being written
+    interrupts  `make reproduce` is stopped five times, in five ways, and then runs to its end
+    disk        the results folder is read-only, then its disk fills up at four different moments
+    crowd       two `make reproduce` run at the same time in one folder, 20 times
 
-Each is held to an undisturbed run: the final weights' sha256 and the history, all but its seconds, must be equal. A
-round prints a line; all sections together write benchmarks/results/soak.md. Nothing else may run meanwhile.
+Every result is compared with an uninterrupted run: the sha256 of the final weights and the history, except measured
+times, must be equal. Each round prints one line. Only a run of all sections writes benchmarks/results/soak.md. Nothing
+else may run on the machine meanwhile.
 """
 
 import argparse
@@ -43,15 +44,15 @@ ROOT = HERE.parent
 NARROW = {"resnet": {"model": "resnet20", "knobs": {"width": 0.5}}}
 NARROW["se"] = {"model": "se_resnet20", "knobs": {"width": 0.5, "reduction": 4}}
 SECONDS_TO_DIE = 5
-PATIENCE = 900  # seconds; a busy machine is slow, and only a deadlock lasts
-KILLS, EPOCHS = 20, 50  # of a training that is to last until the last kill
+PATIENCE = 900  # seconds; long enough for a busy machine, so a timeout means a deadlock
+KILLS, EPOCHS = 20, 50  # enough epochs to outlast all kills
 CROWDS = 20
 EPOCH_LINE = r"epoch +(\d+)/"
 random.seed(0)
 
 
 class Lost(AssertionError):
-    """What had to hold and did not."""
+    """A violated requirement; the message describes it."""
 
 
 def must(holds: bool, what: str) -> None:
@@ -63,7 +64,7 @@ def must(holds: bool, what: str) -> None:
 
 
 class Project:
-    """A project's folder of its own: this checkout's notebooks, one study of narrow networks on a few images."""
+    """A separate project folder: this checkout's notebooks and one study of narrow networks on a few images."""
 
     def __init__(self, root: Path, *, epochs: int = 1, edit: Callable | None = None) -> None:
         self.root, self.results = root, root / "results" / "soak"
@@ -82,7 +83,7 @@ class Project:
         (root / "studies" / "soak.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
 
     def reproduce(self) -> subprocess.Popen:
-        """`make reproduce`, started; a terminal's session of its own, so that Ctrl-C can be pressed in it."""
+        """Start `make reproduce` in a new session, so that Ctrl-C can be simulated in its process group."""
         python = os.path.dirname(sys.executable)
         paths = {"SENET_ROOT": str(self.root), "SENET_CACHE": str(self.root / "cache"), "PYTHONPATH": str(ROOT)}
         environment = {**os.environ, **paths, "PATH": os.pathsep.join([python, os.environ["PATH"]])}
@@ -109,11 +110,11 @@ class Project:
         return [self.results / "runs" / run_id for run_id in self.run_ids]
 
     def outcome(self) -> dict[str, tuple]:
-        """run -> what must be equal."""
+        """run id -> (sha256 of the weights, history), which must equal those of the uninterrupted run."""
         return {run_dir.name: outcome_of(run_dir) for run_dir in self.run_dirs()}
 
     def check_whole(self) -> None:
-        """Nothing torn under a final name, and nothing that only looks finished."""
+        """Raise `Lost` if a file is incomplete under its final name or if a run only looks finished."""
         for run_dir in self.run_dirs():
             check_whole(run_dir)
         for path in self.results.glob("*.json"):
@@ -150,7 +151,7 @@ def wait_for(condition: Callable, seconds: float, what: str) -> None:
 
 
 def train(run_dir: Path, log: Path) -> None:
-    """In the process that `kills` kills: a training without a notebook around it."""
+    """A training without a notebook, run in the process that `kills` kills."""
     import torch
 
     from senet_lib.data import load_dataset
@@ -171,7 +172,7 @@ def train(run_dir: Path, log: Path) -> None:
 
 def kills(folder: Path, say: Callable) -> Iterable[tuple]:
     write_images(folder / "images")
-    server = multiprocessing.get_context("forkserver")  # each in a fresh process, torch imported once
+    server = multiprocessing.get_context("forkserver")  # every training in a new process, with torch already imported
     server.set_forkserver_preload(["__main__", "torch", "senet_lib.data", "senet_lib.models", "senet_lib.training"])
     log = folder / "log"
 
@@ -192,7 +193,7 @@ def kills(folder: Path, say: Callable) -> Iterable[tuple]:
     run_dir, writing, last = folder / "killed", 0, 0
     for number in range(1, KILLS + 1):
         process = start("killed")
-        wait_for(lambda: said(EPOCH_LINE), PATIENCE, "no epoch was done")  # so that each gets somewhere
+        wait_for(lambda: said(EPOCH_LINE), PATIENCE, "no epoch was done")  # so that every round makes progress
         if number % 2:
             time.sleep(random.uniform(0, 0.5))
         else:
@@ -225,7 +226,7 @@ def hit(project: Project, process: subprocess.Popen, way: str) -> None:
     if way == "Ctrl-C":
         for member in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
-                if os.getpgid(member.pid) == process.pid:  # those in the terminal's foreground
+                if os.getpgid(member.pid) == process.pid:  # those in the foreground process group of the terminal
                     member.send_signal(signal.SIGINT)
     elif way == "SIGTERM":
         process.terminate()
@@ -238,7 +239,7 @@ def hit(project: Project, process: subprocess.Popen, way: str) -> None:
 
 
 def runs_alone(project: Project, *parts: str) -> list[psutil.Process]:
-    """The processes of the project's runs, or those of one part of them."""
+    """The processes of the project's runs whose command line contains one of `parts` (default: any of PARTS)."""
     found = []
     for process in project.processes():
         with suppress(psutil.NoSuchProcess):
@@ -272,7 +273,7 @@ def interrupts(folder: Path, say: Callable) -> Iterable[tuple]:
         doomed = runs_alone(project) if way in PARTS else project.processes()
         started = time.monotonic()
         hit(project, process, way)
-        if "SIGKILL" not in way:  # asked to stop, each saves the step in hand first
+        if "SIGKILL" not in way:  # SIGTERM and Ctrl-C: every run first saves the current step
             process.communicate(timeout=30)
             started = time.monotonic()
         wait_for(lambda: not alive(doomed), SECONDS_TO_DIE, f"alive after {way}: {alive(doomed)}")  # noqa: B023
@@ -303,13 +304,13 @@ def interrupts(folder: Path, say: Callable) -> Iterable[tuple]:
 
 
 def checkpoints(project: Project) -> list[int]:
-    """What changes with every checkpoint."""
+    """The modification times of the checkpoints; they change with every checkpoint."""
     paths = [run_dir / "checkpoint.pt" for run_dir in project.run_dirs()]
     return [path.stat().st_mtime_ns for path in paths if path.exists()]
 
 
 def undisturbed(root: Path, **options: Any) -> Project:
-    """A project whose study was reproduced in one clean pass."""
+    """A project whose study was reproduced in one uninterrupted pass."""
     clean = Project(root, **options)
     code, output = clean.finish()
     must(code == 0, output)
@@ -317,16 +318,16 @@ def undisturbed(root: Path, **options: Any) -> Project:
 
 
 def copy_of(clean: Project, root: Path) -> Project:
-    """The same project, without results."""
+    """A copy of the project without results."""
     shutil.copytree(clean.root, root, ignore=shutil.ignore_patterns("results", "cache"))
     return Project(root)
 
 
 def untimed_tables(project: Project) -> dict[str, list[list[str]]]:
-    """Every table but `time_to`, cell by cell as it is in the file, without the columns that hold measured seconds."""
+    """Every table except `time_to`, as the cells in the file, without the columns of measured times."""
     tables = {}
     for path in sorted((project.results / "tables").iterdir()):
-        if path.stem == "time_to":  # nothing but measured seconds
+        if path.stem == "time_to":  # contains only measured times
             continue
         lines = path.read_text(encoding="utf-8").splitlines()
         rows = list(csv.reader(lines)) if path.suffix == ".csv" else [line.split(" | ") for line in lines]
@@ -336,7 +337,7 @@ def untimed_tables(project: Project) -> dict[str, list[list[str]]]:
 
 
 def check_tables(project: Project, clean: Project) -> int:
-    """How many there are; they must be those of the clean pass."""
+    """Compare the tables with those of the uninterrupted pass and return their number."""
     ours, theirs = untimed_tables(project), untimed_tables(clean)
     must(ours.keys() == theirs.keys(), f"the tables {sorted(ours.keys() ^ theirs.keys())} are in one place only")
     for name, rows in ours.items():
@@ -346,7 +347,7 @@ def check_tables(project: Project, clean: Project) -> int:
 
 
 def disk(folder: Path, say: Callable) -> Iterable[tuple]:
-    """In a mount namespace of its own, which needs no superuser where the system allows it."""
+    """Run `mounted_disk` in a new mount namespace, which needs no root rights if the system allows user namespaces."""
     command = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*command, "true"], capture_output=True).returncode:
         yield "disk full; results folder read-only", "nothing: this machine lets nobody mount", "not proven here"
@@ -362,7 +363,7 @@ def disk(folder: Path, say: Callable) -> Iterable[tuple]:
 
 
 def mounted_disk(folder: Path) -> None:
-    """`disk`, inside. Prints its lines, and last its rows as JSON."""
+    """The part of `disk` inside the mount namespace. Prints its progress, then the table rows as JSON."""
     clean = undisturbed(folder / "clean", epochs=12, edit=without_figures)
     project = copy_of(clean, folder / "small disk")
     place = project.root / "results"
@@ -385,7 +386,7 @@ def mounted_disk(folder: Path) -> None:
     def all_done() -> bool:
         return all((run_dir / "summary.json").exists() for run_dir in project.run_dirs())
 
-    moments = {  # when the disk fills up, and how many bytes are left then
+    moments = {  # name -> (when the disk fills up, bytes left at that time)
         "from the start": (lambda: True, 0),
         "after a checkpoint": (lambda: any_has("checkpoint.pt"), largest("checkpoint.pt") // 2),
         "after the weights": (lambda: any_has("weights.safetensors"), 3 * 4096 + largest("notebook.ipynb") // 2),
@@ -430,7 +431,7 @@ FILLER = "filler"
 
 
 def fill(place: Path, left: int) -> None:
-    """Take all of the file system's room but `left` bytes, whatever else is written meanwhile."""
+    """Fill the file system until at most `left` bytes are free, even if other processes write at the same time."""
     with open(place / FILLER, "ab") as file:
         while True:
             found = os.statvfs(place)
@@ -442,7 +443,7 @@ def fill(place: Path, left: int) -> None:
 
 
 def error_in(output: str, project: Project) -> str:
-    """The last line that names an error, its paths from the project's folder on."""
+    """The last line that names an error, with paths relative to the project folder."""
     lines = [line for line in output.splitlines() if "rror" in line and not line.startswith("make")]
     must(bool(lines), output)
     return lines[-1].replace(f"{project.root}/", "")
@@ -499,7 +500,7 @@ page.table(shown_tables.shown_runs(every_run, "accuracy"), "runs", "Every run.")
 
 
 def without_figures(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """What trains and what lists the runs is left: files, processes and locks are what this is about."""
+    """Keep only the cells that train and list the runs, because `soak` tests files, processes and locks."""
     for cell in notebook.cells:
         cell.source = INSTEAD.get(cell.id, cell.source)
     notebook.cells = [cell for cell in notebook.cells if cell.id in KEPT | INSTEAD.keys()]
@@ -538,7 +539,7 @@ def main() -> int:
             except Lost as lost:
                 print(f"{name}: LOST: {lost}", file=sys.stderr)
                 return 1
-            finally:  # whatever happened, nothing goes on running
+            finally:  # leave no process running
                 for process in psutil.Process().children(recursive=True):
                     with suppress(psutil.NoSuchProcess):
                         process.kill()

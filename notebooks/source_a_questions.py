@@ -1,7 +1,7 @@
-"""Source A's three open questions, answered as far as a study's results go: every sentence follows from a verdict.
+"""Answers to source A's three open questions, as far as a study's results go: every sentence follows from a verdict.
 
-The networks' labels are those of `studies/source_a_short.yaml`, `source_a_narrow.yaml` and `source_a.yaml`. No torch
-here, as in all analysis: the networks' sizes are the published figures that the tests hold the library's own counts to.
+The networks' labels are those of `studies/source_a_short.yaml`, `source_a_narrow.yaml` and `source_a.yaml`. No torch,
+as in all analysis: network sizes are the published figures, against which the tests check the library's own counts.
 """
 
 import tempfile
@@ -32,7 +32,7 @@ SELECTIVE: Pair = ("sknet50", "resnet50")
 SK_STEM: Pair = ("sknet50_imagenet_stem", "sknet50")
 PLAIN_STEM: Pair = ("resnet50_imagenet_stem", "resnet50")
 STEMS = ("3x3, stride 1", "7x7, stride 2, and max-pool")
-STUDIES = ("source_a_short", "source_a_narrow")  # that answer the questions, the better one first
+STUDIES = ("source_a_short", "source_a_narrow")  # these answer the questions; the first that is published is used
 WHAT_TO_RUN = (
     "`make reproduce STUDY=source_a_narrow` trains what these questions need at a quarter of the width (some hours on"
     " two CPU cores for each seed), `STUDY=source_a_short` at full width (for a GPU); then give this notebook the"
@@ -41,9 +41,9 @@ WHAT_TO_RUN = (
 
 
 def load(results: str) -> StudyResults:
-    """The study in a results folder; for an empty `results` the published one, else the plan without any run.
+    """The study in a results folder. If `results` is empty: the published study or, without one, the plan alone.
 
-    Raises FileNotFoundError that says what to run.
+    Raises FileNotFoundError with a message that says what to run.
     """
     if not results:
         folder = _published(project_root())
@@ -59,7 +59,7 @@ def _published(root: Path) -> Path | None:
 
 
 def _planned(study: Study) -> StudyResults:
-    """A study of which nothing has been trained."""
+    """A study without any trained run."""
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / "study.json", study.record())
         return load_results(folder)
@@ -69,8 +69,10 @@ def _planned(study: Study) -> StudyResults:
 
 
 def comparisons(study: StudyResults, pairs: Sequence[Pair]) -> list[stats.Comparison]:
-    """These comparisons, as far as both networks have a finished run: Holm's correction over all that the study
-    planned, or none for one that it did not plan."""
+    """These comparisons, where both networks have a finished run.
+
+    Holm's correction covers all comparisons that the study planned. A comparison that it did not plan is uncorrected.
+    """
     planned = {(pair.treatment, pair.baseline): pair for pair in compare(study)}
     found = []
     for pair in pairs:
@@ -82,12 +84,12 @@ def comparisons(study: StudyResults, pairs: Sequence[Pair]) -> list[stats.Compar
 
 
 def differences(found: Sequence[stats.Comparison]) -> dict[Pair, stats.Interval]:
-    """What `plots.difference_intervals` draws."""
+    """(treatment, baseline) -> difference; input of `plots.difference_intervals`."""
     return {(pair.treatment, pair.baseline): pair.difference for pair in found}
 
 
 def stem_cells(study: StudyResults) -> dict[str, dict[str, stats.Interval]]:
-    """network -> {stem: mean accuracy with its t interval}, of what has a finished run; what `plots.crossed` draws."""
+    """network -> {stem: mean accuracy with its t interval}, where a run is finished; input of `plots.crossed`."""
     values = accuracies(study)
     cells: dict[str, dict[str, stats.Interval]] = {}
     for large, small in (PLAIN_STEM, SK_STEM):
@@ -98,7 +100,7 @@ def stem_cells(study: StudyResults) -> dict[str, dict[str, stats.Interval]]:
 
 
 def stem_interaction(study: StudyResults) -> stats.Welch | None:
-    """What the small-image stem gains SKNet-50 beyond what it gains ResNet-50; None where one of four is missing."""
+    """SKNet-50's gain from the small-image stem minus ResNet-50's; None if any of the four networks has no run."""
     values = accuracies(study)
     if not all(values.get(label) for label in (*SK_STEM, *PLAIN_STEM)):
         return None
@@ -107,13 +109,13 @@ def stem_interaction(study: StudyResults) -> stats.Welch | None:
 
 
 def stem_differences(study: StudyResults) -> dict[Pair, stats.Interval]:
-    """The differences of question 3 and, last, their interaction."""
+    """The differences of question 3, with their interaction last."""
     found, crossed = differences(comparisons(study, (SELECTIVE, SK_STEM, PLAIN_STEM))), stem_interaction(study)
     return found if crossed is None else found | {("3x3 stem's gain, sknet50", "resnet50's"): crossed.interval}
 
 
 def controls(study: StudyResults, pairs: Sequence[Pair]) -> str:
-    """For each pair, a line on what its two networks differ in, from the study's own record."""
+    """For each pair, one line on how its two networks differ, from the study's own record."""
     runs = {run["label"]: run for run in study.study["runs"]}
     lines = []
     for ours, theirs in pairs:
@@ -121,7 +123,7 @@ def controls(study: StudyResults, pairs: Sequence[Pair]) -> str:
             continue
         (a, b) = runs[ours], runs[theirs]
         knobs = list(a["knobs"] | b["knobs"])
-        if a["model"] != b["model"]:  # what only one of the networks has is part of what it is
+        if a["model"] != b["model"]:  # an option that only one network sets is part of that network
             knobs = [knob for knob in a["knobs"] if knob in b["knobs"]]
         changed = {
             knob: (a["knobs"].get(knob, "default"), b["knobs"].get(knob, "default"))
@@ -181,7 +183,7 @@ def shown_published_runs(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def answer_size(study: StudyResults, published: pd.DataFrame) -> str:
-    """Question 1: what the published numbers say, then what the study adds."""
+    """Question 1: what the published numbers show, then what the study adds."""
     table = published.set_index("label")
     ours, theirs = table.loc["source_a_resnet50"], table.loc["resnet56"]
     overlap = ours["low"] <= theirs["high"] and theirs["low"] <= ours["high"]
@@ -233,7 +235,7 @@ def _own_size(study: StudyResults, params: float) -> str:
 
 
 def answer_relu(study: StudyResults) -> str:
-    """Question 2: A's observation, the ReLU alone, the depth alone; each with its interval, then what they give."""
+    """Question 2: A's observation, the ReLU alone, the depth alone, each with its interval; then the conclusion."""
     pairs = (OBSERVED, RELU, DEPTH)
     found = _found(study, pairs)
     if missing := _missing(study, pairs):
@@ -344,7 +346,7 @@ def _found(study: StudyResults, pairs: Sequence[Pair]) -> dict[Pair, stats.Compa
 
 
 def _missing(study: StudyResults, pairs: Sequence[Pair]) -> str:
-    """Why the question has no answer: the networks without a finished run, and what to run; empty if all are there."""
+    """Why the question has no answer: networks without a finished run, and what to run; empty if none is missing."""
     values = accuracies(study)
     missing = [label for label in dict.fromkeys(label for pair in pairs for label in pair) if not values.get(label)]
     if not missing:

@@ -1,9 +1,9 @@
-"""ResNet against SENet against SKNet on CIFAR-10-sized images: networks, training, results and their statistics."""
+"""ResNet, SENet and SKNet compared on CIFAR-10-sized images: networks, training, results and statistics."""
 
 import os
 
 __version__ = "0.1.0"
 
-# Threads that spin while they wait slow everything down, themselves too, as soon as another process wants a core.
-# OpenMP reads this when torch is imported, so it takes effect where senet_lib is imported first.
+# OpenMP threads that spin while waiting slow down all processes, including their own, when cores are shared.
+# OpenMP reads this when torch is imported, so senet_lib must be imported first.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

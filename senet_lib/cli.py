@@ -1,4 +1,4 @@
-"""The commands behind `make`: plan a study, execute its runs, render its report, publish it.
+"""Plan a study, execute its runs, render its report, publish or archive its results: the commands behind `make`.
 
     python -m senet_lib.cli reproduce quick --jobs 2
     python -m senet_lib.cli plan source_a
@@ -8,8 +8,8 @@
     python -m senet_lib.cli restore thin
     python -m senet_lib.cli verify thin
 
-Bad input ends with code 2 before anything is started or written, a failed run with code 1 after all others have been
-done.
+Exit codes: 0 done, 2 bad input, found before anything is started or written, 1 any other failure. If a run fails, the
+others are executed first.
 """
 
 import argparse
@@ -36,9 +36,9 @@ def reproduce(options: argparse.Namespace) -> int:
     known = read_json(folder / "study.json") if (folder / "study.json").is_file() else None
     if pending or known is None:
         classes, fingerprints = check_inputs(runs, options.data)
-    else:  # nothing to train, so the data need not be there; the study's words may have changed
+    else:  # nothing to train: the data may be absent; the study's texts may have changed
         classes, fingerprints = known["classes"], known["fingerprints"]
-    if pending:  # before anything is trained, not after
+    if pending:  # check before training, not after
         run_dirs = [folder / "runs" / run.run_id for run in pending]
         for place in (folder, folder / "runs", *filter(Path.exists, run_dirs)):
             check_writable(place)
@@ -46,21 +46,21 @@ def reproduce(options: argparse.Namespace) -> int:
     print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} done before")
     failed = Pool(options, folder).execute(pending) if pending else {}
 
-    from senet_lib.report import pictures  # scipy: not before the runs
+    from senet_lib.report import pictures  # imports scipy: only after the runs
 
     try:
         pictures.save(folder, data_root_in(options.data))
         report = build_report(folder)
         print_table(load_results(folder))
         print(f"report: {_shown(report)}")
-    finally:  # a disk that is full for a run is full for the report
+    finally:  # even if the report fails, for example on a full disk
         for run_id, why in failed.items():
             print(f"failed: {run_id}: {why}", file=sys.stderr)
     return 1 if failed else 0
 
 
 def plan(options: argparse.Namespace) -> int:
-    """Print a study's runs and what they would cost on this machine."""
+    """Print a study's runs and their estimated cost on this machine."""
     study, runs, folder = resolve_study(options)
     print(f"{study.name}: {study.question}\n")
     done = {run.run_id for run in runs if is_intact(folder / "runs" / run.run_id, run.hash)}
@@ -109,7 +109,7 @@ def report(options: argparse.Namespace) -> int:
 
 
 def publish(options: argparse.Namespace) -> int:
-    """Copy what is quoted of a study to results/published/<study>/."""
+    """Copy a study's published files (numbers and figures) to results/published/<study>/."""
     study, runs, folder = resolve_study(options)
     if publishing.complete_seeds(study, runs, folder / "runs"):
         build_report(folder)
@@ -118,7 +118,7 @@ def publish(options: argparse.Namespace) -> int:
 
 
 def archive(options: argparse.Namespace) -> int:
-    """Pack a study's finished runs, or its published ones where it has no results here, into results/archive/."""
+    """Pack a study's finished runs into results/archive/, or its published runs if it has no results here."""
     study, _, folder = resolve_study(options)
     place = folder if (folder / "study.json").is_file() else publishing.published_folder(study.name)
     if not (place / "study.json").is_file():
@@ -128,7 +128,7 @@ def archive(options: argparse.Namespace) -> int:
 
 
 def restore(options: argparse.Namespace) -> int:
-    """Take a study's published or archived runs as done, so that `reproduce` trains only what is missing."""
+    """Copy a study's published or archived runs to its results, so that `reproduce` trains only the missing ones."""
     study, runs, folder = resolve_study(options)
     new = publishing.restore(study, runs, folder)
     print(f"restored: {len(new)} of {len(runs)} runs")
@@ -136,8 +136,8 @@ def restore(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Compare every file of a study's finished runs, published and archived ones too, with the digest in the run's
-    summary."""
+    """Compare every file of a study's finished runs, including published and archived ones, with the digest in the
+    run's summary."""
     study, _, folder = resolve_study(options)
     with publishing.committed_runs(study.name) as kept:
         ours, published = _verify_runs(folder), _verify_runs(kept, left_behind=(NOTEBOOK, WEIGHTS))
@@ -149,7 +149,8 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def _verify_runs(folder: Path, left_behind: tuple[str, ...] = ()) -> tuple[int, int]:
-    """How many runs below `folder` are finished, and how many of their files are altered or missing."""
+    """The number of finished runs in `folder`, and of their altered or missing files. Those named in `left_behind` may
+    be missing."""
     finished = damaged = 0
     for summary in sorted((folder / "runs").glob("[!.]*/summary.json")):
         finished += 1
@@ -163,8 +164,8 @@ def _verify_runs(folder: Path, left_behind: tuple[str, ...] = ()) -> tuple[int, 
 
 
 def check_inputs(runs: list[RunConfig], data: str) -> tuple[list[str], dict[str, str]]:
-    """Load the data and build every network without its weights, so that bad input is found before a kernel starts.
-    The classes and fingerprints of the data. Raises UserError."""
+    """Load the data and build every network without allocating weights, to find bad input before a kernel starts.
+    Return the classes and fingerprints of the data. Raises UserError."""
     import torch
 
     from senet_lib.data import load_dataset
@@ -181,7 +182,7 @@ def check_inputs(runs: list[RunConfig], data: str) -> tuple[list[str], dict[str,
 
 
 def write_study(folder: Path, content: dict) -> None:
-    """study.json, unless it says so already."""
+    """Write study.json, unless it already has this content."""
     path = folder / "study.json"
     if not path.is_file() or read_json(path) != content:
         write_json(path, content)
@@ -209,11 +210,11 @@ def print_table(results: StudyResults) -> None:
 
 
 def _print_beside_published(results: StudyResults) -> None:
-    """Yours against published, where this study has been published or archived."""
+    """Print these results beside the published ones, if the study has been published or archived."""
     published = publishing.committed_results(results.study["name"])
     if published is not None:
         from senet_lib.analysis.against_published import (
-            beside_published,  # scipy: a second, only where there is a comparison
+            beside_published,  # imports scipy, which takes a second: only if needed
         )
 
         print("yours against published (accuracy of the last epoch):")
@@ -221,7 +222,7 @@ def _print_beside_published(results: StudyResults) -> None:
 
 
 def _shown(path: Path) -> str:
-    """A path as a person at the project's root would type it."""
+    """The path relative to the current folder."""
     return os.path.relpath(path)
 
 
@@ -245,18 +246,18 @@ def main(arguments: list[str] | None = None) -> int:
         if command is reproduce:
             resume_option(sub)
     options = parser.parse_args(arguments)
-    if os.environ.get("MAKELEVEL"):  # started by make: to go when it goes
+    if os.environ.get("MAKELEVEL"):  # started by make: exit when make exits
         os.environ[SUPERVISED] = "1"
         die_with_parent()
     try:
         if options.jobs < 1:
             raise UserError(f"JOBS is {options.jobs}; allowed: 1 and more")
         return options.command(options)
-    except (UserError, ReportError, OSError) as error:  # bad input; a failed analysis; a full disk, a read-only folder
+    except (UserError, ReportError, OSError) as error:  # bad input; failed analysis; full disk or read-only folder
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(line_buffering=True)  # into a file too, lines and errors stand in the order they came in
+    sys.stdout.reconfigure(line_buffering=True)  # keeps output and errors in order when redirected to a file
     sys.exit(main())

@@ -1,4 +1,4 @@
-"""Seconds as text."""
+"""Format durations given in seconds."""
 
 
 def rough(seconds: float) -> str:

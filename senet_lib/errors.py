@@ -1,18 +1,20 @@
-"""What is wrong with something that a user gave: one line, and for a typo the nearest known names."""
+"""Errors in user input: one-line messages that suggest the nearest known names for a typo."""
 
 import difflib
 from collections.abc import Iterable
 
-FEW = 16  # names that are all listed
+FEW = 16  # up to this many known names are always listed
 
 
 class UserError(ValueError):
-    """Bad input: the message is one line that names the thing and says what is allowed."""
+    """Invalid input: a one-line message that names the input and says what is allowed."""
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """'did you mean ...? known: ...', the tail of every message about an unknown name. Where many names are known, they
-    are listed only if none is near."""
+    """'did you mean ...? known: ...', the end of every message about an unknown name.
+
+    More than FEW known names are listed only if none is close.
+    """
     known = list(known)
     near = difflib.get_close_matches(name, known, n=5, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, near))}?" if near else ""

@@ -1,6 +1,6 @@
-"""Files that are written whole or not at all, their digests, and locks.
+"""Atomic file writing, file digests and locks.
 
-A file takes its name only when it is complete and on the disk. No torch, no pandas: everything else may import this.
+A file gets its final name only when it is complete and on disk. Imports neither torch nor pandas.
 """
 
 import contextlib
@@ -19,16 +19,18 @@ import numpy as np
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system: nothing is locked, files are still moved into place whole
+except ImportError:  # not a POSIX system: no locks, but writes are still atomic
     fcntl = None
 
-TEMPORARY = ".tmp"  # how the name of a file that is not yet whole ends
+TEMPORARY = ".tmp"  # suffix of an incomplete file
 
 
 @contextmanager
 def replacing(path: Path) -> Iterator[IO[bytes]]:
-    """A binary file that takes its final name only when it is complete and on the disk; after an error `path` is as it
-    was. The temporary file lies in the same folder, since a rename is atomic only within one file system."""
+    """Open a binary file that replaces `path` only when complete and on disk; after an error `path` is unchanged.
+
+    The temporary file is in the same folder, since a rename is atomic only within one file system.
+    """
     path = Path(path)
     with naming(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +49,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have an OSError inside name `path`: a full disk's names no file at all, or a temporary one."""
+    """Ensure that an OSError in the block names `path`, not a temporary file or none (as on a full disk)."""
     try:
         yield
     except OSError as error:
@@ -57,15 +59,15 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def check_writable(folder: Path) -> None:
-    """Raise OSError naming the folder unless a file can be made in it, by making one."""
+    """Create `folder` and write a test file in it; raise OSError naming the folder if that fails."""
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(suffix=TEMPORARY, dir=folder) as file:  # nameless, so in nobody's way
-            file.write(bytes(4096))  # a full disk, too, makes files and takes nothing into them
+        with tempfile.TemporaryFile(suffix=TEMPORARY, dir=folder) as file:  # unnamed, so no conflict
+            file.write(bytes(4096))  # on a full disk, creating a file succeeds but writing to it fails
 
 
 def remove_temporary_files(folder: Path) -> None:
-    """Remove what a writer that was killed left in `folder`; nobody else may be writing there."""
+    """Remove temporary files that a killed process left in `folder`. No other process may be writing there."""
     for path in folder.glob(f".*{TEMPORARY}"):
         path.unlink(missing_ok=True)
 
@@ -80,7 +82,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises ValueError naming the file when it is not one."""
+    """The content of a JSON file. Raises ValueError naming the file when it is not valid JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -88,7 +90,7 @@ def read_json(path: Path) -> Any:
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """An npz file, whole. np.savez stamps the time into the archive: the same arrays would give other bytes."""
+    """Write an npz file without np.savez's timestamps, so that equal arrays give equal bytes."""
     with replacing(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, array in arrays.items():
             content = io.BytesIO()
@@ -103,11 +105,11 @@ def sha256_of(path: Path) -> str:
 
 @contextlib.contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
-    """Hold `lock` (created beside what it guards) while the block runs; where locking is impossible, just run it."""
+    """Hold the lock file `lock` while the block runs. If locking is impossible, run the block without it."""
     with contextlib.ExitStack() as stack:
         with contextlib.suppress(OSError):
             lock.parent.mkdir(parents=True, exist_ok=True)
             handle = stack.enter_context(open(lock, "a"))
             if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX)  # freed by the system when the holder dies
+                fcntl.flock(handle, fcntl.LOCK_EX)  # released by the system when the process dies
         yield

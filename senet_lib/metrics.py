@@ -1,13 +1,16 @@
-"""What is counted: correct answers, confusions, parameters, multiply-adds.
+"""Accuracy, confusion counts, parameters and multiply-adds.
 
-Only the functions that run a network import torch, so the analysis of results works without it.
+Only functions that run a network import torch, so results can be analysed without it.
 """
 
 import numpy as np
 
 
 def accuracy(labels, predicted) -> float:
-    """Fraction of equal entries, in [0, 1]. Two arrays or tensors of shape (N,); ValueError unless N > 0 and alike."""
+    """Fraction of equal entries, in [0, 1], of two arrays or tensors (N,).
+
+    Raises ValueError unless the shapes are equal and N > 0.
+    """
     labels, predicted = as_class_arrays(labels, predicted)
     return float((labels == predicted).mean())
 
@@ -15,7 +18,7 @@ def accuracy(labels, predicted) -> float:
 def confusion_counts(labels, predicted, num_classes: int) -> np.ndarray:
     """(K, K) int64: row = true class, column = predicted class; the sum is N.
 
-    Raises ValueError when a class lies outside [0, K).
+    Raises ValueError when a class is outside [0, K).
     """
     labels, predicted = as_class_arrays(labels, predicted)
     for name, classes in (("labels", labels), ("predicted", predicted)):
@@ -28,7 +31,7 @@ def confusion_counts(labels, predicted, num_classes: int) -> np.ndarray:
 
 
 def as_class_arrays(labels, predicted) -> tuple[np.ndarray, np.ndarray]:
-    """Both as numpy arrays (N,), from wherever they live."""
+    """Both as numpy arrays (N,), from any device. Raises ValueError unless the shapes are equal and N > 0."""
     labels, predicted = (np.asarray(x.cpu() if hasattr(x, "cpu") else x) for x in (labels, predicted))
     if labels.ndim != 1 or labels.shape != predicted.shape or not labels.size:
         raise ValueError(f"labels {labels.shape} and predicted {predicted.shape} must be one shape (N,), N > 0")
@@ -36,15 +39,15 @@ def as_class_arrays(labels, predicted) -> tuple[np.ndarray, np.ndarray]:
 
 
 def count_params(model) -> int:
-    """Trainable parameters of an nn.Module. Batch-norm's running statistics are not among them."""
+    """Number of trainable parameters of an nn.Module, which excludes batch norm's running statistics."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
 
 
 def count_macs(model, input_size: tuple[int, int, int] = (3, 32, 32)) -> int:
-    """Multiply-adds of one image (C, H, W) through the convolutions and linear layers, in evaluation mode.
+    """Multiply-adds of the convolutions and linear layers for one image (C, H, W), in evaluation mode.
 
-    Counted by PyTorch's FLOP counter on the meta device: no arithmetic is done, and the model is left as it is.
-    Element-wise work (BN, ReLU, pooling, gating) is not counted, as in the papers.
+    Counted by PyTorch's FLOP counter on the meta device, without arithmetic; the model is unchanged. Element-wise
+    operations (BN, ReLU, pooling, gating) are not counted, as in the papers.
     """
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -54,15 +57,17 @@ def count_macs(model, input_size: tuple[int, int, int] = (3, 32, 32)) -> int:
 
 
 def run_on_meta(model, input_size: tuple[int, int, int]) -> None:
-    """One image (C, H, W) through the network in evaluation mode, on the meta device: hooks see the shapes, nothing is
-    computed, and the model is left unchanged."""
+    """Run one image (C, H, W) through the network on the meta device, in evaluation mode.
+
+    Hooks see the shapes, nothing is computed, and the model is unchanged.
+    """
     import torch
     import torch.nn.functional as F
     from torch.func import functional_call
     from torch.overrides import TorchFunctionMode
 
     class BatchNormSkipped(TorchFunctionMode):
-        """Batch norm keeps the shape and has no multiply-adds that count, but takes most of the time on this device."""
+        """Skips batch norm: it keeps the shape and is not counted, but takes most of the time on the meta device."""
 
         def __torch_function__(self, function, types, args=(), kwargs=None):
             return args[0] if function is F.batch_norm else function(*args, **(kwargs or {}))

@@ -1,12 +1,14 @@
-"""Where the project's folders lie: studies/, notebooks/, data/ and results/ are looked for below one root."""
+"""The project's root folder, which contains studies/, notebooks/, data/ and results/."""
 
 import os
 from pathlib import Path
 
 
 def project_root() -> Path:
-    """The project's folder: $SENET_ROOT, else the nearest folder above the current one that holds `studies/` and
-    `pyproject.toml`, else the current folder (a notebook outside a checkout, for example in Colab)."""
+    """The project's folder: $SENET_ROOT, else the checkout around the current folder, else the current folder.
+
+    A checkout is the nearest folder upwards with `studies/` and `pyproject.toml`. There is none in Colab, for example.
+    """
     if override := os.environ.get("SENET_ROOT"):
         return Path(override).resolve()
     here = Path.cwd()

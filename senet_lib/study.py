@@ -1,8 +1,8 @@
-"""A study: the question it asks, and the networks, seeds and recipe that answer it. One YAML file, validated whole.
+"""A study: a question, and the networks, seeds and recipe that answer it, in one validated YAML file.
 
-A study's file becomes a list of `RunConfig`s, one for each (network, seed). A run's `identity` is what can change a
-number; its hash names the run, so that a finished run is never trained twice and never taken for another.
-No torch here: a typo is found before anything heavy is imported.
+A study expands to a list of `RunConfig`s, one per (network, seed). A run's `identity` holds everything that can change
+a result. Its hash identifies the run, so that a finished run is never trained twice or confused with another.
+Imports no torch, so that typos are reported before any slow import.
 """
 
 import hashlib
@@ -23,7 +23,7 @@ LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class StudyError(UserError):
-    """What is wrong with a study, in one line that names the file, the key and what is allowed."""
+    """An invalid study: a one-line message that names the file, the key and what is allowed."""
 
 
 class Strict(BaseModel):
@@ -31,9 +31,9 @@ class Strict(BaseModel):
 
 
 class Recipe(Strict):
-    """How a network is trained. Every field can change a number, so every field is part of the run's hash.
+    """How a network is trained. Every field can change a result, so every field is part of the run's hash.
 
-    The parts of a fast recipe (arXiv:2404.00498, by section below) are off by default and go with any network.
+    The techniques of arXiv:2404.00498 (sections given below) are off by default and work with any network.
     """
 
     epochs: Annotated[int, Field(ge=1)] = 10
@@ -41,38 +41,38 @@ class Recipe(Strict):
     lr: Annotated[float, Field(gt=0)] = 0.1  # the peak, after warm-up
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4  # on every parameter, batch-norm's included, as the papers do
+    weight_decay: Annotated[float, Field(ge=0)] = 5e-4  # on all parameters, including batch norm's, as in the papers
     schedule: Literal["cosine", "multistep", "one_cycle", "constant"] = "cosine"
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # linear from 0; for one_cycle: the rising part
-    milestones: tuple[float, ...] = (0.5, 0.75)  # multistep: fractions of the run (He et al. 2015, section 4.2)
+    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # linear from 0; one_cycle: the rising phase
+    milestones: tuple[float, ...] = (0.5, 0.75)  # multistep: fractions of training (He et al. 2015, section 4.2)
     decay: Annotated[float, Field(gt=0, le=1)] = 0.1  # multistep: the factor at each milestone
     label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip_norm: Annotated[float, Field(gt=0)] | None = None  # largest norm of the whole gradient; None: no clipping
+    clip_norm: Annotated[float, Field(gt=0)] | None = None  # maximum global gradient norm; None: no clipping
     crop_padding: Annotated[int, Field(ge=0)] = 4  # pixels on each side before the random crop
-    crop_fill: Literal["black", "reflect"] = "black"  # what they show; reflect: the image mirrored: section 3.1
-    crop_size: Annotated[int, Field(ge=8)] | None = None  # pixels a side of that crop; None: the image's own size
-    # horizontal; auto: where the data set allows it; alternating: always, each epoch the mirror image of the last: 3.6
+    crop_fill: Literal["black", "reflect"] = "black"  # content of the padding; reflect: mirrored image, section 3.1
+    crop_size: Annotated[int, Field(ge=8)] | None = None  # resolution of that crop; None: the image's own
+    # horizontal; auto: where the data set allows it; alternating: always, inverted in each epoch (section 3.6)
     flip: Literal["auto", "always", "never", "alternating"] = "auto"
-    # pixels a side of a square that is painted over, drawn anew for every image and epoch (arXiv:1708.04552); 0: none
+    # side in pixels of a masked square, placed at random for every image and epoch (arXiv:1708.04552); 0: none
     cutout: Annotated[int, Field(ge=0)] = 0
-    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware computes in it
+    precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware supports it
     compile: bool = False  # torch.compile
-    holdout: Annotated[int, Field(ge=0)] = 0  # training images of a validation split; the test set is then not used
-    # lr and weight_decay for every 1024 images and SGD without momentum, whatever batch_size and momentum are
+    holdout: Annotated[int, Field(ge=0)] = 0  # size of the validation split; if above 0, the test set is not used
+    # whether lr and weight_decay are per 1024 images and for SGD without momentum, whatever batch_size and momentum
     decoupled: bool = False  # the paper's code and D. Page, "How to Train Your ResNet"; the formula is in optimizer.py
-    bias_lr_factor: Annotated[float, Field(gt=0)] = 1.0  # times lr for batch-norm's biases: section 3.4
-    muon_lr: Annotated[float, Field(gt=0)] | None = None  # Muon's, for every convolution but the first: optimizer.py
-    bn_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1  # a new batch's share in batch norm's running statistics
-    # of the weights, evaluated and kept; lookahead: training goes on from it (section 3.4, arXiv:1907.08610)
+    bias_lr_factor: Annotated[float, Field(gt=0)] = 1.0  # multiplies lr for batch norm's biases: section 3.4
+    muon_lr: Annotated[float, Field(gt=0)] | None = None  # Muon's lr, for every convolution except the first
+    bn_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1  # weight of a new batch in batch norm's running statistics
+    # average of the weights, evaluated and saved; lookahead: training continues from it (section 3.4, arXiv:1907.08610)
     averaging: Literal["none", "ema", "lookahead"] = "none"
-    averaging_steps: Annotated[int, Field(ge=1)] = 5  # of the optimizer between two updates of the average
-    averaging_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95  # what the old average still counts after one step
-    test_time_augmentation: bool = False  # a second figure, tta_accuracy, after the last epoch: section 3.5
-    whiten_stem: bool = False  # the first convolution starts as the training patches' eigenvectors: section 3.2
-    # pixels a side of the first epoch's images, smaller than they are; None: no progressive resizing (resizing.py)
+    averaging_steps: Annotated[int, Field(ge=1)] = 5  # optimizer steps between two updates of the average
+    averaging_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95  # decay of the old average per step
+    test_time_augmentation: bool = False  # also report tta_accuracy after the last epoch: section 3.5
+    whiten_stem: bool = False  # initialise the first convolution with eigenvectors of training patches: section 3.2
+    # resolution in the first epoch, below the images' own; None: no progressive resizing (resizing.py)
     first_size: Annotated[int, Field(ge=8)] | None = None
-    full_size_from: Annotated[float, Field(gt=0, lt=1)] = 0.5  # of the run's epochs: from there on their own size
-    evaluate_in_training_mode: bool = False  # source B's defect; only studies named source_notes* may have it
+    full_size_from: Annotated[float, Field(gt=0, lt=1)] = 0.5  # fraction of the epochs at which full resolution starts
+    evaluate_in_training_mode: bool = False  # source B's defect; allowed only in studies named source_notes*
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -88,7 +88,7 @@ class Recipe(Strict):
 
 
 class Published(Strict):
-    """A published accuracy that a network's own is set beside: last epoch or best, as its source says."""
+    """A published accuracy for comparison, of the last or the best epoch, depending on its source."""
 
     accuracy: Annotated[float, Field(gt=0, le=1)]
     source: str
@@ -96,16 +96,16 @@ class Published(Strict):
 
 
 class Network(Strict):
-    """One line of a study: a registered model, the knobs that differ from its defaults, and where it was published."""
+    """One configuration of a study: a registered model, its non-default options, and its published accuracy."""
 
     model: str
     knobs: dict[str, Any] = {}
-    recipe: dict[str, Any] = {}  # what this line alone does otherwise than the study's recipe
+    recipe: dict[str, Any] = {}  # overrides of the study's recipe for this configuration
     published: Published | None = None
 
 
 class RunConfig(Strict):
-    """One training run, resolved: no default is left to be looked up elsewhere."""
+    """One training run, with all defaults resolved."""
 
     study: str
     label: str
@@ -117,7 +117,7 @@ class RunConfig(Strict):
 
     @classmethod
     def from_parameters(cls, **parameters: Any) -> "RunConfig":
-        """A run from a notebook's parameters. Raises StudyError: one line that names what is wrong."""
+        """A run from a notebook's parameters. Raises StudyError with a one-line message."""
         run = _validated(cls, parameters, "parameters")
         try:
             check_name(run.data)
@@ -131,8 +131,10 @@ class RunConfig(Strict):
 
     @property
     def identity(self) -> dict:
-        """What can change a number: not the study's name nor the label, and of the switches only those that are not at
-        their default, so that a switch added later, off by default, leaves earlier runs what they are."""
+        """Everything that can change a result, without the study's name and the label.
+
+        Options at their default are omitted, so that adding an option later does not change the hashes of earlier runs.
+        """
         defaults = resolve_knobs(self.model)
         return {
             "model": self.model,
@@ -153,8 +155,10 @@ class RunConfig(Strict):
 
 
 class Study(Strict):
-    """A question and what answers it: every network trained with every seed under one recipe, but for what a network's
-    own line says of it."""
+    """A question, and every network trained with every seed under one recipe.
+
+    A configuration may override parts of the recipe.
+    """
 
     name: str
     question: str
@@ -163,14 +167,14 @@ class Study(Strict):
     recipe: Recipe = Recipe()
     networks: Annotated[dict[str, Network], Field(min_length=1)]
     baseline: str = ""  # the network that the others are compared with; empty: the first
-    comparisons: tuple[tuple[str, str], ...] = ()  # (treatment, baseline) named beforehand; empty: each with `baseline`
-    notes: str = ""  # what a reader should know: deviations, what was cut
-    timed: bool = True  # false: the runs shared their machine, or were on several, and the report has no seconds
+    comparisons: tuple[tuple[str, str], ...] = ()  # planned (treatment, baseline) pairs; empty: each with `baseline`
+    notes: str = ""  # for the reader: deviations, what was cut
+    timed: bool = True  # false: runs shared a machine or used several, so the report omits wall-clock times
 
     @model_validator(mode="before")
     @classmethod
     def _short_forms(cls, data: Any) -> Any:
-        # `resnet20:` alone is the registered network of that name
+        # an empty entry `resnet20:` is the registered model of that name
         networks = data.get("networks") if isinstance(data, dict) else None
         if isinstance(networks, dict):
             full = {
@@ -207,14 +211,14 @@ class Study(Strict):
         return self.baseline or next(iter(self.networks))
 
     def recipe_of(self, label: str) -> Recipe:
-        """The study's recipe with what the network's own line changes in it."""
+        """The study's recipe with the network's overrides."""
         changed = self.networks[label].recipe
         if not changed:
             return self.recipe
         return _validated(Recipe, self.recipe.model_dump() | changed, f"networks.{label}.recipe")
 
     def override(self, *, data: str | None = None, limit_epochs: int | None = None) -> "Study":
-        """The study on other data, or cut short: under another name, so that it never mixes with the real results."""
+        """The study with other data or fewer epochs, renamed so that its results never mix with the study's own."""
         changed, name = self.model_dump(), self.name
         if data is not None and data != self.data:
             changed["data"] = data
@@ -229,8 +233,10 @@ class Study(Strict):
         return _validated(Study, {**changed, "name": name}, self.name)
 
     def runs(self) -> list[RunConfig]:
-        """Every run, seed by seed, so that an interrupted study has all networks at the same seeds. Raises StudyError
-        on an unknown model and on a knob that the model does not have or cannot take."""
+        """All runs, ordered by seed, so that an interrupted study has all networks at the same seeds.
+
+        Raises StudyError on an unknown model, an unknown option or an invalid value.
+        """
         return [
             RunConfig(
                 study=self.name,
@@ -246,8 +252,7 @@ class Study(Strict):
         ]
 
     def record(self, classes: Sequence[str] = (), fingerprints: Mapping[str, str] | None = None) -> dict:
-        """The content of study.json: what was asked, resolved, the data's classes and fingerprints, and every planned
-        run with its hash."""
+        """The content of study.json: the resolved study, data classes, data fingerprints, and run ids with hashes."""
         names = {"label", "model", "knobs", "data", "seed"}
         runs = [{**run.model_dump(include=names), "run_id": run.run_id, "config_hash": run.hash} for run in self.runs()]
         data = {"classes": list(classes), "fingerprints": dict(fingerprints or {})}
@@ -264,7 +269,7 @@ class Study(Strict):
 def load_study(name: str, folder: Path) -> Study:
     """Read <folder>/<name>.yaml, <folder>/archive/<name>.yaml or, where `name` ends in .yaml, that file.
 
-    `recipe: {base: NAME, ...}` starts from <folder>/recipes/NAME.yaml. Raises StudyError: one line with every error.
+    `recipe: {base: NAME, ...}` starts from <folder>/recipes/NAME.yaml. Raises StudyError with all errors in one line.
     """
     if name.endswith((".yaml", ".yml")):
         path = Path(name)
@@ -283,7 +288,7 @@ def load_study(name: str, folder: Path) -> Study:
 
 
 def list_studies(folder: Path) -> list[str]:
-    """The names of the studies in `folder`, then of the archived ones."""
+    """Names of the studies in `folder`, followed by the archived ones."""
     return [path.stem for path in _study_files(folder)]
 
 
@@ -299,7 +304,7 @@ def _read_yaml(path: Path) -> Any:
 
 
 def _with_base(recipe: dict, path: Path, folder: Path) -> dict:
-    """The recipe of the study in `path` with what its `base` says, if it has one; its own options win."""
+    """The recipe of the study in `path`, merged with its `base` if it has one; its own options take precedence."""
     if "base" not in recipe:
         return recipe
     named = {file.stem: file for file in sorted(folder.glob("*.yaml"))}
@@ -331,7 +336,7 @@ def _explain(kind: type[BaseModel], problem: dict) -> str:
 
 
 def _model_at(kind: type[BaseModel], location: tuple) -> type[BaseModel]:
-    """The model that holds the keys at a place in the file."""
+    """The pydantic model that defines the keys at a location in the file."""
     places = {"recipe": Recipe, "networks": Network, "published": Published}
     for part in location:
         kind = places.get(part, kind)
@@ -339,7 +344,7 @@ def _model_at(kind: type[BaseModel], location: tuple) -> type[BaseModel]:
 
 
 class _UniqueKeys(yaml.SafeLoader):
-    """Plain YAML only (no object tags), and a key given twice is an error instead of a silent overwrite."""
+    """Plain YAML without object tags; a duplicate key raises an error instead of overwriting silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()

@@ -1,4 +1,4 @@
-"""Write the Colab badges, and the address that Colab installs from, for a repository: `make badges REPO=owner/name`."""
+"""Write the Colab badges and Colab's install address for a GitHub repository: `make badges REPO=owner/name`."""
 
 import json
 import re
@@ -16,7 +16,7 @@ def badge(repo: str, notebook: str) -> str:
 
 
 def with_badge(content: dict, repo: str, name: str) -> dict:
-    """The notebook with the badge below its title and the address in its Colab cell."""
+    """The notebook with the badge below its title and the install address in its Colab cell."""
     title, colab = content["cells"][0], next(cell for cell in content["cells"] if cell["id"] == "colab")
     text = BADGE.sub("", "".join(title["source"])).rstrip("\n")
     heading, _, rest = text.partition("\n")
@@ -28,7 +28,7 @@ def with_badge(content: dict, repo: str, name: str) -> dict:
 
 
 def with_badges(readme: str, repo: str, names: list[str]) -> str:
-    """The README with a badge after the first mention of each notebook in its table."""
+    """The README with a badge after each notebook's name in the table of notebooks."""
     for name in names:
         line = re.compile(rf"^(\| \[`{re.escape(name)}`\]\([^)]*\))( {BADGE.pattern})?", re.MULTILINE)
         readme = line.sub(lambda match, name=name: f"{match[1]} {badge(repo, name)}", readme, count=1)

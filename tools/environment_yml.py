@@ -1,4 +1,4 @@
-"""Write environment.yml from requirements.lock: the same pins for conda users. `make lock` runs it."""
+"""Write environment.yml, for conda users, with the pins of requirements.lock. `make lock` runs it."""
 
 import re
 from pathlib import Path
@@ -19,7 +19,7 @@ dependencies:
 
 
 def environment(lock: str) -> str:
-    """The text of environment.yml for the text of a lock."""
+    """The text of environment.yml, given the text of requirements.lock."""
     pins = [pin.strip() for pin in PIN.findall(lock)]
     lines = [f'      - "{pin}"\n' for pin in (*pins, "--editable .")]
     return HEADER + "".join(lines)

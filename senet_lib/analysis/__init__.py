@@ -1,9 +1,12 @@
-"""Results as statistics, tables, figures and sentences. No torch here: an analysis opens in seconds.
+"""Results as statistics, tables, figures and sentences. No torch: an analysis loads in seconds.
 
-stats.py              intervals, comparisons and the rule of a verdict: arrays in, records out
-tables.py             a study's results as tables of numbers, and as text
-sentences.py          sentences chosen by the numbers
-plots.py              the figures
-examples.py           which misclassified images a report shows
-against_published.py  one's own results beside the published ones
+stats.py              confidence intervals, comparisons and the verdict rule: arrays in, records out
+tables.py             a study's results as tables of numbers
+shown_tables.py       those tables as text, with units
+sentences.py          sentences whose wording and numbers follow from the results
+format.py             single quantities as text: percent, percentage points, seconds, p values
+markup.py             tables of text as HTML and Markdown, escaped
+plots/                the figures
+examples.py           selects the misclassified images that a report shows
+against_published.py  compares a user's own results with the published ones
 """

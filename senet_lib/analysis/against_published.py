@@ -1,12 +1,14 @@
-"""Results of one's own beside the published ones of the same study: inside or outside the published intervals."""
+"""Compares a user's own results with the published ones of the same study."""
 
 from senet_lib.analysis import format, stats, tables
 from senet_lib.results import StudyResults
 
 
 def beside_published(ours: StudyResults, published: StudyResults) -> list[str]:
-    """One line a network: whether our mean lies inside the published mean's 95 % CI; in words where there is
-    no interval, no finished run, no seed in common, or another configuration, by its hash."""
+    """One line per network: whether our mean lies inside the published mean's 95 % CI.
+
+    Where there is no interval, no finished run, no common seed or another config hash, the line says so.
+    """
     yours, theirs = tables.accuracies(ours), tables.accuracies(published)
     width = max(map(len, ours.labels))
     lines = []
@@ -18,7 +20,7 @@ def beside_published(ours: StudyResults, published: StudyResults) -> list[str]:
 
 
 def _incomparable(ours: dict[str, str], published: dict[str, str]) -> str:
-    """Why a network's runs, run_id -> hash, are not those of the published one; empty if they are."""
+    """Why a network's runs (run_id -> hash) cannot be compared with the published ones; empty if they can."""
     if not published:
         return "not compared: not among the published networks"
     common = ours.keys() & published.keys()

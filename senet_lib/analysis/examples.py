@@ -1,8 +1,8 @@
-"""Pictures of the most confused images: chosen from the predictions, left beside the results, shown by the report.
+"""Selects the most confused images from the predictions, and reads their stored pictures for the report.
 
-The analysis loads no data set, so what it shows of one is `examples.npz` in the results folder, which the launcher
-writes while the data is at hand: `image` (n,), indices into the evaluated images; `true` (n,), their classes; `pixels`
-(n, h, w, 3) uint8. Who took an image for what is in the runs' predictions. Without the file there is no figure.
+The analysis loads no data set. The launcher, which has the data, stores the pictures in the results folder, in
+`examples.npz`: `image` (n,), indices into the evaluated images; `true` (n,), their classes; `pixels` (n, h, w, 3)
+uint8. The runs' predictions say which image was misclassified as what. Without the file there is no figure.
 """
 
 from pathlib import Path
@@ -13,12 +13,15 @@ import pandas as pd
 from senet_lib.analysis.tables import confused_pairs
 from senet_lib.results import EXAMPLES, StudyResults
 
-PAIRS, EACH = 4, 6  # pairs of classes, and images of each
+PAIRS, EACH = 4, 6  # number of class pairs, and of images per pair
 
 
 def choose(results: StudyResults) -> pd.DataFrame:
-    """For each of the most confused pairs of classes, the images that most runs took for the other class of the pair:
-    first, second, image, true, taken (runs), runs. Ties: the earlier image. Empty where runs saw different images."""
+    """For each of the most confused class pairs, the images that most runs misclassified as the other class.
+
+    Columns: first, second, image, true, taken (runs that misclassified it so), runs. Ties go to the lower image index.
+    Empty without runs, or if runs were evaluated on different images.
+    """
     columns = ["first", "second", "image", "true", "taken", "runs"]
     classes, predictions = results.study["classes"], results.predictions
     runs = predictions["run_id"].nunique()
@@ -30,14 +33,15 @@ def choose(results: StudyResults) -> pd.DataFrame:
         both = {classes.index(pair.first), classes.index(pair.second)}
         wrong = predictions[predictions["true"] != predictions["predicted"]]
         wrong = wrong[wrong["true"].isin(both) & wrong["predicted"].isin(both)]
-        taken = wrong.groupby("image")["true"].agg(["first", "size"])  # by ascending image
+        taken = wrong.groupby("image")["true"].agg(["first", "size"])  # sorted by image: ties keep the lower index
         for image, true, count in taken.sort_values("size", ascending=False, kind="stable").head(EACH).itertuples():
             rows.append((pair.first, pair.second, image, classes[true], count, runs))
     return pd.DataFrame(rows, columns=columns)
 
 
 def pictures(results: StudyResults) -> dict[int, np.ndarray]:
-    """image -> pixels (h, w, 3) uint8, of what examples.npz holds of the evaluated images; empty without the file."""
+    """image -> pixels (h, w, 3) uint8, for the pictures in examples.npz that match the evaluated images; empty
+    without the file."""
     stored = stored_pictures(results.path)
     true = results.predictions.drop_duplicates("image").set_index("image")["true"]
     return {
@@ -48,7 +52,7 @@ def pictures(results: StudyResults) -> dict[int, np.ndarray]:
 
 
 def by_network(results: StudyResults, chosen: pd.DataFrame) -> pd.DataFrame:
-    """The chosen images as text: how many runs of each network took each for the other class of its pair."""
+    """The chosen images as text: how many runs of each network misclassified each as the other class of its pair."""
     rows = []
     classes, by_image = results.study["classes"], results.predictions.groupby("image")
     for row in chosen.itertuples():

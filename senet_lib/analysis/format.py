@@ -1,4 +1,4 @@
-"""Single quantities as a person reads them: percent, percentage points, seconds, p values."""
+"""Single quantities as text: percent, percentage points, seconds, p values."""
 
 import pandas as pd
 
@@ -12,7 +12,7 @@ def percent(fraction: float | None) -> str:
 
 
 def points(fraction: float) -> str:
-    """A difference in percentage points, signed; a zero has no sign."""
+    """A difference in percentage points, with its sign; zero has none."""
     text = f"{100 * fraction:+.2f}"
     return "0.00" if float(text) == 0 else text.replace("-", MINUS)
 
@@ -55,7 +55,7 @@ def seconds(value: float | None) -> str:
 
 
 def run_seconds(value: float | None) -> str:
-    """Of a whole run, which may take three seconds or days."""
+    """The wall-clock time of a whole run: no decimals from 100 s on."""
     return count(value) if not pd.isna(value) and value >= 100 else seconds(value)
 
 

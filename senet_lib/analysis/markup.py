@@ -1,4 +1,4 @@
-"""Tables of text as HTML and as Markdown. Whatever came from outside (labels, class names, errors) is escaped here."""
+"""Tables of text as HTML and as Markdown. All external text (labels, class names, errors) is escaped here."""
 
 import html
 
@@ -8,20 +8,20 @@ from senet_lib.analysis.format import MINUS
 
 _NUMERIC = set(f"0123456789.,+-±()%<=:n osx{MINUS}")
 
-# What could be markup in Markdown or start a formula, as character references, which are never markup
+# Characters that Markdown may read as markup or as the start of a formula -> character references, always plain text
 _MARKUP = {ord(c): f"&#{ord(c)};" for c in "\\`*[]{}|#$~!^"}
 
 
 def escape(text: object) -> str:
-    """Text from outside, harmless in HTML: printable, one line, no markup."""
+    """External text made safe for HTML: printable, one line, no markup."""
     printable = "".join(c if c.isprintable() else " " for c in str(text))
     return html.escape(" ".join(printable.split()))
 
 
 def escape_markdown(text: object) -> str:
-    """Text from outside, harmless in Markdown and in the HTML that is made of it."""
+    """External text made safe for Markdown and for the HTML generated from it."""
     escaped = escape(text).replace("&#x27;", "'").translate(_MARKUP)
-    # An underscore inside a word is no emphasis, and labels are full of them; a scheme or a www would become a link
+    # An underscore inside a word is not emphasis and is common in labels; a URL scheme or www would become a link
     escaped = "".join(
         "&#95;"
         if c == "_" and not (0 < i < len(escaped) - 1 and escaped[i - 1].isalnum() and escaped[i + 1].isalnum())
@@ -32,7 +32,7 @@ def escape_markdown(text: object) -> str:
 
 
 def to_html(shown: pd.DataFrame) -> str:
-    """A table of text as HTML, escaped; columns of numbers are aligned to the right, intervals keep to one line."""
+    """A table of text as escaped HTML. Numeric columns are right-aligned; intervals do not wrap."""
     right = [_is_numeric(shown.iloc[:, i]) for i in range(shown.shape[1])]
 
     def cell(value: object, numeric: bool) -> str:
@@ -53,7 +53,7 @@ def to_html(shown: pd.DataFrame) -> str:
 
 
 def to_markdown(shown: pd.DataFrame) -> str:
-    """A table of text as a Markdown table, escaped."""
+    """A table of text as an escaped Markdown table."""
     right = [_is_numeric(shown.iloc[:, i]) for i in range(shown.shape[1])]
     lines = [[escape_markdown(name) for name in shown.columns], ["--:" if numeric else "---" for numeric in right]]
     lines += [[escape_markdown(value) for value in row] for row in shown.itertuples(index=False)]

@@ -1,4 +1,4 @@
-"""What a study found, as sentences in Markdown: every number from the results, every outside text escaped."""
+"""A study's findings as sentences in Markdown. All numbers come from the results; all external text is escaped."""
 
 from collections.abc import Sequence
 
@@ -19,7 +19,7 @@ NBSP = "\N{NO-BREAK SPACE}"
 
 
 def notice(results: StudyResults) -> str:
-    """What is not there, for the top of the report; empty when every planned run is done."""
+    """Which runs are missing, for the top of the report; empty when every planned run is done."""
     planned = run_table(results)
     left = planned[planned["status"] != "done"]
     if left.empty:
@@ -38,7 +38,7 @@ def notice(results: StudyResults) -> str:
 
 
 def sample_sizes(results: StudyResults) -> str:
-    """'n = 6 seeds', with the networks that have another number; for captions."""
+    """'n = 6 seeds', followed by the networks with a different number; for captions."""
     counts = results.done["label"].value_counts().reindex(results.labels, fill_value=0)
     counts = counts[counts > 0]
     if counts.empty:
@@ -54,7 +54,7 @@ def last_epoch(results: StudyResults) -> str:
 
 
 def how_to_reproduce(results: StudyResults) -> str:
-    """The command that gives these results, from the study's name: `name+data+3epoch` was asked for with options."""
+    """The command that reproduces these results; the suffixes of `name+data+3epoch` are DATA and LIMIT_EPOCHS."""
     name, *deviations = results.study["name"].split("+")
     options = [
         f"LIMIT_EPOCHS={part.removesuffix('epoch')}" if part.endswith("epoch") else f"DATA={data_name(results)}"
@@ -64,13 +64,13 @@ def how_to_reproduce(results: StudyResults) -> str:
 
 
 def data_name(results: StudyResults) -> str:
-    """The data set; of a folder its last part, since where it lies on one machine is nobody else's business."""
+    """The data set's name; for a folder only the last path component, so that no local path is published."""
     kind, _, place = results.study["data"].partition(":")
     return f"folder:{place.rstrip('/').rsplit('/', 1)[-1]}" if place else kind
 
 
 def deviations(results: StudyResults) -> list[str]:
-    """What a reader must know to read the numbers rightly: the study's own notes, then what the records show."""
+    """Caveats for reading the numbers: the study's own notes, then what the run records show."""
     study, found = results.study, []
     if study.get("notes"):
         found.append(escape_markdown(study["notes"]))
@@ -109,7 +109,7 @@ def deviations(results: StudyResults) -> list[str]:
 
 
 def verdict(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> str:
-    """What was asked and what was found, in two sentences."""
+    """The study's question and its finding, in two sentences."""
     asked = f"**Asked:** {escape_markdown(results.study['question'])}"
     return f"{asked}\n\n**Found:** {_found(results, comparisons)}"
 
@@ -131,7 +131,7 @@ def _found(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> st
 
 
 def one_verdict(pair: stats.Comparison) -> str:
-    """'**a** is **better** than b (+0.50 pp, 95 % CI +0.20 to +0.80)'; no sentence yet, for a list."""
+    """'**a** is **better** than b (+0.50 pp, 95 % CI +0.20 to +0.80)'; a clause for use in a list."""
     ours, theirs = f"**{escape_markdown(pair.treatment)}**", escape_markdown(pair.baseline)
     found = pair.difference
     if not found.exists:
@@ -157,8 +157,8 @@ def ranking(results: StudyResults) -> str:
 
 
 def augmented(results: StudyResults, table: pd.DataFrame) -> str:
-    """What test-time augmentation adds, and that nothing else here rests on it; empty where no run has it. `table`
-    from `tables.networks`."""
+    """The gain from test-time augmentation, and that no other number uses it; empty if no run has it. `table` from
+    `tables.networks`."""
     if "tta_mean" not in table:
         return ""
     rows = table[table["tta_mean"].notna()].itertuples()
@@ -172,7 +172,7 @@ def augmented(results: StudyResults, table: pd.DataFrame) -> str:
 
 
 def generalisation(results: StudyResults, history: pd.DataFrame) -> str:
-    """How far training and evaluated accuracy are apart at the end, by network."""
+    """Training accuracy minus evaluated accuracy at the last epoch, by network."""
     if history.empty:
         return ""
     last = history[history["epoch"] == history.groupby("run_id")["epoch"].transform("max")]
@@ -201,7 +201,7 @@ def most_confused(results: StudyResults) -> str:
 
 
 def class_effects(results: StudyResults, table: pd.DataFrame) -> str:
-    """Where each network gains and loses most against the baseline, class by class, with what chance alone would do."""
+    """Each network's largest gain and loss by class against the baseline, and how many CIs exclude 0 by chance."""
     changed = table.dropna(subset=["difference"])
     if changed.empty:
         return ""
@@ -230,7 +230,7 @@ def _class_difference(row: pd.Series) -> str:
 
 
 def cost(table: pd.DataFrame, baseline: str) -> str:
-    """What each network costs beside the baseline; `table` from `tables.cost`."""
+    """The cost of each network relative to the baseline; `table` from `tables.cost`."""
     rows = table[(table["label"] != baseline) & table["seconds_per_epoch_factor"].notna()]
     if rows.empty:
         return ""
@@ -244,7 +244,7 @@ def cost(table: pd.DataFrame, baseline: str) -> str:
 
 
 def untimed(results: StudyResults) -> str:
-    """Said in place of every number of seconds where the study says that they are no measure, else empty."""
+    """Statement shown instead of times where the study declares them invalid; otherwise empty."""
     if results.timed:
         return ""
     return (
@@ -254,7 +254,7 @@ def untimed(results: StudyResults) -> str:
 
 
 def incomparable_seconds(results: StudyResults) -> str:
-    """A line for each way in which the finished runs were computed differently; empty if in none."""
+    """One line per setting in which the finished runs' environments differ; empty if there is none."""
     kinds = {"device": "devices", "processor": "processors", "precision": "precisions", "threads": "numbers of threads"}
     found = []
     for key, name in kinds.items():
@@ -265,8 +265,8 @@ def incomparable_seconds(results: StudyResults) -> str:
 
 
 def same_cost(networks: pd.DataFrame) -> str:
-    """Said in place of a figure of accuracy against cost where several networks cost the same, else empty. `networks`
-    from `tables.networks`."""
+    """Statement shown instead of the accuracy-against-cost figure where networks have equal cost; otherwise empty.
+    `networks` from `tables.networks`."""
     costs = networks[["params", "macs"]].drop_duplicates()
     if len(networks) < 2 or len(costs) > 1 or costs.isna().any(axis=None):
         return ""
@@ -279,7 +279,7 @@ def _more_or_less(seconds: float) -> str:
 
 
 def time_to(results: StudyResults, table: pd.DataFrame) -> str:
-    """How to read the times to an accuracy; empty where no run reaches one. `table` from `tables.time_to`."""
+    """How to read the times to an accuracy; empty if no run reaches one. `table` from `tables.time_to`."""
     if not table["reached"].any():
         return ""
     return (
@@ -289,7 +289,7 @@ def time_to(results: StudyResults, table: pd.DataFrame) -> str:
 
 
 def single_models(table: pd.DataFrame) -> str:
-    """How often McNemar's test tells two trained models apart; `table` from `tables.mcnemar`."""
+    """How often McNemar's test distinguishes two trained models; `table` from `tables.mcnemar`."""
     if table.empty:
         return ""
     found = [
@@ -301,7 +301,7 @@ def single_models(table: pd.DataFrame) -> str:
 
 
 def detectable(comparisons: Sequence[stats.Comparison]) -> str:
-    """What the study could have seen at all."""
+    """The minimum detectable difference of each comparison."""
     known = [pair for pair in comparisons if pair.detectable is not None]
     if not known:
         return "How small a difference this study could have seen cannot be said: that needs two seeds and a spread."
@@ -316,7 +316,7 @@ def detectable(comparisons: Sequence[stats.Comparison]) -> str:
 
 
 def total_time(results: StudyResults) -> str:
-    """Training time of all finished runs together."""
+    """The total training time of all finished runs."""
     return duration(float(results.done["train_seconds"].astype(float).sum()))
 
 

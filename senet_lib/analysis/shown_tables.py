@@ -1,4 +1,4 @@
-"""The tables of `tables.py` as a person reads them: text with units, in percent."""
+"""The tables of `tables.py` as text, with units; accuracies in percent."""
 
 import pandas as pd
 
@@ -93,7 +93,7 @@ def shown_comparisons(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def shown_mcnemar(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per comparison, the p of each seed; with the counts where there is one seed."""
+    """One row per comparison, with the p of each seed; with a single seed, also the counts."""
     seeds = sorted(table["seed"].unique())
     if len(seeds) == 1:
         return pd.DataFrame(
@@ -140,7 +140,7 @@ def shown_cost(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
 
 
 def shown_time_to(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per network, one column per threshold that a run reaches; without a row where none reaches any."""
+    """One row per network, one column per threshold that some run reaches; no rows if no run reaches any."""
     reached = table[table.groupby("threshold")["reached"].transform("sum") > 0]
     rows = []
     for label, found in reached.groupby("label", sort=False):
@@ -150,7 +150,7 @@ def shown_time_to(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shown_goal(goal) -> str:
-    """'403 (398 to 410) in 3 of 3': mean, smallest and largest; without the mean where it would leave runs out."""
+    """'403 (398 to 410) in 3 of 3': mean (smallest to largest); no mean unless all of several runs reach it."""
     if not goal.n:
         return "no finished run"
     of = f"{goal.reached} of {goal.n}"

@@ -1,7 +1,7 @@
-"""Intervals, comparisons and a verdict by a rule that is stated beforehand. Arrays in, small records out: no files.
+"""Intervals, comparisons and a verdict by a pre-declared rule. Arrays in, small records out; no file access.
 
 A sample is one accuracy (a fraction in [0, 1]) per seed. Differences are treatment minus baseline, in the same unit.
-Where an interval does not exist (one seed, or no spread) none is made up: `low` and `high` are None, `reason` says why.
+Where no interval exists (one seed, or no spread), `low` and `high` are None and `reason` says why.
 """
 
 from collections.abc import Mapping, Sequence
@@ -14,15 +14,15 @@ from scipy import optimize, stats
 LEVEL = 0.95
 ALPHA = 0.05
 POWER = 0.8
-MARGIN = 0.003  # 0.3 pp: declared before any run; a smaller difference is not worth an architecture
-EXACT_UP_TO = 16  # sign flips: 2**16 sums are enumerated, beyond that they are sampled
+MARGIN = 0.003  # 0.3 pp, declared before any run; a smaller difference does not justify an architecture
+EXACT_UP_TO = 16  # sign-flip test: up to 2**16 sign vectors are enumerated, more are sampled
 
 BETTER, WORSE, NO_DIFFERENCE, INCONCLUSIVE = "better", "worse", "no difference larger than the margin", "inconclusive"
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A point estimate and its interval; low and high are None where there is none, and `reason` says why."""
+    """A point estimate and its interval. If there is no interval, low and high are None and `reason` says why."""
 
     point: float
     low: float | None = None
@@ -37,7 +37,8 @@ class Interval:
 
 @dataclass(frozen=True)
 class Sample:
-    """What one network's seeds say: size, mean, standard deviation (n - 1; None for n < 2), t interval of the mean."""
+    """One network's accuracies over seeds: n, mean, standard deviation (n - 1; None for n < 2), t interval of the
+    mean."""
 
     n: int
     mean: float
@@ -56,7 +57,7 @@ class Welch:
 
 @dataclass(frozen=True)
 class McNemar:
-    """Two trained models on the same images: how many each alone has right, and the exact two-sided p."""
+    """Two trained models on the same images: how many only the one classifies correctly, and the exact two-sided p."""
 
     only_first: int
     only_second: int
@@ -65,18 +66,18 @@ class McNemar:
 
 @dataclass(frozen=True)
 class Comparison:
-    """One network against the baseline. A p is None where there is no test; `*_holm` are corrected over the study."""
+    """One network against the baseline. A p is None if there is no test; `*_holm` are corrected over the study."""
 
     treatment: str
     baseline: str
     n_treatment: int
     n_baseline: int
-    n_pairs: int  # seeds that both have
+    n_pairs: int  # seeds that both networks have
     welch: Welch
     bca: Interval  # over the common seeds
     p_sign_flip: float | None
     superiority: float  # P(treatment > baseline) + P(equal) / 2
-    detectable: float | None  # smallest true difference seen with 80 % power at this n and spread
+    detectable: float | None  # smallest true difference detected with 80 % power at this n and spread
     p_welch_holm: float | None = None
     p_sign_flip_holm: float | None = None
     verdict: str = INCONCLUSIVE
@@ -107,8 +108,11 @@ def describe(values: ArrayLike, level: float = LEVEL) -> Sample:
 
 
 def wilson_interval(correct: int, total: int, level: float = LEVEL) -> Interval:
-    """Wilson's score interval of a proportion (1927): the uncertainty of one model's accuracy from the finite number of
-    test images, and from that alone. Raises ValueError unless 0 <= correct <= total and total > 0."""
+    """Wilson's score interval of a proportion (1927).
+
+    It covers one model's uncertainty from the finite number of test images, and nothing else. Raises ValueError unless
+    0 <= correct <= total and total > 0.
+    """
     if not (0 <= correct <= total and total > 0):
         raise ValueError(f"correct {correct} of total {total}: needs 0 <= correct <= total and total > 0")
     low, high = stats.binomtest(int(correct), int(total)).proportion_ci(level, method="wilson")
@@ -126,20 +130,20 @@ def welch_difference(treatment: ArrayLike, baseline: ArrayLike, level: float = L
 def interaction(
     treatment: tuple[ArrayLike, ArrayLike], baseline: tuple[ArrayLike, ArrayLike], level: float = LEVEL
 ) -> Welch:
-    """A difference of differences, (treatment[0] - treatment[1]) - (baseline[0] - baseline[1]) of the four means, with
-    Welch's t interval: what one factor does under the one level of another, beyond what it does under the other."""
+    """A difference of differences of means, (treatment[0] - treatment[1]) - (baseline[0] - baseline[1]), with
+    Welch's t interval: the effect of one factor at one level of another factor, minus its effect at the other level."""
     return _welch((*treatment, *baseline), (1, -1, -1, 1), level)
 
 
 def _welch(samples: Sequence[ArrayLike], signs: Sequence[int], level: float) -> Welch:
-    """The signed sum of the samples' means with unequal variances (Welch 1947)."""
+    """The signed sum of the sample means, with unequal variances (Welch 1947)."""
     samples = [_sample(values) for values in samples]
     point = float(sum(sign * values.mean() for sign, values in zip(signs, samples, strict=True)))
     if min(map(len, samples)) < 2:
         return Welch(Interval(point, reason="n = 1: no interval", level=level))
     if all(map(_no_spread, samples)):
         return Welch(Interval(point, reason=_no_spread(samples[0]), level=level))
-    # Written out, since scipy warns of a sample without spread, which is a legitimate case here
+    # Not scipy's test, which warns about a sample without spread, a legitimate case here
     errors = [values.var(ddof=1) / len(values) for values in samples]  # squared standard errors
     degrees = sum(errors) ** 2 / sum(e**2 / (len(v) - 1) for e, v in zip(errors, samples, strict=True))
     half = stats.t.ppf((1 + level) / 2, degrees) * np.sqrt(sum(errors))
@@ -152,8 +156,8 @@ def bca_difference(
 ) -> Interval:
     """Mean paired difference with its bias-corrected and accelerated bootstrap interval (Efron 1987), resampling seeds.
 
-    Both samples: (n,), in the same order of seeds. Narrow at small n (it knows only the n differences it saw), so it
-    stands beside the Welch interval and decides nothing.
+    Both samples: (n,), in the same order of seeds. The interval is too narrow at small n, since it resamples only the n
+    observed differences. It is reported beside the Welch interval and does not affect the verdict.
     """
     differences = _paired(treatment, baseline)
     point = float(differences.mean())
@@ -170,15 +174,16 @@ def bca_difference(
 def sign_flip_p(
     treatment: ArrayLike, baseline: ArrayLike, rng: np.random.Generator | None = None, *, resamples: int = 99_999
 ) -> float:
-    """Two-sided p of the paired sign-flip permutation test (Fisher 1935): how often random signs give a mean difference
-    at least as far from 0. Exact, over all 2**n sign vectors, up to n = 16; sampled with `rng` beyond.
+    """Two-sided p of the paired sign-flip permutation test (Fisher 1935).
 
-    The smallest p that n pairs can give is 2 / 2**n: 0.25 for n = 3, 0.031 for n = 6.
+    p is the share of sign vectors whose mean difference is at least as far from 0. Exact over all 2**n sign vectors up
+    to n = 16; beyond that sampled with `rng`, and ValueError without it. The smallest p that n pairs can give is
+    2 / 2**n: 0.25 for n = 3, 0.031 for n = 6.
     """
     differences = _paired(treatment, baseline)
     n = len(differences)
     scale = np.abs(differences).sum()
-    reached = abs(differences.sum()) - 1e-9 * scale  # sums of the same numbers in another order differ in the last bits
+    reached = abs(differences.sum()) - 1e-9 * scale  # tolerance: summation order changes the last bits
     if n <= EXACT_UP_TO:
         signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)  # (2**n, n) of +1 and -1
         return float((np.abs(signs @ differences) >= reached).mean())
@@ -188,7 +193,7 @@ def sign_flip_p(
     for size in _chunks(resamples, 10_000):
         signs = rng.choice((-1.0, 1.0), size=(size, n))
         count += int((np.abs(signs @ differences) >= reached).sum())
-    return (count + 1) / (resamples + 1)  # the observed signs are one of the draws, so p is never 0
+    return (count + 1) / (resamples + 1)  # the observed signs count as one draw, so p is never 0
 
 
 def probability_of_superiority(treatment: ArrayLike, baseline: ArrayLike) -> float:
@@ -199,8 +204,11 @@ def probability_of_superiority(treatment: ArrayLike, baseline: ArrayLike) -> flo
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjustment (1979). A None (a planned comparison without a test) still counts, as p = 1, so that
-    an unfinished study is not corrected for less than was planned; it stays None."""
+    """Holm's step-down adjustment (1979).
+
+    A None (a planned comparison without a test) counts as p = 1 and stays None, so that an unfinished study is still
+    corrected for all planned comparisons.
+    """
     p = np.array([1.0 if value is None else value for value in p_values], dtype=float)
     if ((p < 0) | (p > 1)).any() or np.isnan(p).any():
         raise ValueError(f"p values must lie in [0, 1]: {list(p_values)}")
@@ -212,9 +220,9 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
 
 
 def mcnemar_exact(first_correct: ArrayLike, second_correct: ArrayLike) -> McNemar:
-    """McNemar's exact test (1947) of two trained models on the same images: (images,) booleans, right or wrong.
+    """McNemar's exact test (1947) of two trained models on the same images: (images,) booleans, True if correct.
 
-    It speaks of these two sets of weights. Whether one *architecture* beats another is a question over seeds.
+    It compares these two sets of weights. Whether one *architecture* beats another is a question over seeds.
     """
     first, second = np.asarray(first_correct, dtype=bool), np.asarray(second_correct, dtype=bool)
     if first.shape != second.shape or first.ndim != 1:
@@ -228,8 +236,11 @@ def mcnemar_exact(first_correct: ArrayLike, second_correct: ArrayLike) -> McNema
 def detectable_difference(
     sd_treatment: float, sd_baseline: float, n_treatment: int, n_baseline: int, *, power=POWER, alpha=ALPHA
 ) -> float | None:
-    """The smallest true difference that a two-sided t test at `alpha` finds with this power, from the pooled standard
-    deviation and the noncentral t distribution. None when a sample has one value or nothing varies."""
+    """The smallest true difference that a two-sided t test at `alpha` detects with this power.
+
+    Computed from the pooled standard deviation and the noncentral t distribution. None if a sample has one value or
+    neither sample varies.
+    """
     degrees = n_treatment + n_baseline - 2
     if min(n_treatment, n_baseline) < 2 or (sd_treatment == 0 and sd_baseline == 0):
         return None
@@ -238,7 +249,7 @@ def detectable_difference(
 
     def shortfall(noncentrality: float) -> float:
         upper = stats.nct.sf(critical, degrees, noncentrality)
-        lower = stats.nct.cdf(-critical, degrees, noncentrality)  # NaN in scipy where it is under 1e-10
+        lower = stats.nct.cdf(-critical, degrees, noncentrality)  # scipy returns NaN below 1e-10
         return upper + np.nan_to_num(lower) - power
 
     above = 2 * critical
@@ -251,7 +262,7 @@ def detectable_difference(
 
 
 def verdict(difference: Interval, p_holm: float | None, *, margin: float = MARGIN, alpha: float = ALPHA) -> str:
-    """The pre-declared rule on the Welch interval of a difference and its Holm-corrected p: see `rule`."""
+    """The pre-declared rule, applied to the Welch interval of a difference and its Holm-corrected p; see `rule`."""
     if not difference.exists:
         return INCONCLUSIVE
     significant = p_holm is not None and p_holm < alpha
@@ -281,7 +292,7 @@ def compare(
     *,
     names: tuple[str, str] = ("treatment", "baseline"),
 ) -> Comparison:
-    """One comparison, from {seed: accuracy} of both networks; without Holm's correction and so without a verdict."""
+    """One comparison, from {seed: accuracy} of both networks; not yet Holm-corrected, hence without a verdict."""
     common = sorted(set(treatment) & set(baseline))
     ours, theirs = list(treatment.values()), list(baseline.values())
     paired = [treatment[seed] for seed in common], [baseline[seed] for seed in common]
@@ -309,8 +320,10 @@ def compare_all(
     *,
     margin: float = MARGIN,
 ) -> list[Comparison]:
-    """Every planned comparison (treatment, baseline) whose two networks have a finished run, with Holm's correction
-    over all that were planned, and the verdict. `values`: network -> {seed: accuracy}."""
+    """Every planned comparison (treatment, baseline) whose networks both have a finished run, with its verdict.
+
+    Holm's correction covers all planned comparisons. `values`: network -> {seed: accuracy}.
+    """
     found = {
         pair: compare(values[pair[0]], values[pair[1]], rng, names=pair)
         for pair in pairs
@@ -348,7 +361,7 @@ def _paired(treatment: ArrayLike, baseline: ArrayLike) -> np.ndarray:
 
 
 def _no_spread(values: np.ndarray) -> str:
-    """Why there is no interval of a mean; empty when there is one. A spread in the last bits is rounding."""
+    """Why a mean has no interval; empty if it has one. A spread in the last bits is rounding and does not count."""
     if len(values) == 1:
         return "n = 1: no interval"
     return "all seeds alike: no interval" if np.ptp(values) <= 1e-12 * np.abs(values).max() else ""

@@ -1,6 +1,6 @@
 """A study's results as tables of numbers: fractions and seconds.
 
-Every function takes `StudyResults` and returns a DataFrame; `shown_tables.py` turns one into text.
+Most functions take `StudyResults` and return a DataFrame; `shown_tables.py` turns it into text.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,27 +16,27 @@ from senet_lib.results import SPLITS, StudyResults
 
 BOOTSTRAP_SEED = 0
 
-THRESHOLDS = (0.90, 0.92, 0.93, 0.94)  # accuracies to which CIFAR-10's fast recipes are timed
+THRESHOLDS = (0.90, 0.92, 0.93, 0.94)  # target accuracies for which fast CIFAR-10 recipes report training time
 
 
 def evaluated(results: StudyResults) -> str:
-    """What the evaluated images are called: 'test', or 'validation' with a validation split."""
+    """The name of the evaluated images: 'test', or 'validation' with a validation split."""
     on = set(results.done["evaluated_on"]) or {"holdout" if results.study["recipe"].get("holdout") else "test"}
     return " or ".join(words for split, words in SPLITS.items() if split in on)
 
 
 def models(results: StudyResults) -> dict[str, str]:
-    """label -> model name, in the study's order: what the plots need."""
+    """label -> model name, in the study's order; input of the plots."""
     return {label: network["model"] for label, network in results.study["networks"].items()}
 
 
 def finished_history(results: StudyResults) -> pd.DataFrame:
-    """The history of finished runs: a curve that stops half-way would bend the mean."""
+    """The history of finished runs only: a curve that stops early would distort the mean."""
     return results.history[results.history["run_id"].isin(results.done["run_id"])]
 
 
 def accuracies(results: StudyResults) -> dict[str, dict[int, float]]:
-    """label -> {seed: last epoch's accuracy}, finished runs only; every network of the study is a key."""
+    """label -> {seed: accuracy of the last epoch}, finished runs only; every network of the study is a key."""
     found: dict[str, dict[int, float]] = {label: {} for label in results.labels}
     for run in results.done.itertuples():
         found[run.label][run.seed] = float(run.test_accuracy)
@@ -44,7 +44,7 @@ def accuracies(results: StudyResults) -> dict[str, dict[int, float]]:
 
 
 def planned_comparisons(results: StudyResults) -> list[tuple[str, str]]:
-    """(treatment, baseline) of every comparison: those that the study names, else each network with the baseline."""
+    """(treatment, baseline) of every comparison: those the study names, else each network against the baseline."""
     named = results.study.get("comparisons")
     if named:
         return [tuple(pair) for pair in named]
@@ -53,15 +53,18 @@ def planned_comparisons(results: StudyResults) -> list[tuple[str, str]]:
 
 
 def compare(results: StudyResults) -> list[stats.Comparison]:
-    """The study's comparisons by the pre-declared rule; the bootstrap's seed is fixed."""
+    """The study's comparisons by the pre-declared rule; the bootstrap seed is fixed."""
     return stats.compare_all(accuracies(results), planned_comparisons(results), np.random.default_rng(BOOTSTRAP_SEED))
 
 
 def networks(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> pd.DataFrame:
-    """One row a network: label, model, knobs, params, macs, n, planned, mean, sd, low, high, difference and its low and
-    high (to the baseline), seconds_per_epoch (None where the study is not timed), published, published_runs,
-    published_source; where a run has an accuracy with test-time augmentation also its tta_mean, tta_low, tta_high,
-    beside the plain accuracy's and never in them."""
+    """One row per network.
+
+    Columns: label, model, knobs, params, macs, n, planned, mean, sd, low, high; difference, difference_low,
+    difference_high (to the baseline); seconds_per_epoch (None if the study is not timed); published, published_runs,
+    published_source. If a run has an accuracy with test-time augmentation, also tta_mean, tta_low, tta_high; the other
+    columns never include it.
+    """
     baseline = results.study["baseline"]
     against = {pair.treatment: pair.difference for pair in comparisons if pair.baseline == baseline}
     rows = []
@@ -86,7 +89,7 @@ def networks(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> 
             "published_runs": published.get("runs"),
             "published_source": published.get("source"),
         }
-        if results.done["tta_accuracy"].notna().any():  # a study without it has the same table as ever
+        if results.done["tta_accuracy"].notna().any():
             augmented = _sample_columns(done["tta_accuracy"].dropna())
             row |= {f"tta_{name}": augmented[name] for name in ("mean", "low", "high")}
         rows.append(row)
@@ -94,7 +97,7 @@ def networks(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> 
 
 
 def comparison_table(comparisons: Sequence[stats.Comparison]) -> pd.DataFrame:
-    """One row a comparison, with everything that `stats.Comparison` holds."""
+    """One row per comparison, with everything that `stats.Comparison` holds."""
     rows = [
         {
             "treatment": pair.treatment,
@@ -124,8 +127,11 @@ def comparison_table(comparisons: Sequence[stats.Comparison]) -> pd.DataFrame:
 
 
 def mcnemar(results: StudyResults) -> pd.DataFrame:
-    """Exact McNemar of each comparison's two trained models, seed by seed: treatment, baseline, seed, only_treatment,
-    only_baseline (images that it alone has right), p. Models evaluated on different images are left out."""
+    """McNemar's exact test of the two trained models of each comparison and seed.
+
+    Columns: treatment, baseline, seed, only_treatment, only_baseline (images that only it classifies correctly), p.
+    Models evaluated on different images are omitted.
+    """
     correct = {
         run: (group["true"].to_numpy(), (group["true"] == group["predicted"]).to_numpy())
         for run, group in results.predictions.groupby(["label", "seed"], sort=False)
@@ -144,8 +150,8 @@ def mcnemar(results: StudyResults) -> pd.DataFrame:
 
 
 def confusions(results: StudyResults) -> dict[str, np.ndarray]:
-    """label -> (K, K) shares of each true class, rows = true, over all finished runs together; a class without an
-    evaluated image is a row of NaN."""
+    """label -> (K, K) confusion matrix over all finished runs: shares of each true class, rows = true. A class
+    without an evaluated image is a row of NaN."""
     size = len(results.study["classes"])
     found = {}
     for label in results.labels:
@@ -160,8 +166,11 @@ def confusions(results: StudyResults) -> dict[str, np.ndarray]:
 
 
 def class_accuracies(results: StudyResults) -> pd.DataFrame:
-    """Accuracy within each class: label, class, n (seeds), mean, sd, low, high, and the difference to the baseline with
-    its Welch interval (difference, difference_low, difference_high)."""
+    """Accuracy within each class.
+
+    Columns: label, class, n (seeds), mean, sd, low, high; difference, difference_low, difference_high (to the baseline,
+    Welch interval).
+    """
     classes, baseline = results.study["classes"], results.study["baseline"]
     right = results.predictions.assign(right=results.predictions["true"] == results.predictions["predicted"])
     shares = right.groupby(["label", "seed", "true"])["right"].mean() if len(right) else pd.Series(dtype=float)
@@ -186,8 +195,10 @@ def class_accuracies(results: StudyResults) -> pd.DataFrame:
 
 
 def confused_pairs(results: StudyResults, most: int = 8) -> pd.DataFrame:
-    """The pairs of classes most often taken for one another, whichever way round: first, second, and one column a
-    network: the share of the two classes' images that went to the other. Largest mean over the networks first."""
+    """The class pairs most often confused with each other, in either direction; largest mean over networks first.
+
+    Columns: first, second, and one per network: the share of the two classes' images misclassified as the other.
+    """
     shares, classes = confusions(results), results.study["classes"]
     rows = []
     for i, j in combinations(range(len(classes)), 2):
@@ -200,8 +211,11 @@ def confused_pairs(results: StudyResults, most: int = 8) -> pd.DataFrame:
 
 
 def cost(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
-    """From `networks`: label, params, macs, seconds_per_epoch, and train_seconds (training of a whole run, mean over
-    seeds), each also as a factor to the baseline's (`*_factor`). Without seconds where the study is not timed."""
+    """The cost of each network; `table` from `networks`.
+
+    Columns: label, model, params, macs, seconds_per_epoch, train_seconds (training of a whole run, mean over seeds),
+    and each cost as a factor to the baseline's (`*_factor`). Times are NaN if the study is not timed.
+    """
     timed = results.done if results.timed else results.done.iloc[:0]
     whole = timed.groupby("label")["train_seconds"].apply(lambda values: values.astype(float).mean())
     table = table[["label", "model", "params", "macs", "seconds_per_epoch"]]
@@ -215,10 +229,12 @@ def cost(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def time_to(results: StudyResults, thresholds: Sequence[float] = THRESHOLDS) -> pd.DataFrame:
-    """Seconds of training, without the evaluations, until the end of the first epoch whose evaluated accuracy is at
-    least the threshold; it may fall below it again. One row a network and threshold: label, threshold, n (finished
-    runs), reached (how many of them ever do), min and max over those, and mean, which is there only if all n do: over
-    those alone it would flatter a network whose slow runs never get there."""
+    """Training time, without evaluation, to the end of the first epoch whose evaluated accuracy reaches the threshold.
+
+    The accuracy may fall below the threshold again. One row per network and threshold. Columns: label, threshold, n
+    (finished runs), reached (runs that reach it), and mean, min, max over those. The mean is given only if all n reach
+    it: otherwise it would flatter a network whose slow runs never do.
+    """
     history = finished_history(results).astype({"train_seconds": float}).sort_values("epoch", kind="stable")
     history = history.assign(seconds=history.groupby("run_id")["train_seconds"].cumsum())
     rows = []
@@ -235,8 +251,10 @@ def time_to(results: StudyResults, thresholds: Sequence[float] = THRESHOLDS) -> 
 
 
 def published(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
-    """From `networks`, where there is a published accuracy: ours beside it, with Wilson's interval for a single
-    published run on a test set of known size, and where it was published."""
+    """Our accuracy beside the published one, for the rows of `networks` that have one.
+
+    A single published run on a test set of known size has Wilson's interval. published_source: where it was published.
+    """
     rows = []
     known = DATASETS.get(results.study["data"])
     images = known and known.test_images
@@ -274,9 +292,12 @@ def published(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def runs(results: StudyResults) -> pd.DataFrame:
-    """Every planned run in the plan's order: run_id, label, seed, status, epochs (trained so far), the last epoch's
-    accuracy and loss, train_seconds, error, resumed_anyway (where it went on from a state of other data, versions or
-    threads, on demand)."""
+    """Every planned run, in the plan's order.
+
+    Columns: run_id, label, seed, status, epochs (trained so far), test_accuracy and test_loss (last epoch),
+    train_seconds, error, resumed_anyway (where `--resume-anyway` continued from a state with other data, versions or
+    threads; else empty).
+    """
     trained = results.history.groupby("run_id")["epoch"].max() if len(results.history) else pd.Series(dtype=float)
     table = results.runs[["run_id", "label", "seed", "status", "test_accuracy", "test_loss", "train_seconds", "error"]]
     table = table.assign(epochs=table["run_id"].map(trained).fillna(0).astype(int))
@@ -287,7 +308,7 @@ def runs(results: StudyResults) -> pd.DataFrame:
 
 
 def environment(results: StudyResults) -> pd.DataFrame:
-    """setting, value: what the runs' environments say; values that differ between runs are all there."""
+    """setting, value from the runs' environment records; values that differ between runs are all listed."""
     flat: dict[str, list[str]] = {}
     for record in results.environments.values():
         for key, value in _flatten(record):
@@ -299,7 +320,7 @@ def environment(results: StudyResults) -> pd.DataFrame:
 
 
 def recipe(results: StudyResults) -> pd.DataFrame:
-    """setting, value of the study's one recipe; then what single networks do otherwise, as 'lr of NETWORK'."""
+    """setting, value of the study's recipe, then the deviations of single networks as 'lr of NETWORK'."""
     rows = [(key, as_text(value)) for key, value in results.study["recipe"].items()]
     for label, network in results.study["networks"].items():
         rows += [(f"{key} of {label}", as_text(value)) for key, value in (network.get("recipe") or {}).items()]
@@ -319,7 +340,7 @@ def _first(column: pd.Series) -> float | None:
 
 
 def _numeric(table: pd.DataFrame, except_for: Sequence[str]) -> pd.DataFrame:
-    """Every other column as numbers; None becomes NaN. Whole columns of integers stay integers."""
+    """All other columns as numbers; None becomes NaN. A column of integers only stays integer."""
     return table.assign(**{name: pd.to_numeric(table[name]) for name in table.columns if name not in except_for})
 
 

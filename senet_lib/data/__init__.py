@@ -1,8 +1,8 @@
-"""A data set as uint8 tensors that live on the device, its split, its fingerprint, and augmentation by the batch.
+"""Data sets as uint8 tensors on the device, with splits, fingerprints and batched augmentation.
 
-- `load_dataset` finds a set by its name, checks its content and puts it into one canonical order.
-- `Dataset` is what it returns; `Dataset.holdout` sets training images aside, so that tuning never sees the test set.
-- `Augmenter` and `eval_batches` turn the tensors into normalised batches, on the device and without a DataLoader.
+- `load_dataset` finds a data set by name, verifies its content and puts it in canonical order.
+- `Dataset` is the result. `Dataset.holdout` creates a validation split, so that tuning never uses the test set.
+- `Augmenter` and `eval_batches` yield normalised batches on the device, without a DataLoader.
 """
 
 import importlib
@@ -21,7 +21,7 @@ __all__ = list(_PUBLIC)
 
 
 def __getattr__(name: str):
-    """Each public name from its file when it is asked for: a study is checked by `catalog.py` without torch."""
+    """Import each public name on first access, so that studies validate against `catalog.py` without torch."""
     if name not in _PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     return getattr(importlib.import_module(f"{__name__}.{_PUBLIC[name]}"), name)

@@ -1,20 +1,20 @@
-"""Batches on the device: random crop, random mirror image and normalisation of whole batches, without a DataLoader.
+"""Batches on the device: random crop, horizontal flip and normalisation of whole batches, without a DataLoader.
 
-The augmentation of the CIFAR experiments of K. He et al., "Deep Residual Learning for Image Recognition", 2015
-(arXiv:1512.03385), section 4.2: 4 pixels are padded on each side, a crop of the original size is taken at random from
-the padded image or its mirror image. As torchvision's RandomCrop does before Normalize, the padding is black (zero in
-pixel space), not the mean colour (zero after normalisation).
+The default is the CIFAR augmentation of K. He et al., "Deep Residual Learning for Image Recognition", 2015
+(arXiv:1512.03385), section 4.2: pad 4 pixels on each side, then take a random crop of the original size from the image
+or its horizontal flip. The padding is black (zero in pixel space), as in torchvision's RandomCrop before Normalize, not
+the mean colour (zero after normalisation).
 
-Two parts of a fast recipe can stand in for it: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024
-(arXiv:2404.00498), sections 3.1 (reflection-padded translation) and 3.6 (alternating flip). A third may be added:
-T. DeVries, G. W. Taylor, "Improved Regularization of Convolutional Neural Networks with Cutout", 2017
-(arXiv:1708.04552), section 3.2: a square around a pixel taken at random, which may lie in part outside of the image, is
-zero after normalisation, so of the mean colour. Crops may be smaller than the images, which evaluation sees whole:
-H. Touvron et al., "Fixing the train-test resolution discrepancy", 2019 (arXiv:1906.06423), on what that does.
+Two alternatives are from K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024 (arXiv:2404.00498):
+reflection padding (section 3.1) and alternating flip (section 3.6). Cutout can be added: T. DeVries, G. W. Taylor,
+"Improved Regularization of Convolutional Neural Networks with Cutout", 2017 (arXiv:1708.04552), section 3.2. It sets a
+square around a random pixel to zero after normalisation, the mean colour. The square may extend beyond the image. Crops
+can be smaller than the images, while evaluation uses whole images; for the effect, see H. Touvron et al., "Fixing the
+train-test resolution discrepancy", 2019 (arXiv:1906.06423).
 
-Order, crops, mirror images and squares of an epoch are a function of (seed, epoch) alone. They are drawn on the CPU
-for the whole epoch and moved to the device once: every device gets the same batches, nothing in the loop waits for the
-device, and an epoch can be taken up at any step without a generator's state.
+The order, crops, flips and squares of an epoch depend only on (seed, epoch). They are drawn on the CPU for the whole
+epoch and moved to the device once. Every device therefore gets the same batches, the loop never waits for the device,
+and an epoch can resume at any step without generator state.
 """
 
 from collections.abc import Iterator, Sequence
@@ -26,19 +26,19 @@ from torch import Tensor
 
 
 class Augmenter:
-    """Training batches of a data set; every image comes once in each epoch.
+    """Training batches of a data set; every epoch contains each image once.
 
     images: (N, H, W, 3) uint8; labels: (N,) int64, on the same device. padding: in pixels, 0 for no crops.
-    fill: what the padding shows, 'black' or 'reflect', the image mirrored at its border pixels (numpy's mode).
-    crop_size: pixels a side of the crop; None for the image's own.
-    flip: whether mirror images are shown. alternating: chosen for each image at random in epoch 0 and from there on
-    the other way round in every epoch, so that any two successive epochs show each image once as it is, once mirrored.
-    cutout: the square's side in pixels; 0 for none.
-    mean, std: of the pixels in [0, 1], a channel each.
-    steps: batches in an epoch. The last one has what is left over, and it is not dropped. A single image left over
-    joins the batch before it, since BatchNorm cannot train on one image where its map is 1x1, as in SK's fuse.
+    fill: content of the padding, 'black' or 'reflect' (the image mirrored at its border pixels, as in numpy.pad).
+    crop_size: resolution of the crop; None for the image's own.
+    flip: whether images are flipped horizontally at random. alternating: flips are random in epoch 0 and inverted in
+    each later epoch, so that any two successive epochs show each image once unflipped and once flipped.
+    cutout: side of the square in pixels; 0 for none.
+    mean, std: per channel, of pixels in [0, 1].
+    steps: batches per epoch. The last batch holds the remainder and is not dropped. A remainder of one image joins the
+    preceding batch, since BatchNorm cannot train on one image with a 1x1 map, as in SK's fuse step.
 
-    The padded images are kept beside the images: N * (H + 2 * padding) * (W + 2 * padding) * 3 bytes.
+    The padded images are stored in addition: N * (H + 2 * padding) * (W + 2 * padding) * 3 bytes.
     """
 
     def __init__(
@@ -73,15 +73,15 @@ class Augmenter:
         padded = pad(images, padding, fill)
         _, self.padded_height, self.padded_width, _ = padded.shape
         self.pixels = padded.view(-1, channels)  # (N, H+2p, W+2p, 3) -> (N*(H+2p)*(W+2p), 3)
-        # a crop and its mirror image are which pixels to read, counted from the crop's first: (2, H, W)
+        # pixel offsets of a crop and of its flip, relative to the crop's first pixel: (2, H, W)
         rows = torch.arange(height)[:, None] * self.padded_width
         columns = torch.arange(width)
         self.windows = torch.stack((rows + columns, rows + columns.flip(0))).to(images.device)
 
     def epoch(self, *, seed: int, epoch: int, start_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
-        """The batches of one epoch from `start_step` on: exactly those that the whole epoch has there.
+        """The batches of one epoch from `start_step` on, identical to those of the full epoch at these steps.
 
-        Yields x (B, 3, H, W) float32, in channels_last memory format, and y (B,) int64.
+        Yields x (B, 3, H, W) float32 in channels_last memory format, and y (B,) int64.
         """
         if not 0 <= start_step <= self.steps:
             raise ValueError(f"start_step must be between 0 and the epoch's {self.steps} steps, not {start_step!r}")
@@ -94,9 +94,12 @@ class Augmenter:
         return self._batches(order, flips, first, squares, start_step)
 
     def _draw(self, seed: int, epoch: int) -> tuple[np.ndarray, ...]:
-        """Each (N,) int64 by place in the epoch: the image, 1 for its mirror image, and where in the padded image the
-        crop begins; (2, N): row and column in the crop around which cutout's square lies. All are always drawn, so that
-        none of padding, flip and cutout changes what else is drawn."""
+        """Draw the order, flips, crop rows, crop columns and Cutout centres of one epoch.
+
+        The first four are (N,) int64 by position in the epoch: the image index, 1 for a flip, and the crop's origin in
+        the padded image. The centres are (2, N): row and column within the crop. All are always drawn, so that changing
+        padding, flip or cutout does not change the other draws.
+        """
         generator = np.random.default_rng((seed, epoch))
         n = len(self.labels)
         order = generator.permutation(n)
@@ -106,7 +109,7 @@ class Augmenter:
         down, right = generator.integers(0, places, (2, n))
         squares = generator.integers(0, np.array((height, width))[:, None], (2, n))
         if self.alternating:
-            # an image's own side of the mirror: of the seed alone, apart from any epoch's draws
+            # each image's flip in epoch 0: depends on the seed only, independent of the draws of any epoch
             sides = np.random.default_rng((seed, 0, 1)).integers(0, 2, n)
             flips = (sides[order] + epoch) % 2
         return order, flips if self.flip else np.zeros_like(flips), down, right, squares
@@ -124,20 +127,20 @@ class Augmenter:
             yield self._cut_out(x, *squares[:, batch]), self.labels.index_select(0, order[batch])
 
     def _cut_out(self, x: Tensor, row: Tensor, column: Tensor) -> Tensor:
-        """(B, 3, H, W), in place, with the square around each image's (row, column) at zero."""
+        """Set the square around each image's (row, column) to zero, in place; x is (B, 3, H, W)."""
         if not self.cutout:
             return x
         rows, columns = self._inside(x.shape[2], row), self._inside(x.shape[3], column)
         return x.masked_fill_((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
 
     def _inside(self, size: int, centre: Tensor) -> Tensor:
-        """(B, size) bool: which rows, or columns, a square around each centre takes; an even one, one more before."""
+        """(B, size) bool: rows, or columns, inside each square; an even side covers one more before the centre."""
         place = torch.arange(size, device=centre.device) - centre[:, None] + self.cutout // 2
         return (place >= 0) & (place < self.cutout)
 
 
 def pad(images: Tensor, padding: int, fill: Literal["black", "reflect"]) -> Tensor:
-    """The images with `padding` pixels on each side, black or reflected: (N, H, W, 3) -> (N, H+2p, W+2p, 3)."""
+    """Pad the images by `padding` pixels on each side, black or reflected: (N, H, W, 3) -> (N, H+2p, W+2p, 3)."""
     if not isinstance(padding, int) or padding < 0:
         raise ValueError(f"padding must be a whole number of pixels from 0 up, not {padding!r}")
     n, height, width, channels = images.shape
@@ -154,7 +157,7 @@ def pad(images: Tensor, padding: int, fill: Literal["black", "reflect"]) -> Tens
 
 
 def _reflected(size: int, padding: int, device: torch.device) -> Tensor:
-    """Which of `size` pixels is seen where: 2 1 | 0 1 2 3 | 2 1 for a size of 4 and a padding of 2."""
+    """Source index of each padded position: 2 1 | 0 1 2 3 | 2 1 for a size of 4 and a padding of 2."""
     places = torch.arange(-padding, size + padding, device=device).abs()
     return torch.minimum(places, 2 * (size - 1) - places)
 
@@ -162,7 +165,7 @@ def _reflected(size: int, padding: int, device: torch.device) -> Tensor:
 def eval_batches(
     images: Tensor, labels: Tensor, *, batch_size: int, mean: Sequence[float], std: Sequence[float]
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """All images in their order, normalised and not augmented; x and y as from Augmenter.epoch."""
+    """All images in order, normalised but not augmented; yields x and y as Augmenter.epoch does."""
     _check(images, labels, batch_size)
     scale, shift = _scale_and_shift(mean, std, images.shape[2], images.device)
     return (
@@ -179,7 +182,7 @@ def normalise(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
 def _scale_and_shift(mean: Sequence[float], std: Sequence[float], width: int, device: torch.device) -> tuple:
     """Normalisation as pixels * scale + shift, repeated along one row of pixels: each (W*3,) float32.
 
-    Three values at a time would take the processor several times as long as a row at a time.
+    On a CPU, broadcasting over rows is several times faster than broadcasting over 3 values.
     """
     mean, std = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
     if mean.shape != (3,) or std.shape != (3,) or not (std > 0).all():

@@ -1,10 +1,9 @@
-"""Decoded data sets, kept so that the next process starts in a second instead of decoding 60,000 images again.
+"""A cache of decoded data sets, so that a process starts in a second instead of decoding 60,000 images again.
 
-One uncompressed safetensors file a source, in the project's `data/cache/` or where SENET_CACHE says. It is mapped, not
-copied, so that runs side by side share its memory. Its content is hashed at every load and compared with the
-fingerprints it was written with; a damaged file is built again with a warning. It is written beside and moved into
-place, under a lock that makes a second process wait for the first one's work. A folder that cannot be written to only
-costs the time.
+Each source has one uncompressed safetensors file in the project's `data/cache/`, or in $SENET_CACHE if set. The file
+is memory-mapped, so parallel runs share its memory. At every load its content is hashed and compared with the stored
+fingerprints; a damaged file is rebuilt with a warning. Writing is atomic and under a lock, so a second process waits
+for the first. If the folder is not writable, the only cost is decoding time.
 """
 
 import contextlib
@@ -23,7 +22,7 @@ from senet_lib.data.dataset import Canonical, Split, fingerprint_of, sample_dige
 from senet_lib.files import exclusive
 from senet_lib.project import project_root
 
-LAYOUT = 1  # of the file and of what is in it: raise it when decoding changes
+LAYOUT = 1  # version of the file's format and content: increase it when decoding changes
 
 
 def cache_folder() -> Path:
@@ -31,8 +30,8 @@ def cache_folder() -> Path:
 
 
 def through_cache(folder: Path, name: str, where: str, state: list, build: Callable[[], Canonical]) -> Canonical:
-    """What `build` returns, taken from the cache while `state`, what is known of the files in `where`, is the same."""
-    # one file for each name and place: when the place's files change, it is replaced and nothing piles up
+    """The result of `build`, from the cache as long as `state`, the state of the files in `where`, is unchanged."""
+    # one file per name and place: it is replaced when the place's files change, so old files do not accumulate
     place = hashlib.sha256(json.dumps([name, where]).encode()).hexdigest()[:16]
     file = folder / f"{re.sub('[^a-z0-9]+', '-', name.lower())[:40]}-{place}.safetensors"
     source = json.dumps([LAYOUT, name, where, state])
@@ -48,7 +47,7 @@ def through_cache(folder: Path, name: str, where: str, state: list, build: Calla
 
 
 def _load(file: Path, source: str, warn: bool = False) -> Canonical | None:
-    """The cached data set; None where there is none, it is of another source, or it is damaged."""
+    """The cached data set; None if it is missing, damaged or from another source."""
     try:
         with safe_open(file, framework="pt") as stored:
             header = (stored.metadata() or {}).get("description", "")
@@ -86,9 +85,9 @@ def _save(file: Path, source: str, data: Canonical) -> None:
     partial = file.with_name(f".{file.name}.{os.getpid()}.tmp")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        for left in file.parent.glob(f".{file.name}.*.tmp"):  # of a process that was killed: the lock is held here
+        for left in file.parent.glob(f".{file.name}.*.tmp"):  # left by a killed process; the lock is held here
             left.unlink()
-        with open(partial, "wb") as written:  # not save_file, which makes a file that only its owner can read
+        with open(partial, "wb") as written:  # save_file would make the file readable by its owner only
             written.write(save(tensors, metadata))
             written.flush()
             os.fsync(written.fileno())

@@ -1,4 +1,4 @@
-"""The data sets by name, and what is known of them without opening one. Imports no torch."""
+"""The data sets by name, with facts that are known without reading them. Imports no torch."""
 
 from dataclasses import dataclass
 
@@ -9,7 +9,7 @@ FOLDER = "folder:"  # the prefix of a user's own image tree: folder:PATH
 
 @dataclass(frozen=True)
 class Facts:
-    """images: of the training and the test split. pixels: of a side. flip: whether a mirror image keeps its class."""
+    """Basic facts of a data set. pixels: height and width. flip: whether a mirror image keeps its class."""
 
     train_images: int
     test_images: int
@@ -19,7 +19,7 @@ class Facts:
 
 
 DATASETS = {
-    "digits": Facts(1_415, 382, 10, 32, flip=False),  # a mirrored digit is no digit
+    "digits": Facts(1_415, 382, 10, 32, flip=False),  # a mirrored digit is not a valid digit
     "fashion_mnist": Facts(60_000, 10_000, 10, 28, flip=True),
     "cifar10": Facts(50_000, 10_000, 10, 32, flip=True),
     "cifar100": Facts(50_000, 10_000, 100, 32, flip=True),

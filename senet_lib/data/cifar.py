@@ -1,8 +1,8 @@
 """`cifar10`, `cifar100`: from the official python archive, packed or unpacked, or from an image tree of its images.
 
 A. Krizhevsky, "Learning Multiple Layers of Features from Tiny Images", 2009; https://www.cs.toronto.edu/~kriz/cifar.html
-describes the archive: pickled dicts of a (n, 3072) uint8 array (the red, green and blue planes) and a list of labels.
-CIFAR-100 is read with its 100 fine labels.
+describes the archive: pickled dicts with an (n, 3072) uint8 array (red, green and blue planes) and a list of labels.
+CIFAR-100 uses its 100 fine labels.
 """
 
 import io
@@ -21,17 +21,17 @@ from senet_lib.data.places import Source, download, file_md5, file_state
 
 
 class Cifar(NamedTuple):
-    """What the two official archives are called, and what is in them."""
+    """Names and contents of an official archive."""
 
     title: str
     url: str
     md5: str  # of the archive
-    folder: str  # in the archive
+    folder: str  # inside the archive
     train_files: tuple[str, ...]
     test_file: str
     names_file: str
-    labels: str  # the entry with the labels
-    names: str  # the entry with the class names
+    labels: str  # key of the labels
+    names: str  # key of the class names
     classes: int
 
     @property
@@ -43,7 +43,7 @@ class Cifar(NamedTuple):
         return (*self.train_files, self.test_file, self.names_file)
 
 
-# addresses and md5: torchvision.datasets.CIFAR10, CIFAR100
+# URLs and md5: torchvision.datasets.CIFAR10, CIFAR100
 CIFAR = {
     "cifar10": Cifar(
         title="CIFAR-10",
@@ -73,7 +73,7 @@ CIFAR = {
 
 
 def find_cifar(name: str, place: Path) -> Source | None:
-    """The set in `place`, an archive or a folder with one of the `layouts`; None where there is nothing like it."""
+    """The data set in `place`, an archive or a folder with one of the `layouts`; None if there is none."""
     cifar = CIFAR[name]
     if place.is_file():
         return _archive(cifar, place)
@@ -92,7 +92,7 @@ def find_cifar(name: str, place: Path) -> Source | None:
 
 
 def layouts(name: str) -> str:
-    """What find_cifar looks for in a folder, in words, in its order."""
+    """The layouts that find_cifar accepts in a folder, in words, in search order."""
     cifar = CIFAR[name]
     return (
         f"{cifar.archive}, {cifar.folder}/, {name}/ with train/<class>/* and test/<class>/*, {name}.tar, "
@@ -144,7 +144,7 @@ def _read_archive(cifar: Cifar, path: Path) -> Decoded:
 
 
 def _read_batches(cifar: Cifar, where: Path, read: Callable[[str], bytes]) -> Decoded:
-    """The official pickles; read(file) gives one file's bytes."""
+    """Read the official pickles; read(file) returns the bytes of one file."""
     names = _entry(_unpickle(read(cifar.names_file), where, cifar.names_file), cifar.names)
     if not isinstance(names, list) or len(names) != cifar.classes:
         raise DataError(f"{cifar.names_file} of {str(where)!r} does not list {cifar.classes} class names")
@@ -176,7 +176,7 @@ def _entry(batch: dict, key: str) -> object:
 
 def _unpickle(content: bytes, where: Path, file: str) -> dict:
     try:
-        batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()  # latin1: a Python 2 str is bytes
+        batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()  # latin1: Python 2's str holds bytes
     except Exception as error:  # a damaged pickle can raise anything
         raise DataError(f"{file} of {str(where)!r} is not a pickle of plain arrays ({reason(error)})") from error
     if not isinstance(batch, dict):
@@ -185,17 +185,17 @@ def _unpickle(content: bytes, where: Path, file: str) -> dict:
 
 
 def _empty_array(subtype: type, shape: tuple, dtype: object) -> np.ndarray:
-    """What a pickled array starts as; its content follows in the pickle. Stands in for numpy's private _reconstruct."""
+    """Replaces numpy's private _reconstruct: an empty array, which the pickle then fills."""
     return np.empty(0, np.uint8)
 
 
 def _latin1_bytes(text: str, encoding: str) -> bytes:
-    """How Python 3 writes bytes into a protocol 2 pickle."""
+    """Replaces _codecs.encode, with which Python 3 pickles bytes in protocol 2."""
     return text.encode("latin1")
 
 
 class _ArrayUnpickler(pickle.Unpickler):
-    """Unpickles dicts, lists, strings, numbers and numpy arrays, and nothing else: no pickle can run code here."""
+    """Unpickles only dicts, lists, strings, numbers and numpy arrays, so that a pickle cannot run code."""
 
     ADMITTED = {
         ("numpy.core.multiarray", "_reconstruct"): _empty_array,

@@ -1,9 +1,9 @@
-"""What a data set is here: two splits of uint8 images in a canonical order, known by the content of their pixels.
+"""A data set: two splits of uint8 images in canonical order, identified by content fingerprints.
 
-Content fingerprint of a split, independent of order and container: for each image the sha256 of one byte with the label
-followed by its pixels (rows, columns, channels); the hex digests sorted, joined by a newline, and hashed again.
-Canonical order: the images sorted by those digests. The official archive and an image tree thus become the same tensor,
-and the same seed gives the same training whatever the container was.
+The content fingerprint of a split does not depend on order or file format. For each image, take the sha256 of the label
+as one byte followed by the pixels (rows, columns, channels); sort the hex digests, join them by newlines, hash again.
+Canonical order: images sorted by these digests. The official archive and an image tree therefore give the same tensor,
+and the same seed gives the same training run.
 """
 
 import hashlib
@@ -21,23 +21,23 @@ MAX_CLASSES = 256  # a label is one byte, in the fingerprint and in a run's pred
 
 
 class DataError(UserError):
-    """A data set that is unknown, missing, damaged or not what it should be; the message is one line."""
+    """An unknown, missing, damaged or wrong data set; the message is one line."""
 
 
 def reason(error: BaseException) -> str:
-    """What went wrong, for the one line of a DataError: the first line of the error's own words."""
+    """The first line of an error's message, for use in a DataError."""
     return next(iter(str(error).splitlines()), "").strip(" :") or type(error).__name__
 
 
 class Split(NamedTuple):
-    """Images (N, H, W, 3) uint8 and labels (N,) uint8, either as numpy arrays or as CPU tensors."""
+    """Images (N, H, W, 3) uint8 and labels (N,) uint8, as numpy arrays or CPU tensors."""
 
     images: Tensor | np.ndarray
     labels: Tensor | np.ndarray
 
 
 class Decoded(NamedTuple):
-    """A data set as it was read: the class names (a label is an index into them) and its two splits."""
+    """A data set as read: the class names, indexed by label, and the two splits."""
 
     classes: tuple[str, ...]
     train: Split
@@ -45,7 +45,7 @@ class Decoded(NamedTuple):
 
 
 class Canonical(NamedTuple):
-    """The same as tensors in canonical order, with the fingerprints {"train": hex, "test": hex}."""
+    """A data set as tensors in canonical order, with the fingerprints {"train": hex, "test": hex}."""
 
     classes: tuple[str, ...]
     train: Split
@@ -55,13 +55,13 @@ class Canonical(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Images on one device, with what training and reports need to know of them.
+    """Images on one device, with the metadata for training and reports.
 
     train_images, test_images: (N, H, W, 3) uint8. train_labels, test_labels: (N,) int64.
-    mean, std: of the training pixels, a channel each, in [0, 1] (std: the population's; 1 for a constant channel).
+    mean, std: of the training pixels per channel, in [0, 1] (population std; 1 for a constant channel).
     flip: whether a mirror image keeps its class.
-    fingerprints: {"train": hex, "test": hex}, the content of the tensors held here.
-    evaluation_split: what the test_* tensors are: "test", or "holdout" for images taken out of the training split.
+    fingerprints: {"train": hex, "test": hex}, content fingerprints of the tensors held here.
+    evaluation_split: content of the test_* tensors: "test", or "holdout" for a validation split of the training images.
     """
 
     name: str
@@ -82,7 +82,7 @@ class Dataset:
 
     @property
     def image_shape(self) -> tuple[int, int, int]:
-        """(C, H, W), as a network sees one image."""
+        """(C, H, W) of one network input."""
         height, width, channels = self.train_images.shape[1:]
         return channels, height, width
 
@@ -97,13 +97,14 @@ class Dataset:
         )
 
     def holdout(self, n: int) -> "Dataset":
-        """Set `n` training images aside as the evaluation split; the test set is not in the result at all.
+        """Split `n` validation images off the training split; the result does not contain the test set.
 
-        Each class gives its share of `n` (largest remainders; ties to the lower label), namely its first images in the
-        canonical order. That order comes from hashes of the pixels, so the choice is as good as random, is balanced,
-        and depends neither on a seed nor on the container. Mean, std and fingerprints are those of the new splits.
+        The split is stratified: each class contributes its share of `n` (largest remainders; ties to the lower label),
+        taken from its first images in canonical order. That order comes from hashes of the pixels, so the choice is
+        effectively random but depends neither on a seed nor on the file format. Mean, std and fingerprints are those of
+        the new splits.
 
-        Raises ValueError when `n` leaves a class without a training image, or on a data set that is a holdout already.
+        Raises ValueError when `n` leaves a class without training images, or when called on the result of `holdout`.
         """
         if self.evaluation_split != "test":
             raise ValueError("this data set is evaluated on a holdout already: take it from the data set as loaded")
@@ -140,7 +141,7 @@ def build_dataset(
     evaluation_split: str = "test",
     fingerprints: dict[str, str] | None = None,
 ) -> Dataset:
-    """A Dataset from two splits of tensors in canonical order; fingerprints are computed unless they are known."""
+    """A Dataset from two splits of tensors in canonical order; fingerprints are computed unless given."""
     mean, std = channel_statistics(train.images)
     return Dataset(
         name=name,
@@ -158,7 +159,7 @@ def build_dataset(
 
 
 def sample_digests(images: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> list[str]:
-    """The sha256 (hex) of each image's label byte and pixels; images (N, H, W, 3) uint8, labels (N,) in 0..255."""
+    """sha256 (hex) of each image's label byte and pixels; images: (N, H, W, 3) uint8, labels: (N,) in 0..255."""
     pixels = np.ascontiguousarray(images.cpu() if isinstance(images, Tensor) else images)
     label_bytes = np.asarray(labels.cpu() if isinstance(labels, Tensor) else labels).astype(np.uint8)
     pixels = pixels.reshape(len(pixels), -1)  # (N, H*W*3)
@@ -171,12 +172,12 @@ def sample_digests(images: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> 
 
 
 def fingerprint_of(digests: Iterable[str]) -> str:
-    """The fingerprint of a split, from its images' digests in any order."""
+    """The fingerprint of a split from its images' digests, in any order."""
     return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 
 
 def content_fingerprint(images: Tensor | np.ndarray, labels: Tensor | np.ndarray) -> str:
-    """What a split holds, as 64 hex digits that depend on its pixels and labels but neither on order nor container."""
+    """64 hex digits that identify a split's pixels and labels, independent of order and file format."""
     return fingerprint_of(sample_digests(images, labels))
 
 
@@ -196,7 +197,7 @@ def _in_order(split: Split) -> tuple[Split, str]:
 def channel_statistics(images: Tensor) -> tuple[tuple[float, float, float], tuple[float, float, float]]:
     """Mean and population standard deviation of each channel in [0, 1], exact up to one rounding.
 
-    images: (N, H, W, 3) uint8. Counting the 256 values first keeps the sums in integers.
+    images: (N, H, W, 3) uint8. A histogram of the 256 values keeps the sums in integers.
     """
     values = torch.arange(256, dtype=torch.float64)
     means, stds = [], []

@@ -1,11 +1,11 @@
-"""`digits`: scikit-learn's bundled hand-written digits, 8x8, enlarged to 32x32; needs no network.
+"""`digits`: scikit-learn's bundled handwritten digits, 8x8, enlarged to 32x32; needs no download.
 
-1,797 images of 17 grey levels, the test part of E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten Digits",
-UCI Machine Learning Repository, 1998 (sklearn.datasets.load_digits).
-Split: the first 1,415 images in the file's order are for training, the last 382 (21 %, 35 to 39 of each class) for
-testing. The file goes form by form, a form being one person's handwriting; the digits to be copied, 0123456789
-and again, begin anew at row 1,415. So no form is on both sides, where a shuffled split would put every hand on both and
-flatter the networks.
+1,797 images with 17 grey levels, the test part of E. Alpaydin and C. Kaynak, "Optical Recognition of Handwritten
+Digits", UCI Machine Learning Repository, 1998 (sklearn.datasets.load_digits).
+Split: the first 1,415 images in file order are for training, the last 382 (21 %, 35 to 39 per class) for testing.
+The file is ordered by form, and each form was filled in by one person. A form repeats the sequence 0123456789; a new
+form starts at row 1,415, so no form is in both splits. A shuffled split would put every writer in both and inflate the
+accuracy.
 """
 
 from importlib.metadata import version
@@ -24,7 +24,7 @@ def find_digits() -> Source:
 
 
 def read_digits() -> Decoded:
-    from sklearn.datasets import load_digits  # slow to import, and not needed when the cache has the images
+    from sklearn.datasets import load_digits  # slow to import, and not needed when the images are cached
 
     bundle = load_digits()
     images, labels = enlarge(bundle.images.astype(np.int64)), bundle.target.astype(np.uint8)
@@ -38,10 +38,10 @@ def read_digits() -> Decoded:
 def enlarge(levels: np.ndarray) -> np.ndarray:
     """Bilinear interpolation (half-pixel centres, edges repeated) of (N, 8, 8) levels 0..16 to (N, 32, 32, 3) uint8.
 
-    In integers throughout, so that the pixels, and with them the fingerprint, are the same on every machine.
+    Uses integer arithmetic only, so that pixels and fingerprint are the same on every machine.
     """
     scale = SIZE // levels.shape[1]
-    # a target pixel's centre lies at (i + 1/2) / scale - 1/2 source pixels; counted in units of 1 / (2 * scale)
+    # the centre of target pixel i is at (i + 1/2) / scale - 1/2 source pixels, here in units of 1 / (2 * scale)
     unit = 2 * scale
     centre = (2 * np.arange(SIZE) + 1 - scale).clip(0, unit * (levels.shape[1] - 1))
     source = np.arange(levels.shape[1])

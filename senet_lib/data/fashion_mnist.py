@@ -1,4 +1,4 @@
-"""`fashion_mnist`: 60,000 + 10,000 grey images of clothing, 28x28, repeated to three channels.
+"""`fashion_mnist`: 60,000 + 10,000 greyscale images of clothing, 28x28, repeated to three channels.
 
 H. Xiao, K. Rasul and R. Vollgraf, "Fashion-MNIST: a Novel Image Dataset for Benchmarking Machine Learning Algorithms",
 arXiv:1708.07747, 2017. Read from the four IDX files, gzipped or not; the sha256 of the decompressed bytes is checked.
@@ -15,7 +15,7 @@ from senet_lib.data.dataset import DataError, Decoded, Split, reason
 from senet_lib.data.places import Source, download, file_state
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
-FOLDERS = ("", "fashion-mnist", "fashion_mnist", "FashionMNIST/raw")  # below a place; the last is torchvision's
+FOLDERS = ("", "fashion-mnist", "fashion_mnist", "FashionMNIST/raw")  # subfolders searched; the last is torchvision's
 URL = "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com/"  # torchvision.datasets.FashionMNIST.mirrors
 
 # file -> sha256 of its decompressed bytes
@@ -47,7 +47,7 @@ CLASSES = (
 
 
 def find_fashion_mnist(place: Path) -> Source | None:
-    """The four files in `place` or in one of its customary folders; None where not even one of them is there."""
+    """The four files in `place` or one of its FOLDERS; None if none of the files exists."""
     for folder in (place / name for name in FOLDERS):
         files = {name: _either(folder / name) for name in SHA256}
         missing = [name for name, path in files.items() if path is None]
@@ -82,7 +82,7 @@ def _to_rgb(grey: np.ndarray) -> np.ndarray:
 
 
 def _read_idx(path: Path, sha256: str) -> np.ndarray:
-    """An IDX file of unsigned bytes (two zero bytes, type 8, the number of axes, big-endian lengths, then the data)."""
+    """Read an IDX file of uint8: two zero bytes, type 8, number of axes, big-endian axis lengths, then the data."""
     try:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content

@@ -1,9 +1,9 @@
-"""Image trees, `train/<class>/<image>` and `test/<class>/<image>`, in a folder or in a tar that is read where it lies.
+"""Image trees, `train/<class>/<image>` and `test/<class>/<image>`, in a folder or in a tar read without unpacking.
 
-A class is a folder's name, carried verbatim; labels number the names in sorted order. Both splits must have the same
-classes, and all images one size: nothing is resampled, since interpolation would silently change every number (resize
-the images before, with the filter that you want to report). Any mode becomes 8-bit RGB (grey repeated, alpha dropped).
-Hidden files, files without an image's extension and folders below a class folder are not looked at.
+Folder names are the class names; labels number them in sorted order. Both splits must have the same classes, and all
+images the same size. Nothing is resampled, since interpolation would silently change every result: resize the images
+first, with the filter that you want to report. All modes become 8-bit RGB (grey repeated, alpha dropped). Hidden files,
+files without an image extension and folders below a class folder are ignored.
 """
 
 import hashlib
@@ -24,12 +24,12 @@ from senet_lib.data.places import Source, file_state
 
 SPLITS = ("train", "test")
 EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
-FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow's others can start other programs
-READ_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error)  # what a damaged archive raises
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # Pillow's other decoders can start external programs
+READ_ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error)  # raised by a damaged archive
 
 
 class ImageFile(NamedTuple):
-    """One image of a tree: its path below the tree (split/class/file) and how to get its bytes."""
+    """One image of a tree: its path within the tree (split/class/file) and a function that reads its bytes."""
 
     path: str
     read: Callable[[], bytes]
@@ -39,8 +39,9 @@ Listing = dict[str, dict[str, list[ImageFile]]]  # split -> class -> images, in 
 
 
 def find_image_tree(path: Path, classes: int | None = None) -> Source:
-    """The tree in a folder or an archive. Raises DataError on a folder without a proper tree; an archive's content is
-    looked at when it is read. classes: the number that there must be, where it is known.
+    """The tree in a folder or an archive. classes: the expected number of classes, if known.
+
+    Raises DataError when a folder has no valid tree. An archive is checked only when it is read.
     """
     if not path.is_dir():
         return Source(str(path), archive_state(path), partial(_read_archive, path, classes))
@@ -50,17 +51,17 @@ def find_image_tree(path: Path, classes: int | None = None) -> Source:
 
 
 def archive_state(path: Path) -> list:
-    """What changes when an archive does, or the library that decodes its images."""
+    """A value that changes when the archive or the image decoder's version changes."""
     return [pillow_version, file_state(path)]
 
 
 def is_image_tree(folder: Path) -> bool:
-    """Whether a folder is meant as a tree: one split is enough, so that a missing other one is reported."""
+    """Whether a folder looks like a tree. One split is enough, so that a missing second split is reported."""
     return any((folder / split).is_dir() for split in SPLITS)
 
 
 def read_tar_tree(tar: tarfile.TarFile, path: Path, classes: int | None = None) -> Decoded:
-    """Decode the tree in an open tar, `path`; a folder around train/ and test/ may have any name."""
+    """Decode the tree in the open tar `path`; train/ and test/ may be inside a folder of any name."""
     listing = _list_tar(tar, path)
     _check_classes(path, listing, classes)
     return _decode(path, listing)
@@ -77,7 +78,7 @@ def _read_archive(path: Path, classes: int | None) -> Decoded:
 
 
 def _list_folder(folder: Path) -> tuple[Listing, str]:
-    """The images of a tree in a folder, and a hash that changes with any file's name, size or time of change."""
+    """The images of a tree in a folder, and a hash that changes with any file's name, size or modification time."""
     listing: Listing = {split: {} for split in SPLITS}
     state = hashlib.sha256()
     for split in SPLITS:
@@ -119,7 +120,7 @@ def _list_tar(tar: tarfile.TarFile, path: Path) -> Listing:
     if len(tops) > 1:
         raise DataError(f"{str(path)!r} holds more than one image tree: {', '.join(map(repr, sorted(tops)))}")
     listing: Listing = {split: {name: [] for on, name in sorted(classes) if on == split} for split in SPLITS}
-    for (split, class_name, file), member in members.items():  # in the archive's order: it is read in one sweep
+    for (split, class_name, file), member in members.items():  # in archive order, for sequential reading
         image = ImageFile(f"{split}/{class_name}/{file}", partial(_member_bytes, tar, member))
         listing[split].setdefault(class_name, []).append(image)
     return listing
@@ -174,7 +175,7 @@ def _decode_image(path: Path, image: ImageFile) -> np.ndarray:
     try:
         with Image.open(io.BytesIO(image.read()), formats=FORMATS) as picture:
             return np.asarray(picture.convert("RGB"))
-    except Exception as error:  # Pillow raises many kinds on damaged images
+    except Exception as error:  # Pillow raises many types on damaged images
         why = "not an image" if isinstance(error, Image.UnidentifiedImageError) else reason(error)
         raise DataError(f"{image.path!r} of {str(path)!r} cannot be decoded ({why}): repair or remove it") from error
 

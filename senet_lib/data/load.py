@@ -1,6 +1,6 @@
-"""`load_dataset`: from a name to a checked data set in canonical order.
+"""`load_dataset`: load a verified data set in canonical order by its name.
 
-| name            | where it comes from                                                                      |
+| name            | source                                                                                   |
 |-----------------|------------------------------------------------------------------------------------------|
 | `digits`        | bundled with scikit-learn                                                                |
 | `fashion_mnist` | `root`, Debian's package dataset-fashion-mnist, SENET_DATA, the project's `data/`; or downloaded |
@@ -23,9 +23,9 @@ from senet_lib.data.places import Source, search_places
 from senet_lib.errors import did_you_mean
 from senet_lib.project import project_root
 
-# content fingerprints (see dataset.py). CIFAR: computed from copies whose training means and standard deviations are
-# the published ones to eight digits. digits, fashion_mnist: computed from scikit-learn's bundle and from the files with
-# the sha256 in fashion_mnist.py
+# Content fingerprints (see dataset.py). CIFAR: computed from copies whose training means and standard deviations match
+# the published values to eight digits. digits: computed from scikit-learn's bundle. fashion_mnist: computed from files
+# with the sha256 in fashion_mnist.py.
 KNOWN_FINGERPRINTS = {
     "digits": {
         "train": "190a9bd36440fd3b11e7eaca46feb576918ecb091b3fea0e8783fc7d6f968867",
@@ -55,13 +55,14 @@ def load_dataset(
 ) -> Dataset:
     """Load a data set by name, on the CPU: "digits", "fashion_mnist", "cifar10", "cifar100" or "folder:PATH".
 
-    root: the folder or archive that holds it, and then nothing else is looked at and nothing downloaded (but
-        `fashion_mnist` may still come from Debian's package); by default SENET_DATA, then the project's `data/`.
-        A relative PATH of "folder:PATH" is meant from `root`, by default from the project's folder.
-    download: whether what is found nowhere may be fetched.
-    cache: the folder for decoded data sets; by default SENET_CACHE, else the project's `data/cache/`; False for none.
+    root: the only folder or archive to search, without download (`fashion_mnist` may still come from Debian's package).
+        Default: SENET_DATA, then the project's `data/`. For "folder:PATH", a relative PATH is relative to `root`, by
+        default to the project's folder.
+    download: whether a missing data set may be downloaded.
+    cache: the folder for decoded data sets. Default: SENET_CACHE, else the project's `data/cache/`. False: no cache.
 
-    Raises DataError (a ValueError), in one line, when the name is unknown, or the data is missing, damaged or another.
+    Raises DataError (a ValueError) with a one-line message when the name is unknown, or the data is missing, damaged or
+    a different data set.
     """
     source = _find(name, root, download)
 

@@ -1,7 +1,7 @@
-"""Where data sets are looked for, and how a missing one is downloaded.
+"""Search places for data sets, and download of missing ones.
 
-Places: `root` where it is given, and nowhere else; otherwise the folder or file that the environment variable
-SENET_DATA names, then the project's `data/` folder.
+If `root` is given, only `root` is searched. Otherwise the folder or file in the environment variable SENET_DATA is
+searched first, then the project's `data/` folder.
 """
 
 import contextlib
@@ -20,11 +20,11 @@ from senet_lib.data.dataset import DataError, Decoded, reason
 from senet_lib.files import exclusive
 from senet_lib.project import project_root
 
-TIMEOUT_SECONDS = 30  # of silence; the official hosts have been down for months at a time
+TIMEOUT_SECONDS = 30  # without a response; the official hosts have been down for months at a time
 
 
 class Source(NamedTuple):
-    """A data set that was found: what messages call it, what changes when its files do (JSON), and how to read it."""
+    """A data set that was found: its location for messages, its files' state (JSON), and a function that reads it."""
 
     where: str
     state: list
@@ -32,7 +32,7 @@ class Source(NamedTuple):
 
 
 def search_places(name: str, root: str | os.PathLike | None) -> list[Path]:
-    """Where to look for the set `name`, in this order. Raises DataError when a place that the user named is missing."""
+    """Places to search for the data set `name`, in order. Raises DataError when a user-given place does not exist."""
     if root is not None:
         return [_existing(name, root, "root")]
     project_data = project_root() / "data"
@@ -51,7 +51,7 @@ def _existing(name: str, path: str | os.PathLike, setting: str) -> Path:
 
 
 def file_state(path: Path) -> list:
-    """[path, size, time of change]: what tells that a file is still the one that was read."""
+    """[path, size, modification time]: unchanged as long as the file is."""
     status = path.stat()
     return [str(path), status.st_size, status.st_mtime_ns]
 
@@ -62,12 +62,12 @@ def file_md5(path: Path) -> str:
 
 
 def download(url: str, target: Path, md5: str) -> None:
-    """Fetch `url` into the file `target`, which appears only when it is whole and has this md5.
+    """Download `url` to the file `target`, which is created only when complete and with a matching md5.
 
-    Raises DataError with the reason; no part of the file is left behind then.
+    Raises DataError with the reason; no partial file is left behind.
     """
     with exclusive(target.with_name(f".{target.name}.lock")):
-        if target.exists():  # another process fetched it while this one waited
+        if target.exists():  # another process downloaded it while this one waited
             return
         partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         print(f"downloading {url} to {target}", file=sys.stderr)

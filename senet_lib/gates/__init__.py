@@ -1,7 +1,7 @@
-"""What trained gates do: recorded from a network, measured over images, drawn and put into words.
+"""What trained gates do: recorded from a network, measured over images, plotted and put into words.
 
-- `record.py`: a published run's network, and its SE gates and SK weights image by image.
-- `images.py`: the centre enlarged, and the same images made as coarse without enlarging them.
-- `grad_cam.py`: where in an image a class's score comes from.
-- `measures.py`, `figures.py`, `sentences.py`: arrays in, numbers, figures and words out; no torch.
+- `record.py`: a published run's network; its SE gates and SK weights for each image.
+- `images.py`: images with an enlarged centre, and the control with the same resolution but nothing enlarged.
+- `grad_cam.py`: which image regions a class score comes from.
+- `measures.py`, `figures.py`, `sentences.py`: arrays in; numbers, figures and sentences out. No torch.
 """

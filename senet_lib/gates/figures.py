@@ -1,6 +1,6 @@
 """Figures of gates, kernel weights and Grad-CAM maps: numbers in, axes out, in the style of `senet_lib.analysis.plots`.
 
-Classes have colours of their own, apart from the families'; each also has its own line, for grey print.
+Classes have their own colours, distinct from the families', and their own line styles, for greyscale print.
 """
 
 from collections.abc import Mapping, Sequence
@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator
 from senet_lib.analysis.plots import PALETTE, WIDTH, network_styles, plain
 from senet_lib.gates.measures import ClassMoments
 
-# Of seaborn's "colorblind" palette, what no family has; in grey they differ by their lines
+# Black and colours of seaborn's "colorblind" palette that no family uses; the line styles differ for greyscale
 CLASS_LINES = (("#000000", "-"), ("#d55e00", "--"), ("#56b4e9", "-."), ("#ca9161", ":"))
 OTHERS = "#c9c9c9"
 
@@ -23,10 +23,10 @@ OTHERS = "#c9c9c9"
 def class_profiles(
     moments: Mapping[str, Mapping[str, ClassMoments]], classes: Sequence[str], shown: Sequence[int]
 ) -> np.ndarray:
-    """Mean gate of each class, channel by channel: a row for each network, a column for each block.
+    """Mean gate of each class, channel by channel: one row per network, one column per block.
 
-    moments: label -> block -> moments. shown: up to four class indices that are drawn with a line of their own, the
-    others in grey. Channels are in the order of their mean over the classes.
+    moments: label -> block -> moments. shown: up to four class indices, drawn with their own line styles; the other
+    classes are grey. Channels are sorted by their mean over the classes.
     """
     figure, axes = _panels(moments)
     for label, row in zip(moments, axes, strict=True):
@@ -48,8 +48,8 @@ def class_profiles(
 def class_bands(
     moments: Mapping[str, Mapping[str, ClassMoments]], classes: Sequence[str], shown: Sequence[int]
 ) -> np.ndarray:
-    """Two classes' gates over their own images, mean and one standard deviation either way; panels as
-    `class_profiles`. Channels are in the same order."""
+    """Two classes' gates: mean ± one standard deviation over each class's own images. Panels and channel order as in
+    `class_profiles`."""
     figure, axes = _panels(moments)
     for label, row in zip(moments, axes, strict=True):
         for (block, found), ax in zip(moments[label].items(), row, strict=False):
@@ -59,7 +59,7 @@ def class_bands(
                 mean, sd = found.mean[k, order], np.nan_to_num(found.sd[k, order])
                 if k == shown[0]:
                     ax.fill_between(channels, mean - sd, mean + sd, color="#9a9a9a", alpha=0.45, linewidth=0)
-                else:  # outlined, so that it shows on the other's band
+                else:  # outline only, so that it is visible on the other band
                     for edge in (mean - sd, mean + sd):
                         ax.plot(channels, edge, color=colour, linewidth=0.8, linestyle=(0, (1, 1)))
                 ax.plot(channels, mean, color=colour, linestyle=line, linewidth=1.3, label=plain(classes[k]))
@@ -69,7 +69,7 @@ def class_bands(
 
 
 def class_shares(table: pd.DataFrame, models: Mapping[str, str], *, ax: Axes | None = None) -> Axes:
-    """Share of a gate's variance over images that lies between classes, block by block, with its interval.
+    """Share of a gate's variance over images that lies between classes, per block, with its interval.
 
     table: label, block, share, low, high (`measures.gate_table`). models: label -> model name, of all networks.
     """
@@ -93,9 +93,9 @@ def class_shares(table: pd.DataFrame, models: Mapping[str, str], *, ax: Axes | N
 
 
 def kernel_weights(table: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -> np.ndarray:
-    """The larger kernel's mean weight, block by block: left as it is at each zoom, right its change, with intervals.
+    """The larger kernel's mean weight per block, with intervals: the weight at each zoom left, its change right.
 
-    table: `measures.kernel_table`; kind 'coarser' is drawn hollow.
+    table: `measures.kernel_table`; kind 'coarser' has hollow markers.
     """
     if axes is None:
         _, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.0), layout="constrained")
@@ -139,7 +139,7 @@ def kernel_weights(table: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -
 def kernel_changes_by_class(
     changes: np.ndarray, classes: Sequence[str], blocks: Sequence[str], *, ax: Axes | None = None
 ) -> Axes:
-    """Mean change of the larger kernel's weight, class by class (K, blocks), in percentage points."""
+    """Mean change of the larger kernel's weight by class and block, in pp. changes: (K, blocks), fractions."""
     if ax is None:
         _, ax = plt.subplots(figsize=(0.85 * WIDTH, 1.2 + 0.27 * len(classes)), layout="constrained")
     values = 100 * changes
@@ -168,7 +168,7 @@ def cam_grid(
     maps: Mapping[str, np.ndarray],
     predicted: Mapping[str, Sequence[str]],
 ) -> np.ndarray:
-    """Images on top, below each network's map over the same images in grey, with what it takes them for.
+    """Images on top; below, one row per network: its maps over the greyscale images, titled with the predicted class.
 
     images: (N, H, W, 3) uint8; titles: N; maps: label -> (N, H, W) in [0, 1]; predicted: label -> N class names.
     Returns axes of shape (1 + networks, N).

@@ -1,4 +1,4 @@
-"""Grad-CAM: where in an image a class's score comes from. Selvaraju et al., arXiv:1610.02391, equations 1 and 2."""
+"""Grad-CAM: which image regions a class score comes from. Selvaraju et al., arXiv:1610.02391, equations 1 and 2."""
 
 import numpy as np
 import torch
@@ -11,8 +11,8 @@ from senet_lib.data import Dataset, normalise
 def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> Tensor:
     """relu(sum_c alpha_c A_c), alpha_c = mean_HW of d score / d A_c, with A the output (N, C, H, W) of `layer`.
 
-    x: (N, 3, H, W), a network's input; classes: (N,), whose score is explained. -> (N, H, W) of the layer's map.
-    `model` is used as it is: in evaluation mode, or the images of a batch depend on one another.
+    x: (N, 3, height, width), a network's input; classes: (N,), whose score is explained. -> (N, H, W).
+    `model` must be in evaluation mode: otherwise the images of a batch depend on one another.
     """
     kept: list[Tensor] = []
     hook = layer.register_forward_hook(lambda module, inputs, output: kept.append(output))
@@ -28,9 +28,9 @@ def grad_cam(model: nn.Module, layer: nn.Module, x: Tensor, classes: Tensor) -> 
 
 
 def maps(model: nn.Module, images: Tensor, classes: np.ndarray, data: Dataset, batch_size: int = 250) -> np.ndarray:
-    """Grad-CAM of the last stage's output, each image's map scaled to at most 1 and to the image's size: (N, H, W).
+    """Grad-CAM of the last stage's output, each map resized to its image and scaled to a maximum of 1: (N, H, W).
 
-    images: (N, H, W, 3) uint8. A map without any positive part stays 0.
+    images: (N, H, W, 3) uint8. A map without a positive value stays 0.
     """
     found = []
     for batch, wanted in zip(images.split(batch_size), torch.as_tensor(classes).split(batch_size), strict=True):

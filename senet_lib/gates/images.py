@@ -1,7 +1,7 @@
-"""Images with their centre enlarged, as the SK paper's Section 4.4 does it, and the control that it lacks.
+"""Images with an enlarged centre, as in Section 4.4 of the SK paper, and a control that the paper lacks.
 
-A crop that is enlarged to the old size is also blurred, since it has fewer pixels of its own. `coarsened` loses as many
-pixels and enlarges nothing: what a network does there too is no answer to the object's size.
+Enlarging a crop to the original size also blurs it. `coarsened` loses the same resolution but enlarges nothing: an
+effect that also occurs there is not a response to the object's size.
 """
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor
 
 
 def enlarged(images: Tensor, zoom: float) -> Tensor:
-    """The central 1/zoom of the height and width at the old size, bilinear: (N, H, W, 3) uint8 -> the same.
+    """The central 1/zoom of the height and width, resized bilinearly to the full size: (N, H, W, 3) uint8 -> the same.
 
     Raises ValueError when `zoom` is below 1.
     """
@@ -22,7 +22,7 @@ def enlarged(images: Tensor, zoom: float) -> Tensor:
 
 
 def coarsened(images: Tensor, zoom: float) -> Tensor:
-    """The whole image at 1/zoom of its pixels a side, and back at the old size: (N, H, W, 3) uint8 -> the same.
+    """The whole image reduced to 1/zoom of its resolution and resized back: (N, H, W, 3) uint8 -> the same.
 
     Raises ValueError when `zoom` is below 1.
     """

@@ -1,7 +1,6 @@
-"""What recorded gates and weights say, as numbers: arrays in, tables out.
+"""Measures of recorded gates and weights: arrays in, tables out.
 
-Intervals are 95 % CIs over images. They know one trained network, and nothing of how another training would turn
-out.
+Intervals are 95 % CIs over images. They describe one trained network, not the variation between trainings.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,8 +12,8 @@ from scipy import stats as distributions
 
 from senet_lib.analysis.stats import LEVEL, Interval, t_interval
 
-GROUPS = 20  # of images, each left out once for an interval; canonical order is as good as random
-OPEN = 0.95  # a gate above this is counted as open
+GROUPS = 20  # jackknife groups of images; the data set's order is as good as random
+OPEN = 0.95  # a gate above this counts as open
 
 
 # ----------------------------------------------------------------------------------------------------------- SE's gates
@@ -22,7 +21,7 @@ OPEN = 0.95  # a gate above this is counted as open
 
 @dataclass(frozen=True)
 class ClassMoments:
-    """Of each class's images and each channel: mean (K, C) and standard deviation (K, C); NaN where there are too few
+    """Mean (K, C) and standard deviation (K, C) of each channel's gate over each class's images; NaN with too few
     images. count: images of each class (K,)."""
 
     mean: np.ndarray
@@ -31,7 +30,7 @@ class ClassMoments:
 
 
 def class_moments(gates: np.ndarray, labels: np.ndarray, classes: int) -> ClassMoments:
-    """gates (N, C) of images with the class indices `labels` (N,)."""
+    """Moments of gates (N, C) of images with the class indices `labels` (N,)."""
     count, total, squares = _class_sums(gates, labels, classes)
     with np.errstate(invalid="ignore", divide="ignore"):
         mean = total / count[:, None]
@@ -42,9 +41,12 @@ def class_moments(gates: np.ndarray, labels: np.ndarray, classes: int) -> ClassM
 
 @dataclass(frozen=True)
 class Spread:
-    """Standard deviation of a gate between the classes' means and within a class, over channels in quadratic mean, in
-    the gate's own unit; and the share of the variance over images that lies between classes. Unbiased, so that a gate
-    that knows nothing of the classes has a share around 0, and somewhat below 0 as often as above."""
+    """How far gates differ between classes and within a class.
+
+    between, within: standard deviation between the class means and within a class, in quadratic mean over channels, in
+    the gate's unit. share: the fraction of the variance over images that lies between classes. Estimates are unbiased:
+    the share of a gate that is independent of the class scatters around 0 and is often negative.
+    """
 
     between: float
     within: float
@@ -52,10 +54,10 @@ class Spread:
 
 
 def class_spread(gates: np.ndarray, labels: np.ndarray, classes: int, groups: int = GROUPS) -> Spread:
-    """gates (N, C) of images with the class indices `labels` (N,).
+    """Spread of gates (N, C) of images with the class indices `labels` (N,).
 
-    The share's interval leaves each of `groups` groups of images out once (jackknife, t with groups - 1 degrees of
-    freedom). A gate that is the same for every image has no share.
+    The share's interval is a jackknife over `groups` groups of images (t with groups - 1 degrees of freedom). A gate
+    that is the same for every image has no share.
     """
     group = np.arange(len(labels)) % groups
     parts = [_class_sums(gates[group == g], labels[group == g], classes) for g in range(min(groups, len(labels)))]
@@ -73,14 +75,14 @@ def class_spread(gates: np.ndarray, labels: np.ndarray, classes: int, groups: in
 
 
 def _class_sums(gates: np.ndarray, labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Per class: images (K,), sum (K, C) and sum of squares (K, C) of their gates."""
+    """Per class: number of images (K,), and sum (K, C) and sum of squares (K, C) of their gates."""
     member = np.asarray(labels)[None, :] == np.arange(classes)[:, None]  # (K, N)
     gates = np.asarray(gates, dtype=np.float64)
     return member.sum(1), member @ gates, member @ gates**2
 
 
 def _variances(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> tuple[float, float]:
-    """Mean over channels of the variance within classes (N - K degrees of freedom) and of the whole (N - 1)."""
+    """Variance within classes (N - K degrees of freedom) and in total (N - 1), each averaged over channels."""
     count, total, squares = count[count > 0], total[count > 0], squares[count > 0]
     n = count.sum()
     all_squares = squares.sum(0)
@@ -92,7 +94,7 @@ def _variances(count: np.ndarray, total: np.ndarray, squares: np.ndarray) -> tup
 
 
 def gate_table(gates: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray, classes: int) -> pd.DataFrame:
-    """One row for each network and block, from label -> block -> gates (N, C).
+    """One row per network and block, from label -> block -> gates (N, C).
 
     Columns: label, block, channels, mean, between, within, share, low, high, open (share of gates above OPEN).
     """
@@ -119,12 +121,12 @@ def gate_table(gates: Mapping[str, Mapping[str, np.ndarray]], labels: np.ndarray
 
 
 def last_blocks(blocks: Sequence[str]) -> list[str]:
-    """The last block of each stage, '1.3' of '1.1', '1.2' and '1.3'; where names are no such pairs, all of them."""
+    """The last block of each stage: '1.3' of '1.1', '1.2', '1.3'. Names of another form are all kept."""
     return list({block.partition(".")[0]: block for block in blocks}.values())
 
 
 def spread_out(classes: int, shown: int) -> list[int]:
-    """`shown` class indices, evenly spread over the list and the first and last among them."""
+    """`shown` evenly spaced class indices, including the first and the last."""
     return sorted({int(i) for i in np.linspace(0, classes - 1, min(shown, classes)).round()})
 
 
@@ -132,19 +134,19 @@ def spread_out(classes: int, shown: int) -> list[int]:
 
 
 def larger_kernel(weights: np.ndarray, extents: Sequence[int]) -> np.ndarray:
-    """The weight of the branch with the largest kernel: (N, M, C) and the M branches' extents -> (N, C)."""
+    """The weight of the branch with the largest kernel: (N, M, C) and the extents of the M branches -> (N, C)."""
     return weights[:, int(np.argmax(extents))]
 
 
 def kernel_table(
     weights: Mapping[str, np.ndarray], changed: Mapping[tuple[str, float], Mapping[str, np.ndarray]]
 ) -> pd.DataFrame:
-    """The larger kernel's weight and what becomes of it in changed images; a row for each block and change.
+    """The larger kernel's weight and its change in modified images; one row per block and modification.
 
-    weights: block -> (N, C) in the images as they are. changed: (kind, zoom) -> the same images' in another form.
-    Columns: block, channels, kind, zoom, weight (mean over images and channels), low, high; change (changed minus
-    as it was, paired image by image), change_low, change_high; beyond, beyond_low, beyond_high: likewise 'enlarged'
-    minus 'coarser' of the same zoom, where both are there; rising: share of channels whose mean weight rises.
+    weights: block -> (N, C) in the original images. changed: (kind, zoom) -> the same for modified images.
+    Columns: block, channels, kind, zoom, weight (mean over images and channels), low, high; change (modified minus
+    original, paired by image), change_low, change_high; beyond, beyond_low, beyond_high ('enlarged' minus 'coarser' at
+    the same zoom, paired by image, where both exist); rising (share of channels whose mean weight rises).
     """
     rows = []
     for block, before in weights.items():
@@ -186,14 +188,14 @@ def class_changes(
 
 
 def chosen_images(predicted: Mapping[str, np.ndarray], labels: np.ndarray, count: int) -> dict[str, np.ndarray]:
-    """'right': the first `count` images that every network has right, 'wrong': that every one has wrong. Nothing else
-    chooses them."""
+    """'right': the first `count` images that every network classifies correctly; 'wrong': that every network
+    misclassifies. There is no other selection."""
     hits = np.array([np.asarray(found) == labels for found in predicted.values()])
     return {"right": np.flatnonzero(hits.all(0))[:count], "wrong": np.flatnonzero(~hits.any(0))[:count]}
 
 
 def centre_share(maps: np.ndarray) -> np.ndarray:
-    """How much of each map lies in the central quarter of the image: (N, H, W) -> (N,); NaN for an empty map."""
+    """The share of each map in the central quarter of the image: (N, H, W) -> (N,); NaN for an empty map."""
     height, width = maps.shape[1:]
     rows, columns = slice(height // 4, height - height // 4), slice(width // 4, width - width // 4)
     total = maps.sum((1, 2))
@@ -202,9 +204,9 @@ def centre_share(maps: np.ndarray) -> np.ndarray:
 
 
 def centre_table(shares: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> pd.DataFrame:
-    """Mean `centre_share` and its t interval, from label -> (N,) shares and (N,) whether the network is right.
+    """Mean `centre_share` with its t interval, from label -> shares (N,) and label -> classified correctly (N,).
 
-    Columns: label, images ('right' or 'wrong'), n, mean, low, high. Images with an empty map are left out.
+    Columns: label, images ('right' or 'wrong'), n, mean, low, high. Images with an empty map are omitted.
     """
     rows = []
     for label, values in shares.items():

@@ -1,7 +1,7 @@
-"""A finished run's network, and what its gates say about each image.
+"""Loads a finished run's network and records its gates for each image.
 
-SE's gate and SK's weights are the return values of one method each, `excite` and `attend`; while `recorded` is open,
-those methods also note down what they return, so that nothing about a block is written twice.
+One method returns the SE gate (`excite`), one the SK weights (`attend`). While `recorded` is open, these methods also
+store what they return, so that no block's forward pass is implemented twice.
 """
 
 from collections.abc import Iterator
@@ -24,10 +24,10 @@ RECORDED_METHOD = {SqueezeExcitation: "excite", SelectiveKernelConv: "attend"}
 
 @dataclass(frozen=True)
 class Recording:
-    """What a network did with N images, block by block in the order of the network.
+    """A network's gates, weights and predictions for N images, block by block in network order.
 
-    gates: block -> SE's gates (N, C), of a gate for every pixel the mean over the pixels.
-    weights: block -> SK's weights (N, M, C) of its M branches, which sum to 1 over M.
+    gates: block -> SE gates (N, C); a gate per pixel is averaged over the pixels.
+    weights: block -> SK weights (N, M, C) of the M branches, which sum to 1 over M.
     predicted: (N,) class indices.
     """
 
@@ -37,9 +37,9 @@ class Recording:
 
 
 def evaluated_data(study: StudyResults, data: Dataset) -> Dataset:
-    """The data set whose test_* tensors are the images that the study's predictions are about.
+    """The data set whose test_* tensors are the images of the study's predictions.
 
-    Raises ValueError when they are other images.
+    Raises ValueError if the fingerprints show that they are other images.
     """
     expected = study.study["fingerprints"]
     if data.fingerprints != expected:
@@ -52,9 +52,9 @@ def evaluated_data(study: StudyResults, data: Dataset) -> Dataset:
 
 
 def trained_network(study: StudyResults, label: str) -> tuple[nn.Module, str]:
-    """The network `label` with the final weights of its first seed, in evaluation mode; and the run's id.
+    """The network `label` with the final weights of its first seed, in evaluation mode, and the run's id.
 
-    Raises ValueError, in one line, when the study has no such network, no such finished run, or not its weights.
+    Raises ValueError with a one-line message if the study lacks that network, its finished run or the run's weights.
     """
     if label not in study.labels:
         raise UserError(f"unknown network {label!r}; {did_you_mean(label, study.labels)}")
@@ -74,8 +74,8 @@ def trained_network(study: StudyResults, label: str) -> tuple[nn.Module, str]:
 
 @contextmanager
 def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """While open, each pass through `model` puts module name -> what the SE gate or SK convolution of that name
-    returned last: gates (..., C), or weights (N, M, C)."""
+    """While open, each forward pass through `model` fills the yielded dictionary: module name -> what that SE gate
+    or SK convolution returned last, gates (..., C) or weights (N, M, C)."""
     last: dict[str, Tensor] = {}
 
     def noting(name: str, method):
@@ -92,7 +92,7 @@ def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
         if isinstance(module, kind)
     ]
     for name, module, method in found:
-        setattr(module, method, noting(name, getattr(module, method)))  # on the instance, before the class's own
+        setattr(module, method, noting(name, getattr(module, method)))  # instance attribute, shadows the class's method
     try:
         yield last
     finally:
@@ -101,7 +101,7 @@ def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
 
 
 def record(model: nn.Module, images: Tensor, data: Dataset, batch_size: int = 500) -> Recording:
-    """Run `model` in evaluation mode over `images` (N, H, W, 3) uint8, normalised as those of `data`."""
+    """Run `model` in evaluation mode over `images` (N, H, W, 3) uint8, normalised like those of `data`."""
     modules = dict(model.named_modules())
     kept: dict[str, list[Tensor]] = {}
     predicted = []
@@ -123,7 +123,7 @@ def record(model: nn.Module, images: Tensor, data: Dataset, batch_size: int = 50
 
 
 def block_name(module: str) -> str:
-    """'stages.0.2.gate' -> '1.3', the third block of the first stage; another module keeps its name."""
+    """'stages.0.2.gate' -> '1.3', the third block of the first stage; any other module keeps its name."""
     match module.split("."):
         case ["stages", stage, block, *_] if stage.isdigit() and block.isdigit():
             return f"{int(stage) + 1}.{int(block) + 1}"
@@ -131,7 +131,7 @@ def block_name(module: str) -> str:
 
 
 def extents(model: nn.Module) -> dict[str, list[int]]:
-    """SK block -> the pixels that each branch's kernel spans: 3 for 3x3, 5 for 3x3 with dilation 2."""
+    """SK block -> extent in pixels of each branch's kernel: 3 for 3x3, 5 for 3x3 with dilation 2."""
     return {
         block_name(name): [unit[0].dilation[0] * (unit[0].kernel_size[0] - 1) + 1 for unit in module.branches]
         for name, module in model.named_modules()

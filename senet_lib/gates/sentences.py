@@ -1,4 +1,4 @@
-"""What the gates showed, as sentences in Markdown: every number from the tables, every outside text escaped."""
+"""What the gates showed, as sentences in Markdown. All numbers come from the tables; all external text is escaped."""
 
 from collections.abc import Mapping, Sequence
 
@@ -12,7 +12,7 @@ from senet_lib.gates.measures import OPEN, ClassMoments, last_blocks
 
 
 def shares_by_depth(table: pd.DataFrame) -> str:
-    """What the class explains of the gates at the end of each stage, and whether that grows; `measures.gate_table`."""
+    """Gate variance between classes at the end of each stage, and whether it grows; `measures.gate_table`."""
     found = []
     for label, rows in table.groupby("label", sort=False):
         stages = rows.set_index("block").loc[last_blocks(rows["block"])]
@@ -39,7 +39,7 @@ def _trend(first: pd.Series, last: pd.Series) -> str:
 
 
 def spread_within(table: pd.DataFrame) -> str:
-    """The distance between the classes' means against the spread within a class; `measures.gate_table`."""
+    """The spread between class means against the spread within a class; `measures.gate_table`."""
     found = []
     for label, rows in table.groupby("label", sort=False):
         stages = rows.set_index("block").loc[last_blocks(rows["block"])]
@@ -59,7 +59,7 @@ def spread_within(table: pd.DataFrame) -> str:
 
 
 def furthest_apart(moments: Mapping[str, Mapping[str, ClassMoments]], classes: Sequence[str]) -> str:
-    """The two classes whose mean gates differ most in any one channel, block by block; label -> block -> moments."""
+    """Per block, the two classes whose mean gates differ most in any one channel; label -> block -> moments."""
     found = []
     for label, blocks in moments.items():
         listed = []
@@ -73,7 +73,7 @@ def furthest_apart(moments: Mapping[str, Mapping[str, ClassMoments]], classes: S
 
 
 def open_gates(table: pd.DataFrame) -> str:
-    """How many gates are open whatever the image shows; the SE paper saw that in its last stage."""
+    """The share of open gates over all images; the SE paper reports saturated gates in its last stage."""
     found = []
     for label, rows in table.groupby("label", sort=False):
         most = rows.loc[rows["open"].idxmax()]
@@ -86,7 +86,7 @@ def open_gates(table: pd.DataFrame) -> str:
 
 
 def kernel_preference(table: pd.DataFrame) -> str:
-    """Which kernel each block prefers in the images as they are; `measures.kernel_table`."""
+    """Which kernel each block prefers in the original images; `measures.kernel_table`."""
     rows = table[table["kind"] == "as it is"]
     larger, smaller = rows[rows["low"] > 0.5], rows[rows["high"] < 0.5]
     most, least = rows.loc[rows["weight"].idxmax()], rows.loc[rows["weight"].idxmin()]
@@ -98,7 +98,7 @@ def kernel_preference(table: pd.DataFrame) -> str:
 
 
 def kernel_changes(table: pd.DataFrame) -> str:
-    """Whether the larger kernel gains when the centre is enlarged, and what coarser pixels alone do."""
+    """Whether the larger kernel's weight rises when the centre is enlarged, and the effect of coarser pixels alone."""
     found = []
     for zoom in sorted(set(table["zoom"]) - {1.0}):
         rows = table[table["zoom"] == zoom].set_index("block")
@@ -126,7 +126,7 @@ def kernel_changes(table: pd.DataFrame) -> str:
 
 
 def classes_alike(changes: np.ndarray, blocks: Sequence[str], zoom: float) -> str:
-    """In which blocks every class moves the same way; `measures.class_changes`."""
+    """In which blocks every class changes in the same direction; `measures.class_changes`."""
     up = [block for block, column in zip(blocks, changes.T, strict=True) if (column > 0).all()]
     down = [block for block, column in zip(blocks, changes.T, strict=True) if (column < 0).all()]
     return (
@@ -136,7 +136,7 @@ def classes_alike(changes: np.ndarray, blocks: Sequence[str], zoom: float) -> st
 
 
 def centre(table: pd.DataFrame) -> str:
-    """How much of the Grad-CAM maps lies in the central quarter; `measures.centre_table`."""
+    """The share of the Grad-CAM maps in the central quarter; `measures.centre_table`."""
     found = []
     for label, rows in table.groupby("label", sort=False):
         listed = ", ".join(

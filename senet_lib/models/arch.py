@@ -1,7 +1,7 @@
-"""The two tables that every network comes from: families, and archs. Imports no torch.
+"""The two tables that define every network: families and archs. Imports no torch.
 
-A family says what acts inside a residual block, and where: SE is a gate on the residual branch, SK replaces the spatial
-convolution. An arch says how deep and wide the network is.
+A family determines what is added to a residual block: SE is a gate on the residual branch, SK replaces the spatial
+convolution. An arch determines depth and width.
 """
 
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from senet_lib.models.knobs import (
 
 @dataclass(frozen=True)
 class Family:
-    """spatial: 'conv' or 'sk'. gate: None or 'se'."""
+    """The spatial convolution, 'conv' or 'sk', and the gate, None or 'se', of a residual block."""
 
     spatial: str
     gate: str | None
@@ -24,22 +24,22 @@ class Family:
     @property
     def knobs(self) -> dict[str, Knob]:
         knobs = COMMON | (SK if self.spatial == "sk" else {}) | (SE if self.gate == "se" else {})
-        if self.spatial == "sk" and self.gate == "se":  # both have a reduction: the plain name is SE's
+        if self.spatial == "sk" and self.gate == "se":  # both have a reduction: `reduction` is SE's
             knobs |= {"sk_reduction": SK["reduction"]}
         return knobs
 
 
 @dataclass(frozen=True)
 class Arch:
-    """How deep and wide a network is. One entry a stage; the second and later stages start with stride 2.
+    """Depth and width of a network, with one entry per stage. Stages after the first start with stride 2.
 
-    widths: channels of the block's spatial convolution; outs: channels that leave the block. pooled: every stage, the
-    first too, starts with a convolution and a max-pool outside its blocks, no block has a stride, and the stem for
-    small images is a 2x2 convolution without padding.
+    widths: channels of the block's spatial convolution. outs: output channels of the block.
+    pooled: every stage, including the first, starts with a convolution and a max-pool before its blocks. No block has a
+    stride, and the stem for small images is a 2x2 convolution without padding.
     """
 
     body: str  # 'basic' (3x3, 3x3) or 'bottleneck' (1x1, 3x3, 1x1)
-    depths: tuple[int, ...]  # blocks; 0 where a pooled stage has none
+    depths: tuple[int, ...]  # number of blocks; may be 0 in a pooled stage
     widths: tuple[int, ...]
     outs: tuple[int, ...]
     groups: int = 1
@@ -48,7 +48,7 @@ class Arch:
     pooled: bool = False
 
     def scaled(self, width: float) -> "Arch":
-        """Every channel count times `width`, and more groups than one too; grouped channels rounded to whole groups."""
+        """Multiply every channel count, and groups above one, by `width`; `widths` stay multiples of `groups`."""
         if width == 1:
             return self
         groups = max(1, round(self.groups * width)) if self.groups > 1 else 1  # a dense network stays dense
@@ -64,8 +64,8 @@ class Arch:
 def thin(depth: int, body: str = "basic", preactivation: bool = False, widen: int = 1) -> Arch:
     """Three stages of 16, 32, 64 channels, depth = 6n + 2 (basic) or 9n + 2 (bottleneck).
 
-    He et al. 2015, Section 4.2. `widen`: Zagoruyko & Komodakis, arXiv:1605.07146, whose depth counts 6n + 4, since
-    it takes the projections of the three stages for layers; the stem stays at 16.
+    He et al. 2015, Section 4.2. `widen`: Zagoruyko & Komodakis, arXiv:1605.07146; the stem keeps 16 channels. Their
+    depth is 6n + 4 because it counts the projections of the three stages as layers.
     """
     blocks = (depth - 2) // (6 if body == "basic" else 9)
     widths = (16 * widen, 32 * widen, 64 * widen)
@@ -76,22 +76,22 @@ def thin(depth: int, body: str = "basic", preactivation: bool = False, widen: in
 def resnext29(groups: int, group_width: int) -> Arch:
     """Three stages of three blocks; Xie et al., arXiv:1611.05431, Section 5.3: 8x64d is 8 groups of 64 channels.
 
-    Li et al. 2019, Table 5, compares three of them with 100 classes; two counts cannot be met by their description.
-    SKNet-29, stated with 27.7 M parameters, is SK on 16x32d: `sk_resnext29_16x32d` has 37.6 M, since its two branches
-    of 16 groups cost twice the one that they replace. With 32 groups a branch, groups=32, it has 28.3 M.
-    SENet-29, stated with 35.0 M, is SE on 8x64d (35.0 M), not on the 16x32d that is named (25.8 M).
+    Li et al. 2019, Table 5, compares three networks at 100 classes; two parameter counts contradict their description.
+    SKNet-29 (stated: 27.7 M) is described as SK on 16x32d. `sk_resnext29_16x32d` has 37.6 M, because its two branches
+    of 16 groups cost twice the convolution that they replace. With groups=32 per branch it has 28.3 M.
+    SENet-29 (stated: 35.0 M) is described as SE on 16x32d (25.8 M), but its count is that of SE on 8x64d (35.0 M).
     """
     width = groups * group_width
     return Arch("bottleneck", (3, 3, 3), (width, 2 * width, 4 * width), (256, 512, 1024), groups)
 
 
 def fast() -> Arch:
-    """Made for accuracy per second: three stages of 56, 176 and 320 channels, a residual block in the last two.
+    """The arch for fast training: three stages of 56, 176 and 320 channels, a residual block in the last two.
 
-    The stages start as in D. Page's ResNet-9 ("How to Train Your ResNet", 2018) and K. Jordan's airbench
-    (arXiv:2404.00498): a plain 3x3 convolution, a 2x2 max-pool, batch norm, ReLU. What a block adds comes after it. The
-    stem is airbench's, 2x2 without padding, which leaves maps of 31, 15, 7 and 3 pixels and costs a quarter less than
-    32, 16, 8 and 4; its 24 filters are all 12 directions of such a patch and their negatives.
+    Each stage starts as in D. Page's ResNet-9 ("How to Train Your ResNet", 2018) and K. Jordan's airbench
+    (arXiv:2404.00498): 3x3 convolution, 2x2 max-pool, batch norm, ReLU. The residual block follows. The stem is
+    airbench's 2x2 convolution without padding. Its maps of 31, 15, 7 and 3 pixels cost a quarter less than 32, 16, 8
+    and 4. Its 24 filters cover all 12 directions of a 2x2 RGB patch and their negatives.
 
     results/tuning.md lists the other shapes and initialisations that were tried.
     """
@@ -139,20 +139,20 @@ FAMILIES = {
 
 
 def gated_channels(arch: Arch, placement: str) -> tuple[int, ...]:
-    """Channel counts that an SE gate sees at this place."""
+    """Channel counts at the inputs of the SE gates for this placement."""
     arch = stages_with_blocks(arch)
     entering = arch.outs if arch.pooled else (arch.stem_width, *arch.outs)
     return {"after_3x3": arch.widths, "pre": entering}.get(placement, arch.outs)
 
 
 def spatial_channels(arch: Arch) -> tuple[int, ...]:
-    """Channel counts that enter or leave the spatial convolutions of blocks."""
+    """Input and output channel counts of the blocks' spatial convolutions."""
     arch = stages_with_blocks(arch)
     return arch.widths if arch.body == "bottleneck" or arch.pooled else (arch.stem_width, *arch.widths)
 
 
 def stages_with_blocks(arch: Arch) -> Arch:
-    """The arch less its stages of depth 0, whose channels no block sees."""
+    """The arch without its stages of depth 0, which have no blocks."""
     stages = [stage for stage in zip(arch.depths, arch.widths, arch.outs, strict=True) if stage[0]]
     depths, widths, outs = zip(*stages, strict=True)
     return replace(arch, depths=depths, widths=widths, outs=outs)

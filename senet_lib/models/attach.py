@@ -1,7 +1,7 @@
-"""SE blocks put into somebody else's network, by module path: SE fits nearly every network.
+"""Insert SE blocks into third-party networks by module path.
 
 Hu et al., "Squeeze-and-Excitation Networks", arXiv:1709.01507, Section 3.3: after the non-linearity of a VGG
-convolution, after a whole Inception module, on the residual branch before the sum.
+convolution, after a whole Inception module, or on the residual branch before the sum.
 """
 
 from collections.abc import Sequence
@@ -14,19 +14,19 @@ from senet_lib.errors import UserError, did_you_mean
 from senet_lib.metrics import run_on_meta
 from senet_lib.models.blocks import SqueezeExcitation
 
-# Where SE goes in well-known networks: module paths, * stands for one or more characters of one step of the path.
-# torchvision's networks, but for the last, which is timm's.
+# Module paths after which SE is inserted in well-known networks; * matches any characters within one path component.
+# All networks are torchvision's, except the last, which is timm's.
 SE_PLACES = {
     # after each ReLU of the 13 convolutions
     "vgg16_bn": [f"features.{i}" for i in (2, 5, 9, 12, 16, 19, 22, 26, 29, 32, 36, 39, 42)],
     # after each Inception module; GoogLeNet is the first Inception network, BN-Inception its successor
     "googlenet": ["inception*"],
     "inception_v3": ["Mixed_*"],
-    # after each dense block, on all that it has concatenated (the SE paper has no DenseNet)
+    # after each dense block, on its concatenated output (the SE paper has no DenseNet)
     "densenet121": ["features.denseblock*"],
-    # on the residual branch, before the sum; torchvision has MobileNetV2, the paper's was the first version
+    # on the residual branch, before the sum; the paper used MobileNet (V1), torchvision has V2
     "mobilenet_v2": ["features.*.conv"],
-    # on the transformed half of the channels, before it joins the other; torchvision has ShuffleNetV2
+    # on the transformed half of the channels, before concatenation; torchvision has ShuffleNetV2
     "shufflenet_v2_x1_0": ["stage*.*.branch2"],
     # on the residual branch, before it is scaled and added
     "inception_resnet_v2": ["repeat.*.conv2d", "repeat_1.*.conv2d", "repeat_2.*.conv2d", "block8.conv2d"],
@@ -43,14 +43,15 @@ def attach_se(
     bias: bool = True,
     input_size: tuple[int, int, int] = (3, 224, 224),
 ) -> nn.Module:
-    """Put an SE block behind each module that `where` names, in place, and return the model.
+    """Insert an SE block after each module that `where` names, in place, and return the model.
 
-    where: a key of SE_PLACES, or module paths such as "layer1.0.bn2"; * stands for any part of one step of a path.
-    input_size: an image (C, H, W) that the network takes: a run on the meta device tells each place's channels.
-    The weights stay as they are; a wrapped module's go by `<path>.0`, the block's by `<path>.1`.
+    where: a key of SE_PLACES, or module paths such as "layer1.0.bn2"; * matches any characters within one component.
+    input_size: (C, H, W) of an input image. A forward pass on the meta device determines the channel counts.
+    Existing weights are unchanged. Parameter names become `<path>.0.*` for the module and `<path>.1.*` for its block.
 
-    Raises ValueError, and leaves the model as it is, when a path fits no module (the nearest ones are named), is given
-    twice, is never run, does not give one (N, C, H, W) tensor, or has too few channels for the reduction.
+    Raises ValueError and leaves the model unchanged when a path matches no module (the message names the nearest), is
+    given twice, is not used in the forward pass, does not output one (N, C, H, W) tensor, or has too few channels for
+    the reduction.
     """
     patterns = SE_PLACES.get(where, [where]) if isinstance(where, str) else list(where)
     paths = [path for pattern in patterns for path in matching_paths(model, pattern)]
@@ -68,7 +69,7 @@ def attach_se(
 
 
 def matching_paths(model: nn.Module, pattern: str) -> list[str]:
-    """Paths of the modules that fit the pattern, step by step. ValueError when there are none."""
+    """Paths of the modules that match the pattern component by component. Raises ValueError when there are none."""
     steps = pattern.split(".")
     known = [path for path, _ in model.named_modules() if path]
     found = [
@@ -85,7 +86,7 @@ def matching_paths(model: nn.Module, pattern: str) -> list[str]:
 
 
 def output_channels(model: nn.Module, paths: list[str], input_size: tuple[int, int, int]) -> dict[str, int]:
-    """The number of channels that leaves each of these modules, from one run on the meta device."""
+    """The number of output channels of each module, from one forward pass on the meta device."""
     shapes = {}
 
     def remember(path):

@@ -1,4 +1,4 @@
-"""The parts of every network: convolution units, the SE gate, the SK convolution, the residual blocks.
+"""The building blocks of every network: convolution units, the SE gate, the SK convolution, the residual blocks.
 
 SE: Hu et al., "Squeeze-and-Excitation Networks", arXiv:1709.01507. SK: Li et al., "Selective Kernel Networks",
 arXiv:1903.06586. Residual blocks: He et al., arXiv:1512.03385 (post-activation) and arXiv:1603.05027 (pre-activation).
@@ -15,11 +15,11 @@ from senet_lib.models.knobs import check_groups, hidden_units, parse_kernels
 
 
 class BatchNorm(nn.BatchNorm2d):
-    """nn.BatchNorm2d that can also train on a single value per channel.
+    """nn.BatchNorm2d that also accepts a single value per channel in training.
 
-    One image on a 1x1 map has no variance, and PyTorch refuses it. That happens to SK's fuse step with a batch of one
-    (a data set's last batch, say), and to a last stage of 1x1 maps. Such a value is normalised by the running
-    statistics, as in evaluation, and leaves them as they are.
+    A single value has no variance, so PyTorch raises an error. With batch size 1 (the last batch of an epoch, for
+    example) this occurs in SK's fuse step and in a last stage with 1x1 maps. Such a value is normalised by the running
+    statistics, as in evaluation, and does not update them.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -29,9 +29,11 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class DilatedGroupedConv2d(nn.Conv2d):
-    """nn.Conv2d, but in the contiguous format where oneDNN would return memory that nobody wrote as the weight's
-    gradient: on a CPU, bf16, channels_last, dilation and groups, more than 28 columns (seen with oneDNN 3.12 and
-    AVX512-BF16, up to 8 channels a group). SKNet's first stage on 32x32 images is such a place.
+    """nn.Conv2d that avoids a oneDNN bug by falling back to the contiguous memory format.
+
+    oneDNN returns uninitialised memory as the weight gradient for dilated grouped convolutions on a CPU in bf16 and
+    channels_last with more than 28 columns (seen with oneDNN 3.12 and AVX512-BF16, up to 8 channels per group). SKNet's
+    first stage on 32x32 images is affected.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -43,7 +45,7 @@ class DilatedGroupedConv2d(nn.Conv2d):
 
 
 def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1) -> nn.Conv2d:
-    """A bias-free convolution that keeps H x W, but for the stride."""
+    """A bias-free convolution with padding that preserves H x W, up to the stride."""
     kind = DilatedGroupedConv2d if groups > 1 and dilation > 1 else nn.Conv2d
     return kind(c_in, c_out, kernel, stride, dilation * (kernel // 2), dilation, groups, bias=False)
 
@@ -51,7 +53,7 @@ def conv(c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1, d
 def conv_bn(
     c_in: int, c_out: int, kernel: int, stride: int = 1, groups: int = 1, dilation: int = 1, *, relu: bool = False
 ) -> nn.Sequential:
-    """conv -> BN, and -> ReLU with `relu`."""
+    """conv -> BN, then ReLU if `relu`."""
     unit = nn.Sequential(conv(c_in, c_out, kernel, stride, groups, dilation), BatchNorm(c_out))
     return unit.append(nn.ReLU(inplace=True)) if relu else unit
 
@@ -59,7 +61,7 @@ def conv_bn(
 SQUEEZE = {
     "avg": lambda x: x.mean((2, 3), keepdim=True),  # (N, C, H, W) -> (N, C, 1, 1)
     "max": lambda x: x.amax((2, 3), keepdim=True),  # (N, C, H, W) -> (N, C, 1, 1)
-    "none": lambda x: x,  # no squeeze: a gate for every pixel
+    "none": lambda x: x,  # no squeeze: one gate per pixel
 }
 EXCITATION = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
 
@@ -67,7 +69,7 @@ EXCITATION = {"sigmoid": torch.sigmoid, "tanh": torch.tanh, "relu": torch.relu}
 class SqueezeExcitation(nn.Module):
     """x * sigmoid(W2 relu(W1 mean_HW(x))): (N, C, H, W) -> the same; the gate is (N, C, 1, 1).
 
-    Hu et al. 2018, Section 3, equations 2 to 4. W1: C -> C // reduction, W2: back.
+    Hu et al. 2018, Section 3, equations 2 to 4. W1: C -> C // reduction, W2: C // reduction -> C.
     Raises ValueError when C // reduction is 0.
     """
 
@@ -82,22 +84,22 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Linear(hidden, channels, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.hand_written:  # the same, with a faster backward pass
+        if self.hand_written:  # same result, faster backward pass
             return self.onto(None, x)
         z = SQUEEZE[self.squeeze](x).movedim(1, -1)  # (N, C, 1, 1) -> (N, 1, 1, C): the FCs act on the last axis
         return x * self.excite(z).movedim(-1, 1)  # (N, 1, 1, C) -> (N, C, 1, 1)
 
     @property
     def hand_written(self) -> bool:
-        """Whether it takes the fused pass now, and `onto` may be called."""
+        """Whether the fused pass applies in the current mode, so that `onto` may be called."""
         return self.squeeze == "avg" and use_fused(self)
 
     def onto(self, skip: Tensor | None, x: Tensor, relu: bool = False) -> Tensor:
-        """skip + self(x), and its ReLU with `relu`, in the fused pass; all maps (N, C, H, W)."""
+        """skip + self(x), then ReLU if `relu`, in one fused pass; all maps are (N, C, H, W)."""
         return weighted_by_mean([x], lambda z: self.excite(z)[:, None], self.parameters(), skip, relu)
 
     def excite(self, z: Tensor) -> Tensor:
-        """(..., C) -> the gate, of the same shape."""
+        """(..., C) squeezed values -> the gate, of the same shape."""
         return EXCITATION[self.excitation](self.fc2(torch.relu(self.fc1(z))))
 
     def extra_repr(self) -> str:
@@ -105,15 +107,15 @@ class SqueezeExcitation(nn.Module):
 
 
 class SelectiveKernelConv(nn.Module):
-    """A convolution whose kernel size each channel chooses: (N, C_in, H, W) -> (N, C_out, H/stride, W/stride).
+    """A convolution with soft kernel selection per channel: (N, C_in, H, W) -> (N, C_out, H/stride, W/stride).
 
-    Split   U_m = relu(BN(conv_m(x)))                 one branch a kernel, M in all
+    Split   U_m = relu(BN(conv_m(x)))                 one branch per kernel, M branches
     Fuse    z = relu(BN(W mean_HW(sum_m U_m)))        (N, d), d = max(C_out // reduction, min_hidden)
     Select  a = softmax over the branches of W_m z    (N, M, C_out)
             V = sum_m a_m U_m
 
-    Li et al. 2019, Section 3.1. Replaces a conv-BN-ReLU unit, stride and groups included; nothing follows the
-    selection. With one branch there is nothing to select: it is the convolution that it replaces.
+    Li et al. 2019, Section 3.1. Replaces a conv-BN-ReLU unit, including its stride and groups; no layer follows the
+    selection. With one branch it equals the unit that it replaces.
     Raises ValueError when a branch's groups do not divide the channels.
     """
 
@@ -145,7 +147,7 @@ class SelectiveKernelConv(nn.Module):
         u = [branch(x) for branch in self.branches]  # M maps of (N, C, H, W)
         if len(u) == 1:
             return u[0]
-        if use_fused(self):  # the same, with a faster backward pass
+        if use_fused(self):  # same result, faster backward pass
             learned = (*self.fuse.parameters(), *self.norm.parameters(), *self.select.parameters())
             return weighted_by_mean(u, self.attend, learned)
         total = u[0]
@@ -158,14 +160,14 @@ class SelectiveKernelConv(nn.Module):
         return v
 
     def attend(self, mean: Tensor) -> Tensor:
-        """(N, C) -> the branches' weights (N, M, C), which sum to 1 over M."""
+        """(N, C) -> branch weights (N, M, C), which sum to 1 over M."""
         z = self.fuse(mean)  # (N, C) -> (N, d)
         z = torch.relu(self.norm(z[:, :, None, None])).flatten(1)
         return self.select(z).unflatten(1, (len(self.branches), -1)).softmax(1)  # (N, M * C) -> (N, M, C)
 
 
 class PaddedShortcut(nn.Module):
-    """Option A of He et al. 2015, Section 3.3: every stride-th pixel, new channels zero; no parameters."""
+    """Option A of He et al. 2015, Section 3.3: every stride-th pixel, zeros in the new channels, no parameters."""
 
     def __init__(self, c_in: int, c_out: int, stride: int):
         super().__init__()
@@ -181,7 +183,7 @@ class PaddedShortcut(nn.Module):
 class ResidualBlock(nn.Module):
     """y = relu(shortcut(x) + gate(body(x))): (N, C_in, H, W) -> (N, C_out, H/stride, W/stride).
 
-    `placement` moves the gate (Hu et al. 2018, Figure 5); 'after_3x3' has it inside the body.
+    `placement` moves the gate (Hu et al. 2018, Figure 5); with 'after_3x3' the body already contains it.
     """
 
     def __init__(self, body: nn.Module, shortcut: nn.Module, gate: nn.Module, placement: str = "standard"):
@@ -195,22 +197,22 @@ class ResidualBlock(nn.Module):
         return self.merge(x, x, relu=True)
 
     def merge(self, skip: Tensor, x: Tensor, relu: bool) -> Tensor:
-        activation = nn.ReLU(inplace=True) if relu else nn.Identity()  # in place: of a sum that nobody else holds
+        activation = nn.ReLU(inplace=True) if relu else nn.Identity()  # in place: nothing else uses the sum
         if self.placement == "pre":
             return activation(self.shortcut(skip) + self.body(self.gate(x)))
         if self.placement == "post":
             return self.gate(activation(self.shortcut(skip) + self.body(x)))
         if self.placement == "identity":
             return activation(self.gate(self.shortcut(skip)) + self.body(x))
-        if isinstance(self.gate, SqueezeExcitation) and self.gate.hand_written:  # the same, in one pass
+        if isinstance(self.gate, SqueezeExcitation) and self.gate.hand_written:  # same result in one pass
             return self.gate.onto(self.shortcut(skip), self.body(x), relu)
         return activation(self.shortcut(skip) + self.gate(self.body(x)))
 
 
 class PreactivationBlock(ResidualBlock):
-    """y = shortcut(x) + gate(body(relu(BN(x)))); a projection takes relu(BN(x)) too.
+    """y = shortcut(x) + gate(body(relu(BN(x)))); a projection shortcut also receives relu(BN(x)).
 
-    He et al. 2016, Figure 4(e), and their released code, which shares the activation with a projection.
+    He et al. 2016, Figure 4(e); their released code applies a projection after the activation.
     """
 
     def __init__(self, c_in: int, body: nn.Module, shortcut: nn.Module, gate: nn.Module, placement: str = "standard"):

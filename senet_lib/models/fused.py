@@ -1,9 +1,9 @@
-"""Maps weighted by a function of their own mean, with one fused backward pass: what SE and SK have in common.
+"""Weight maps by a function of their own mean, with a fused backward pass. SE and SK share this operation.
 
-Autograd reaches each map twice, through the mean and through the product, and adds the two gradients: one of them a
-single value per channel, expanded to a whole map. Fused, the sum is part of the product's own pass, and so
-are forward the shortcut's addition and the ReLU behind it. What it costs is passes over maps that no cache holds. The
-blocks in `blocks.py` say the same in plain operations, and take these instead only while they train.
+Autograd computes two gradients for each map, through the mean and through the product, and adds them. The first is one
+value per channel, expanded to a whole map. The fused backward pass adds it while computing the second; the fused
+forward pass includes the shortcut's addition and the ReLU. This saves passes over maps that are too large for a cache.
+`blocks.py` also has the plain operations and uses the fused pass only in training.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-CACHED = 2**20  # numbers of a map that stay in a CPU's cache between two passes over them
+CACHED = 2**20  # elements that stay in a CPU's cache between two passes over them
 
 
 def weighted_by_mean(
@@ -23,19 +23,19 @@ def weighted_by_mean(
 ) -> Tensor:
     """sum_m w_m * maps[m], where w = weigh(mean_HW(sum_m maps[m])): M maps of (N, C, H, W) -> (N, C, H, W).
 
-    weigh: (N, C) -> (N, M, C), differentiable; `parameters` are those that it uses. skip: a map that is added to the
-    sum; relu: whether a ReLU follows. First derivatives only.
+    weigh: a differentiable function (N, C) -> (N, M, C). parameters: the parameters that it uses.
+    skip: a map added to the sum. relu: whether a ReLU follows. Supports first derivatives only.
     """
     return _WeightedByMean.apply(weigh, len(maps), relu, skip, *maps, *parameters)
 
 
 def use_fused(module: nn.Module) -> bool:
-    """Whether a block takes the fused pass: while it trains eagerly. A compiler fuses the plain operations."""
+    """Whether a block uses the fused pass: only in eager training, since a compiler fuses the plain operations."""
     return module.training and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 def products_summed(grad: Tensor, maps: Sequence[Tensor]) -> Tensor:
-    """sum_HW grad * maps[m], (N, M, C). On a CPU a few images at a time: the product is summed while it is cached."""
+    """sum_HW grad * maps[m]: (N, M, C). On a CPU, processes a few images at a time so that the product stays cached."""
     some = max(1, CACHED // grad[0].numel()) if grad.device.type == "cpu" else len(grad)
     chunks = zip(grad.split(some), *(u.split(some) for u in maps), strict=True)
     return torch.cat([torch.stack([(g * u).sum((2, 3)) for u in us], 1) for g, *us in chunks])
@@ -46,8 +46,8 @@ class _WeightedByMean(torch.autograd.Function):
     def forward(ctx, weigh, count: int, relu: bool, skip: Tensor | None, *tensors: Tensor) -> Tensor:
         maps, ctx.parameters = tensors[:count], tensors[count:]
         pixels = maps[0].shape[2] * maps[0].shape[3]
-        mean = sum(u.sum((2, 3)) for u in maps) / pixels  # mean() would first write the whole map in fp32
-        with torch.enable_grad():  # N x C values: autograd may have this part, whatever `weigh` is
+        mean = sum(u.sum((2, 3)) for u in maps) / pixels  # mean() would first copy the whole map to fp32
+        with torch.enable_grad():  # only N x C values: autograd handles any `weigh`
             ctx.mean = mean.requires_grad_()
             ctx.weights = weigh(ctx.mean)
         weights = ctx.weights.detach().to(maps[0].dtype)
@@ -56,7 +56,7 @@ class _WeightedByMean(torch.autograd.Function):
             w = weights[:, m, :, None, None]
             if out is None:
                 out = u * w
-            elif m == 0:  # the caller's own map stays as it is
+            elif m == 0:  # not in place: `skip` belongs to the caller
                 out = torch.addcmul(out, u, w)
             else:
                 out.addcmul_(u, w)

@@ -1,4 +1,4 @@
-"""What the notebooks show of a network: the source of a block, the shapes on the way through."""
+"""Inspect a network in the notebooks: the source of a block, intermediate shapes."""
 
 import inspect
 from collections.abc import Iterable
@@ -12,12 +12,12 @@ from senet_lib.metrics import count_params, run_on_meta
 
 
 def source(thing: object) -> Code:
-    """The source of a class or function of the library, as it stands there."""
+    """The source code of a class or function, for display."""
     return Code(inspect.getsource(thing), language="python")
 
 
 def last_of_each_stage(model: nn.Module, kind: type[nn.Module]) -> list[str]:
-    """The name of the last submodule of `kind` in each of the model's stages that has one, in their order."""
+    """Name of the last submodule of type `kind` in each stage that has one, in stage order."""
     last = {}
     for name, module in model.stages.named_modules():
         if isinstance(module, kind):
@@ -26,10 +26,10 @@ def last_of_each_stage(model: nn.Module, kind: type[nn.Module]) -> list[str]:
 
 
 def shapes(model: nn.Module, input_size: tuple[int, ...], modules: Iterable[str]) -> pd.DataFrame:
-    """The output shape and parameters of the named submodules for one image of `input_size` (C, H, W).
+    """Output shape and parameter count of the named submodules for one image of `input_size` (C, H, W).
 
-    Columns: module, type, output (as '16 x 32 x 32'), params. Nothing is computed: the pass runs on the meta device.
-    Raises ValueError on a name that the model does not have.
+    Columns: module, type, output (as '16 x 32 x 32'), params. The pass runs on the meta device, without arithmetic.
+    Raises ValueError when the model has no submodule of that name.
     """
     found, rows = dict(model.named_modules()), []
     modules = list(modules)
@@ -38,7 +38,7 @@ def shapes(model: nn.Module, input_size: tuple[int, ...], modules: Iterable[str]
             raise ValueError(f"no module {name!r}; known: {', '.join(n for n, _ in model.named_children())}, ...")
 
     def record(name: str, module: nn.Module, output: torch.Tensor) -> None:
-        size = " x ".join(map(str, output.shape[1:]))  # without the batch
+        size = " x ".join(map(str, output.shape[1:]))  # without the batch axis
         rows.append({"module": name, "type": type(module).__name__, "output": size, "params": count_params(module)})
 
     hooks = [

@@ -1,7 +1,7 @@
-"""What can be set on a network, its default, and the check of what was set. Imports no torch.
+"""The options of a network: defaults and validation. Imports no torch.
 
-A knob is a keyword of `create_model` with a scalar value, so that the same text works in Python, in a study's YAML file
-and in a notebook's parameters.
+An option (`Knob`) is a keyword of `create_model` with a scalar value, so it is written the same way in Python, in a
+study's YAML file and in a notebook's parameters.
 """
 
 import re
@@ -14,7 +14,7 @@ from senet_lib.errors import UserError, did_you_mean
 
 @dataclass(frozen=True)
 class Knob:
-    """One setting: its default, what is allowed (in words, for the error), and the test of a value."""
+    """One option: its default, the allowed values in words (for error messages), and the check of a value."""
 
     default: Any
     allowed: str
@@ -27,7 +27,7 @@ def choice(default: str, *others: str) -> Knob:
 
 
 def whole(default: int | None, minimum: int = 1) -> Knob:
-    """An integer from `minimum` up. True and False are integers to Python, not here."""
+    """An integer of at least `minimum`. Rejects True and False, which are integers in Python."""
     return Knob(default, f"an integer from {minimum} up", lambda value: type(value) is int and value >= minimum)
 
 
@@ -44,7 +44,7 @@ KERNEL = re.compile(r"(?P<size>[1-9]\d*)x(?P=size)(?:d(?P<dilation>[1-9]\d*))?(?
 
 @dataclass(frozen=True)
 class Kernel:
-    """The convolution of one SK branch. groups=None: as the knob `groups`."""
+    """The convolution of one SK branch. groups=None: use the option `groups`."""
 
     size: int
     dilation: int
@@ -52,7 +52,7 @@ class Kernel:
 
 
 def parse_kernels(text: str) -> tuple[Kernel, ...]:
-    """'3x3+3x3d2' -> two branches, 3x3 and 3x3 with dilation 2; '5x5g64' is a true 5x5 with 64 groups.
+    """Parse SK kernels: '3x3+3x3d2' is a 3x3 and a 3x3 with dilation 2; '5x5g64' is an undilated 5x5 with 64 groups.
 
     Raises ValueError when a branch is not SIZExSIZE[dDILATION][gGROUPS] with an odd size.
     """
@@ -71,34 +71,34 @@ COMMON = {
     "stem": choice("cifar", "imagenet"),
     "width": positive(1.0),  # multiplies every channel count and the number of groups
     "shortcut": choice("projection", "padded"),  # He et al. 2015, Section 3.3: options B and A
-    "init": choice("kaiming", "pytorch"),  # of the convolutions: He et al. 2015, as torchvision; or PyTorch's default
+    "init": choice("kaiming", "pytorch"),  # of convolutions: He et al. 2015, as in torchvision; or PyTorch's default
 }
 SE = {
     "reduction": whole(16),
     "placement": choice("standard", "pre", "post", "identity", "after_3x3"),  # Hu et al. 2018, Tables 14 and 15
-    "squeeze": choice("avg", "max", "none"),  # Tables 11 and 16; none: a gate for every pixel
+    "squeeze": choice("avg", "max", "none"),  # Tables 11 and 16; none: one gate per pixel
     "excitation": choice("sigmoid", "tanh", "relu"),  # Table 12
-    "se_bias": switch(True),  # the release has biases; Section 6 of the paper leaves them out
+    "se_bias": switch(True),  # the released code has biases; Section 6 of the paper omits them
 }
 SK = {
     "branches": whole(2),  # M
     "kernels": Knob(None, "text such as '3x3+3x3d2'", lambda value: isinstance(value, str)),
-    "groups": whole(None),  # G; None: as the arch says
+    "groups": whole(None),  # G; None: the arch's groups
     "reduction": whole(16),  # r
     "min_hidden": whole(32),  # L
-    "select_bias": switch(False),  # the release has none; the code that source A links to has
+    "select_bias": switch(False),  # the released code has no bias; the code linked by source A has one
 }
 
 
 def with_defaults(knobs: Mapping[str, Knob], **defaults: Any) -> dict[str, Knob]:
-    """The same knobs, some with another default."""
+    """The same options with some defaults replaced."""
     return {name: replace(knob, default=defaults.get(name, knob.default)) for name, knob in knobs.items()}
 
 
 def check_knobs(model: str, knobs: Mapping[str, Knob], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Every knob of `model` with its value, defaults written out.
+    """Validate `given` and return every option of `model` with its value, including defaults.
 
-    Raises ValueError naming the knob, the value and what is allowed.
+    Raises ValueError naming the option, the value and the allowed values.
     """
     for name, value in given.items():
         if name not in knobs:
@@ -109,7 +109,7 @@ def check_knobs(model: str, knobs: Mapping[str, Knob], given: Mapping[str, Any])
 
 
 def hidden_units(channels: int, reduction: int) -> int:
-    """Units of the SE bottleneck, channels // reduction. Raises ValueError when none is left."""
+    """Hidden units of the SE bottleneck, channels // reduction. Raises ValueError when there are none."""
     if reduction > channels:
         raise UserError(
             f"reduction={reduction} leaves no hidden unit for {channels} channels; allowed: 1 to {channels}"
@@ -118,7 +118,7 @@ def hidden_units(channels: int, reduction: int) -> int:
 
 
 def check_groups(groups: int, channels: int) -> None:
-    """Raises ValueError when `groups` does not divide `channels`."""
+    """Raise ValueError when `groups` does not divide `channels`."""
     if channels % groups:
         divisors = [str(n) for n in range(1, channels + 1) if channels % n == 0]
         raise UserError(f"groups={groups} does not divide the width {channels}; allowed: {', '.join(divisors)}")

@@ -1,8 +1,8 @@
-"""Published parameters and multiply-adds, beside what is counted here.
+"""Compare published parameters and multiply-adds with the counts of this implementation.
 
-reference/published_complexity.csv holds one published figure a row: the network, its knobs, the image size, the number
-of classes, the figure with the step it is rounded to (1: an exact count), its source, and, where the count here lies
-further off than the rounding, the reason.
+reference/published_complexity.csv has one row per published figure: the network, its options, the resolution, the
+number of classes, the figures with the step they are rounded to (1: an exact count), the source, and the reason where
+the difference exceeds the rounding.
 """
 
 import math
@@ -16,7 +16,7 @@ from senet_lib.models.registry import create_model
 
 
 def published_complexity() -> pd.DataFrame:
-    """The published figures as they stand; `knobs` as a dict, params and macs as numbers, <NA> where not published."""
+    """The table of published figures: `knobs` as dicts, params and macs as integers, <NA> where not published."""
     path = files("senet_lib") / "reference" / "published_complexity.csv"
     whole = dict.fromkeys(("params", "params_step", "macs", "macs_step"), "Int64")
     table = pd.read_csv(path, keep_default_na=False, na_values=dict.fromkeys(whole, ""), dtype=whole)
@@ -25,9 +25,9 @@ def published_complexity() -> pd.DataFrame:
 
 
 def compare_with_published() -> pd.DataFrame:
-    """`published_complexity` with counted_params, counted_macs, and the differences in percent of the published.
+    """`published_complexity` with counted_params, counted_macs, and the differences in percent of the published value.
 
-    A difference within the rounding of the published figure is 0. Nothing is computed but shapes: half a second a row.
+    A difference within the rounding of the published figure is 0. Only shapes are computed: half a second per row.
     """
     table = published_complexity()
     counts = {}
@@ -46,7 +46,7 @@ def compare_with_published() -> pd.DataFrame:
 
 
 def reference_table(compared: pd.DataFrame) -> pd.DataFrame:
-    """`compare_with_published` as text for a reader; nothing where nothing was published."""
+    """`compare_with_published` formatted as text; empty where nothing was published."""
     columns = {
         "network": compared.name,
         "settings": [", ".join(f"{knob}={value}" for knob, value in knobs.items()) for knobs in compared.knobs],
@@ -63,7 +63,7 @@ def reference_table(compared: pd.DataFrame) -> pd.DataFrame:
 
 
 def figure_texts(what: str, published: int, step: int, counted: int, off_percent: float) -> tuple[str, str, str]:
-    """A published figure with the digits that were published, the counted one, and how far they are apart."""
+    """The published figure at its published precision, the counted figure, and their difference, as text."""
     unit = 10**6 if what == "macs" or step > 1 else 1
     digits = max(0, round(math.log10(unit / step)))
     suffix = " M" if what == "params" and step > 1 else ""
@@ -76,7 +76,7 @@ def figure_texts(what: str, published: int, step: int, counted: int, off_percent
 
 
 def count(name: str, pixels: int = 32, **settings) -> tuple[int, int]:
-    """(params, macs) of one network for images of pixels x pixels; settings as `create_model`."""
+    """(params, macs) of one network for images of pixels x pixels; settings as in `create_model`."""
     import torch
 
     with torch.device("meta"):

@@ -1,6 +1,6 @@
-"""What networks exist: families x archs, and the source notes' own. Imports torch only when a network is built.
+"""The model registry: families x archs, and the source notes' networks. Imports torch only when a network is built.
 
-A name is the family's prefix and the arch: `se_resnet50`. `arch.py` has the two tables.
+A model name is the family prefix followed by the arch, as in `se_resnet50`. `arch.py` has the two tables.
 """
 
 import fnmatch
@@ -22,7 +22,7 @@ from senet_lib.models.knobs import (
     with_defaults,
 )
 
-# The SK paper's own networks are SK on the ResNeXt bodies, under the paper's names (its Table 1).
+# The SK paper's networks are SK on ResNeXt, under the names of the paper's Table 1.
 PAPER_NAMES = {
     "sk_resnext26_32x4d": "sknet26",
     "sk_resnext50_32x4d": "sknet50",
@@ -32,7 +32,7 @@ PAPER_NAMES = {
 
 @dataclass(frozen=True)
 class Network:
-    """What a name stands for. Source B's network alone has no family and no arch."""
+    """The registry entry of a model name. Only source B's network has no family and no arch."""
 
     family: Family | None
     arch: Arch | None
@@ -40,13 +40,13 @@ class Network:
 
 
 def from_note(prefix: str, base: str, more: dict[str, Knob], **defaults) -> Network:
-    """A family and an arch with what a source note does differently: other defaults, and more knobs."""
+    """A family and an arch, with the different defaults and additional options of a source note."""
     family = FAMILIES[prefix]
     return Network(family, ARCHS[base], with_defaults(family.knobs, **defaults) | more)
 
 
-# The networks of the source notes as their code has them; reimplementations.py says what is wrong with each. Every
-# defect is an option, and its default is the network as found.
+# The networks of the source notes as published. reimplementations.py describes their defects. Every defect is an option
+# that is on by default.
 FIXED_POOLING = {"pooling": choice("fixed", "global")}
 
 LINKED_SKNET = {"stage1_out": whole(256), "squeeze_batch": switch(True)}
@@ -105,10 +105,11 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def resolve_knobs(name: str, **given) -> dict:
-    """Every knob of the network and its value, defaults written out; plain numbers and text.
+    """Every option of the network with its value, including defaults, as plain numbers and text.
 
-    Checks all that can be checked without building the network. Raises ValueError naming the knob, the value and what
-    is allowed, or the nearest known names. `create_model(name, **resolve_knobs(name))` is `create_model(name)`.
+    Performs every check that does not require building the network. Raises ValueError naming the option, the value and
+    the allowed values, or the nearest known names. `create_model(name, **resolve_knobs(name))` equals
+    `create_model(name)`.
     """
     if name not in NETWORKS:
         raise UserError(f"unknown model {name!r}; {did_you_mean(name, list_models())}")
@@ -137,7 +138,7 @@ def resolve_knobs(name: str, **given) -> dict:
 
 
 def resolve_arch(name: str, knobs: dict) -> Arch | None:
-    """The network's arch at these knobs; None for source B's network."""
+    """The network's arch with these options applied; None for source B's network."""
     arch = NETWORKS[name].arch
     if arch is None:
         return None
@@ -147,7 +148,7 @@ def resolve_arch(name: str, knobs: dict) -> Arch | None:
 
 
 def resolve_branches(name: str, knobs: dict, branches_given: bool) -> dict:
-    """`branches` and `kernels` made to agree: M branches are 3x3 with dilations 1 to M unless `kernels` is given."""
+    """Make `branches` and `kernels` consistent; without `kernels`, M branches are 3x3 with dilations 1 to M."""
     if knobs["kernels"] is None:
         dilations = range(1, knobs["branches"] + 1)
         return {"kernels": "+".join("3x3" if d == 1 else f"3x3d{d}" for d in dilations)}
@@ -161,16 +162,17 @@ def resolve_branches(name: str, knobs: dict, branches_given: bool) -> dict:
 
 
 def create_model(name: str, *, num_classes: int = 10, **knobs):
-    """The network `name`: an nn.Module, (N, 3, H, W) -> logits (N, num_classes).
+    """Create the network `name`: an nn.Module, (N, 3, H, W) -> logits (N, num_classes).
 
-    Knobs that every family has: stem ("cifar" or "imagenet"), width (1.0), shortcut, init; `resolve_knobs(name)` lists
-    all of a network's. The weights come from torch's global generator: seed it before. Raises ValueError on an unknown
-    name or knob, with the nearest known ones, and on a value that the network cannot have.
+    Every family has the options stem ("cifar" or "imagenet"), width (1.0), shortcut and init; `resolve_knobs(name)`
+    lists all options of a network. The weights come from torch's global generator: seed it first.
+
+    Raises ValueError on an unknown name or option, with the nearest known ones, and on an invalid value.
     """
     if type(num_classes) is not int or num_classes < 1:
         raise UserError(f"num_classes={num_classes!r} is not allowed; allowed: an integer from 1 up")
     knobs = resolve_knobs(name, **knobs)
-    from senet_lib.models import reimplementations, resnet  # here, so that a study can be checked without torch
+    from senet_lib.models import reimplementations, resnet  # imported here so that studies validate without torch
 
     family, arch = NETWORKS[name].family, resolve_arch(name, knobs)
     build = reimplementations.BUILDERS.get(name, resnet.build)

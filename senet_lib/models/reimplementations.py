@@ -1,4 +1,4 @@
-"""The networks of the four source notes, as their code has them: every defect is a knob, on by default.
+"""The networks of the four source notes as published, with every defect as an option that is on by default.
 
 A. "SENet and its twin SKNet", a study note with a comparison on CIFAR-10, January 2021: `source_a_*`.
    Its ResNet18 to 152 are kuangliu/pytorch-cifar's, which are `resnet18` to `resnet152` with init="pytorch".
@@ -6,8 +6,8 @@ B. "SENet study notes and simulation", after JYPark09/SENet-PyTorch: `source_b_n
 C. The notebook SENet_CIFAR10.ipynb of 2020: `source_c_senet18`.
 D. "SENet", an SE-ResNet for ImageNet after miraclewkf/SENet-PyTorch, 2022: `source_d_senet*`.
 
-A corrected twin is the same name with one knob changed, so that a study can set the two side by side, one defect at a
-time: create_model("source_a_senet50", inner_relu=True).
+Changing one option corrects one defect, so that a study can compare the two versions:
+create_model("source_a_senet50", inner_relu=True).
 """
 
 import torch
@@ -20,11 +20,11 @@ from senet_lib.models.resnet import ResNet, build
 
 
 class FixedPoolingResNet(ResNet):
-    """The head of A's and C's networks pools over 4x4 pixels, not over the map.
+    """The head of A's and C's networks pools over 4x4 pixels instead of the whole map.
 
-    Images of 25 to 32 pixels a side end on 4x4 maps, and nothing differs. From 33 to 56 pixels only the top left 4x4
-    pixels of the map are seen, in silence; larger images leave more than one value a channel, and the linear layer
-    raises; smaller ones are refused by the pooling.
+    At a resolution of 25 to 32 pixels the last maps are 4x4, so the result is the same. From 33 to 56 pixels, all but
+    the top-left 4x4 pixels of the map are silently ignored. At higher resolutions the pooling leaves several values per
+    channel and the linear layer raises. At lower resolutions the pooling raises.
     """
 
     def pool(self, x: Tensor) -> Tensor:
@@ -32,9 +32,9 @@ class FixedPoolingResNet(ResNet):
 
 
 class SqueezingResNet(ResNet):
-    """A's linked SKNet drops every axis of length 1 after the pooling: at batch size 1 the batch axis too.
+    """A's linked SKNet removes every axis of length 1 after the pooling, including the batch axis at batch size 1.
 
-    Logits of one image are (num_classes,), not (1, num_classes).
+    The logits of one image are (num_classes,), not (1, num_classes).
     """
 
     def pool(self, x: Tensor) -> Tensor:
@@ -42,10 +42,10 @@ class SqueezingResNet(ResNet):
 
 
 class SoftmaxResNet(ResNet):
-    """D's networks end in a softmax: they give probabilities where the cross-entropy loss expects logits.
+    """D's networks end in a softmax: they output probabilities where the cross-entropy loss expects logits.
 
-    The loss then takes the softmax of a softmax. Its smallest value for K classes is not 0 but log(1 + (K - 1) / e),
-    1.46 for ten classes, and its gradient is small wherever the network is sure, right or wrong.
+    The loss then applies softmax twice. Its minimum for K classes is log(1 + (K - 1) / e) instead of 0 (1.46 for ten
+    classes), and its gradient is small wherever the network is confident, whether right or wrong.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,9 +53,9 @@ class SoftmaxResNet(ResNet):
 
 
 class FixedPoolingGate(nn.Module):
-    """D's SE gate: it pools over a map of one given size, and its FCs have a given number of inputs.
+    """D's SE gate: average pooling over a fixed map size, FCs for a fixed number of channels.
 
-    channels: what the FCs are made for. map_size: the height and width that are averaged; None: the map's own.
+    channels: inputs of the FCs. map_size: height and width of the pooling window; None: the whole map.
     """
 
     def __init__(self, channels: int, map_size: int | None, reduction: int):
@@ -73,9 +73,9 @@ class FixedPoolingGate(nn.Module):
 class SEBlock(nn.Module):
     """B's gate: x * sigmoid(w) + b, with (w, b) the two halves of 2C outputs; (N, C, H, W) -> the same.
 
-    As found, the pooled tensor is computed and then overwritten, so that w and b are (N, C, H, W): a gate and a shift
-    for every pixel, from that pixel alone. There is no squeeze, and the two FCs run H * W times. `squeeze="avg"` is
-    what was meant: w and b are (N, C, 1, 1).
+    The note's code computes the pooled tensor and then overwrites it, so w and b are (N, C, H, W): a gate and a
+    shift per pixel, computed from that pixel alone. There is no squeeze, and the two FCs run H * W times.
+    `squeeze="avg"` is the intended form: w and b are (N, C, 1, 1).
     """
 
     def __init__(self, channels: int, reduction: int, squeeze: str):
@@ -89,12 +89,12 @@ class SEBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         z = x.mean((2, 3), keepdim=True) if self.squeeze == "avg" else x
-        w, b = self.fc(z).chunk(2, dim=1)  # (N, 2C, h, w) -> twice (N, C, h, w)
+        w, b = self.fc(z).chunk(2, dim=1)  # (N, 2C, h, w) -> two of (N, C, h, w)
         return x * torch.sigmoid(w) + b
 
 
 class ResBlock(nn.Module):
-    """B's residual block: relu(x + gate(conv-BN(conv-BN-ReLU(x)))), all of `channels`, no stride."""
+    """B's residual block: relu(x + gate(conv-BN(conv-BN-ReLU(x)))), with `channels` throughout and stride 1."""
 
     def __init__(self, channels: int, reduction: int, squeeze: str):
         super().__init__()
@@ -113,9 +113,9 @@ class ResBlock(nn.Module):
 class Network(nn.Module):
     """B's network: a 3x3 convolution, blocks - 1 residual blocks, a 1x1 convolution to 128 channels, pooling, linear.
 
-    No down-sampling: every 3x3 convolution sees the full map. With log_softmax the output is log-probabilities, whose
-    cross-entropy is that of the logits (a log-softmax of log-probabilities changes nothing): wrong in form only.
-    The class and attribute names are the note's, since its printed summary is an artefact to match.
+    There is no down-sampling: every 3x3 convolution runs at full resolution. With log_softmax the outputs are
+    log-probabilities. Their cross-entropy equals that of the logits, since log-softmax is idempotent, so the loss is
+    unaffected. Class and attribute names are the note's, to reproduce its printed summary.
     """
 
     def __init__(self, filters: int, blocks: int, num_classes: int, reduction: int, squeeze: str, log_softmax: bool):
@@ -137,17 +137,17 @@ class Network(nn.Module):
 def source_a_resnet50(arch: Arch, family: Family, knobs: dict, num_classes: int) -> ResNet:
     """A's ResNet50 (kuangliu/pytorch-cifar): `resnet50` with a head that pools over 4x4 pixels. 23,520,842 parameters.
 
-    Nothing is wrong with it on 32x32 images. pooling="global" makes it fit any size.
+    It is correct for 32x32 images. pooling="global" supports any resolution.
     """
     network = FixedPoolingResNet if knobs["pooling"] == "fixed" else ResNet
     return build(arch, family, knobs, num_classes, network)
 
 
 def source_a_senet50(arch: Arch, family: Family, knobs: dict, num_classes: int) -> ResNet:
-    """A's SENet50: `se_resnet50` without the ReLU after the 3x3 convolution, which its ResNet50 has.
+    """A's SENet50: `se_resnet50` without the ReLU after the 3x3 convolution, which A's ResNet50 has.
 
-    So in every one of the 16 blocks 3x3-BN-1x1-BN is one linear map: a block has one ReLU inside instead of two. No
-    parameter and no multiply-add tells: 26,051,834 and 1300 M either way. inner_relu=True puts it back.
+    In each of the 16 blocks, 3x3-BN-1x1-BN is therefore one linear map: a block has one inner ReLU instead of two. The
+    counts do not reveal this: 26,051,834 parameters and 1300 M multiply-adds either way. inner_relu=True restores it.
     """
 
     def spatial(c_in: int, c_out: int, stride: int) -> nn.Module:
@@ -160,12 +160,12 @@ def source_a_senet50(arch: Arch, family: Family, knobs: dict, num_classes: int) 
 def source_a_sknet50(arch: Arch, family: Family, knobs: dict, num_classes: int) -> ResNet:
     """A's SKNet50, linked from developer0hye/SKNet-PyTorch: `sknet50` with the stem for 224x224 images and biased FCs.
 
-    On 32x32 images the stem leaves 8x8 pixels to the first stage and 1x1 to the last, where both SK branches read
-    padding but for their kernels' centres: 92 M multiply-adds against 1298 M in the ResNet50 it is compared with (14
-    times fewer) and 1420 M with stem="cifar". squeeze_batch: see SqueezingResNet.
+    On 32x32 images this stem leaves 8x8 pixels for the first stage and 1x1 for the last, where both SK branches see
+    only padding except at the kernel centre. It has 92 M multiply-adds; the ResNet50 it is compared with has 1298 M (14
+    times as many), and stem="cifar" gives 1420 M. squeeze_batch: see SqueezingResNet.
 
-    `source_a_sknet50_2021_01` is the file as it was when the note was written: stage 1 leaves 128 channels instead of
-    256, 25,276,938 parameters against 25,466,378; stage1_out=256 repairs it.
+    `source_a_sknet50_2021_01` is the version at the time of the note: stage 1 outputs 128 channels instead of 256
+    (25,276,938 parameters instead of 25,466,378). stage1_out=256 corrects it.
     """
     network = SqueezingResNet if knobs["squeeze_batch"] else ResNet
     return build(arch, family, knobs, num_classes, network)
@@ -174,9 +174,8 @@ def source_a_sknet50(arch: Arch, family: Family, knobs: dict, num_classes: int) 
 def source_b_network(arch: None, family: None, knobs: dict, num_classes: int) -> Network:
     """B's Network(3, 128, 10, 10): a residual network without a squeeze. 2,708,106 parameters, 2767 M multiply-adds.
 
-    squeeze="avg" is the twin with the squeeze that was meant: the same parameters, and 2738 M multiply-adds, since the
-    FCs then run once an image. log_softmax=False gives logits. The note also evaluates in training mode; that is a
-    matter of the evaluation, not of the network.
+    squeeze="avg" adds the intended squeeze: the same parameters, but 2738 M multiply-adds, since the FCs then run once
+    per image. log_softmax=False outputs logits. The note also evaluates in training mode, which is a recipe option.
     """
     return Network(
         knobs["filters"], knobs["blocks"], num_classes, knobs["reduction"], knobs["squeeze"], knobs["log_softmax"]
@@ -186,7 +185,7 @@ def source_b_network(arch: None, family: None, knobs: dict, num_classes: int) ->
 def source_c_senet18(arch: Arch, family: Family, knobs: dict, num_classes: int) -> ResNet:
     """C's SENet: `se_resnet18` with a head that pools over 4x4 pixels. 11,263,042 parameters.
 
-    See FixedPoolingResNet; pooling="global" makes it fit any size.
+    See FixedPoolingResNet; pooling="global" supports any resolution.
     """
     network = FixedPoolingResNet if knobs["pooling"] == "fixed" else ResNet
     return build(arch, family, knobs, num_classes, network)
@@ -195,11 +194,11 @@ def source_c_senet18(arch: Arch, family: Family, knobs: dict, num_classes: int) 
 def source_d_senet(arch: Arch, family: Family, knobs: dict, num_classes: int) -> ResNet:
     """D's SENet18 to SENet152: an SE-ResNet for 224x224 images that ends in a softmax.
 
-    pooling="fixed": the gates average over 56, 28, 14 and 7 pixels a side, so that any other size raises; on 32x32 the
-    first map is 8x8, smaller than what is to be averaged. "global" fits any size.
-    se_channels="width" (50, 101, 152): the gate's FCs are made for the C channels of the 3x3 convolution, but the
-    tensor that they get has 4C, so these three raise at any size. "out" makes them for 4C.
-    softmax=True: see SoftmaxResNet; False gives logits. With all three corrected it is se_resnet* with the same stem.
+    pooling="fixed": the gates pool over 56x56, 28x28, 14x14 and 7x7 pixels, so any other resolution raises. On 32x32
+    images the first map is 8x8, smaller than the pooling window. "global" supports any resolution.
+    se_channels="width" (50, 101, 152): the gate's FCs are built for the C channels of the 3x3 convolution but receive
+    4C, so these three raise at any resolution. "out" builds them for 4C.
+    softmax=True: see SoftmaxResNet; False outputs logits. With all three corrected it equals se_resnet* with this stem.
     """
     fc_inputs = arch.outs if knobs.get("se_channels") == "out" else arch.widths
 

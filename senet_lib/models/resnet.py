@@ -1,7 +1,7 @@
-"""The one network: a stem, stages of residual blocks, a mean over the pixels, a linear head.
+"""The residual network of all families: a stem, stages of residual blocks, global average pooling, a linear head.
 
 He et al., "Deep Residual Learning for Image Recognition", arXiv:1512.03385, and "Identity Mappings in Deep Residual
-Networks", arXiv:1603.05027. An Arch says how deep and wide it is; `spatial` and `gate` say of which family.
+Networks", arXiv:1603.05027. An Arch sets depth and width; `spatial` and `gate` set the family.
 """
 
 from collections.abc import Callable
@@ -24,10 +24,10 @@ from senet_lib.models.blocks import (
 
 
 class ResNet(nn.Module):
-    """(N, 3, H, W) -> logits (N, num_classes); H and W from 28 up.
+    """(N, 3, H, W) -> logits (N, num_classes); H and W at least 28.
 
-    spatial(c_in, c_out, stride) makes the convolution that carries the stride: conv-BN-ReLU, or SK.
-    gate(channels) makes the gate on the residual branch: SE, or nothing.
+    spatial(c_in, c_out, stride) creates the convolution that carries the stride: conv-BN-ReLU or SK.
+    gate(channels) creates the SE gate on the residual branch; None for no gate.
     """
 
     def __init__(
@@ -68,21 +68,26 @@ class ResNet(nn.Module):
 
 
 def make_stem(arch: Arch, stem: str) -> nn.Module:
-    """cifar: 3x3, stride 1; before pooled stages 2x2 without padding: (H, W) -> (H-1, W-1).
-    imagenet: 7x7, stride 2, then a 3x3 max-pool, stride 2: (H, W) -> (H/4, W/4)."""
+    """The stem for small ('cifar') or large ('imagenet') images.
+
+    cifar: 3x3, stride 1; with pooled stages, 2x2 without padding: (H, W) -> (H-1, W-1).
+    imagenet: 7x7, stride 2, then a 3x3 max-pool, stride 2: (H, W) -> (H/4, W/4).
+    """
     if stem == "imagenet":
         return conv_bn(3, arch.stem_width, 7, stride=2, relu=True).append(nn.MaxPool2d(3, stride=2, padding=1))
     if arch.pooled:
         patches = nn.Conv2d(3, arch.stem_width, 2, bias=False)
         return nn.Sequential(patches, BatchNorm(arch.stem_width), nn.ReLU(inplace=True))
-    if arch.preactivation:  # BN and ReLU are the first block's
+    if arch.preactivation:  # the first block starts with BN and ReLU
         return conv(3, arch.stem_width, 3)
     return conv_bn(3, arch.stem_width, 3, relu=True)
 
 
 class Halve(nn.MaxPool2d):
-    """A 2x2 max-pool that drops an odd last row or column, but leaves a map of one pixel as it is:
-    (N, C, H, W) -> (N, C, H/2, W/2)."""
+    """A 2x2 max-pool: (N, C, H, W) -> (N, C, H/2, W/2).
+
+    Drops an odd last row or column. A map with a height or width of 1 is returned unchanged.
+    """
 
     def __init__(self):
         super().__init__(2)
@@ -92,13 +97,15 @@ class Halve(nn.MaxPool2d):
 
 
 def conv_pool(c_in: int, c_out: int) -> nn.Sequential:
-    """3x3 -> 2x2 max-pool -> BN -> ReLU: (N, c_in, H, W) -> (N, c_out, H/2, W/2). The pool first: what follows it then
-    sees a quarter of the pixels."""
+    """3x3 -> 2x2 max-pool -> BN -> ReLU: (N, c_in, H, W) -> (N, c_out, H/2, W/2).
+
+    Pooling before BN and ReLU leaves them a quarter of the pixels.
+    """
     return nn.Sequential(conv(c_in, c_out, 3), Halve(), BatchNorm(c_out), nn.ReLU(inplace=True))
 
 
 def spatial_conv(c_in: int, c_out: int, stride: int, groups: int = 1) -> nn.Module:
-    """The plain spatial convolution: 3x3 -> BN -> ReLU."""
+    """The standard spatial convolution: 3x3 -> BN -> ReLU."""
     return conv_bn(c_in, c_out, 3, stride, groups, relu=True)
 
 
@@ -117,7 +124,7 @@ def make_spatial(family: Family, arch: Arch, knobs: dict) -> Callable[[int, int,
 
 
 def make_gate(family: Family, knobs: dict) -> Callable[[int], nn.Module] | None:
-    """The family's gate, as a function of the number of channels."""
+    """The family's gate, as a function of the number of channels; None for no gate."""
     if family.gate is None:
         return None
     return partial(
@@ -141,7 +148,7 @@ def make_block(
     shortcut: str,
 ) -> ResidualBlock:
     """One residual block; `width` is the number of channels of the spatial convolution."""
-    last = conv if arch.preactivation else conv_bn  # the next block has the BN
+    last = conv if arch.preactivation else conv_bn  # the next block applies the BN
     if arch.body == "basic":
         body = [spatial(c_in, width, stride), last(width, c_out, 3)]
     else:
@@ -174,7 +181,7 @@ def build(
     spatial: Callable[[int, int, int], nn.Module] | None = None,
     gate: Callable[[int], nn.Module] | None = None,
 ) -> ResNet:
-    """The residual network of these knobs; `network`, `spatial` and `gate` stand in for the family's own if given."""
+    """The residual network with these options; `network`, `spatial` and `gate` replace the family's own if given."""
     return network(
         arch,
         spatial or make_spatial(family, arch, knobs),
@@ -187,9 +194,10 @@ def build(
 
 
 def initialise(model: nn.Module, init: str) -> None:
-    """kaiming: normal, fan-out, for every convolution (He et al. 2015, as torchvision); the rest as PyTorch has it.
+    """Initialise the convolutions; all other layers keep PyTorch's default.
 
-    Drawn from torch's global generator: seed it before.
+    init: 'kaiming' (normal, fan-out: He et al. 2015, as in torchvision) or 'pytorch' (its default).
+    Draws from torch's global generator: seed it first.
     """
     if init == "pytorch":
         return

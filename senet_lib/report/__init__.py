@@ -1,9 +1,10 @@
-"""A study's report, and what the repository shows and keeps of finished studies.
+"""A study's report, and the results of finished studies that the repository shows and stores.
 
-build.py          executes the analysis notebook, unless nothing changed
-page.py           the numbered figures and tables of that notebook
+build.py          executes the analysis notebook, if its inputs changed
+page.py           the notebook's numbered figures and tables
 html_page.py      the executed notebook as one self-contained HTML page
-pictures.py       the misclassified images that the report shows
+template/         the page's HTML template and style sheet
+pictures.py       stores the misclassified images that the report shows
 publish.py        results/published/ and results/archive/
 results_pages.py  the numbers in README.md, results/README.md and results/tuning.md
 """

@@ -1,11 +1,11 @@
-"""A study's report: the analysis notebook, executed, as one HTML file that needs nothing but a browser.
+"""A study's report: the executed analysis notebook as one self-contained HTML file.
 
     results/<study>/analysis.ipynb   the executed copy
-                    report.html      what it shows, without code
+                    report.html      its output, without code
                     figures, tables  written by the notebook
-                    report.json      what the report was made from; unchanged inputs execute nothing
+                    report.json      hashes of inputs and outputs; unchanged inputs are not executed again
 
-Heavy imports happen only when there is something to execute.
+Heavy imports happen only when something is executed.
 """
 
 import hashlib
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
 
 NOTEBOOK = "analysis.ipynb"
 
-PARTIAL = "analysis.partial.ipynb"  # as far as a failed execution came
+PARTIAL = "analysis.partial.ipynb"  # the executed part of a failed execution
 
-INPUT_FILES = ("config.json", "summary.json", "failure.json", *ANALYSED_FILES)  # of a run
+INPUT_FILES = ("config.json", "summary.json", "failure.json", *ANALYSED_FILES)  # of each run
 
-# The folders and files of the library that the notebook's outcome rests on
+# The folders and files of the library that affect the notebook's output
 LIBRARY = (
     "analysis",
     "report",
@@ -44,9 +44,9 @@ CELL_SECONDS = 600
 
 
 def build_report(results_dir: Path) -> Path:
-    """Execute the analysis of a results folder and write report.html there; nothing is executed if nothing changed.
+    """Execute the analysis notebook on a results folder and write report.html there, unless nothing changed.
 
-    Raises FileNotFoundError when the folder holds no study, ReportError when the notebook fails.
+    Raises FileNotFoundError if the folder holds no study, ReportError if the notebook fails.
     """
     results_dir = Path(results_dir).resolve()
     report = results_dir / "report.html"
@@ -75,14 +75,14 @@ def build_report(results_dir: Path) -> Path:
     write_text(report, page)
     (results_dir / PARTIAL).unlink(missing_ok=True)
     outputs = {name: sha256_of(results_dir / name) for name in (NOTEBOOK, report.name, *written)}
-    for name in stamp.get("outputs", {}).keys() - outputs.keys():  # of a network that the study no longer has
+    for name in stamp.get("outputs", {}).keys() - outputs.keys():  # e.g. of a network that is no longer in the study
         (results_dir / name).unlink(missing_ok=True)
     write_json(results_dir / "report.json", {"inputs": inputs, "outputs": outputs})
     return report
 
 
 def _digest_of_inputs(results_dir: Path, source: Path) -> str:
-    """One hash of everything that the report is made from."""
+    """One hash over all inputs of the report."""
     library = Path(__file__).parents[1]
     sources = [path for name in LIBRARY for path in (library / name).rglob("*.py")]
     sources += [library / name for name in LIBRARY if name.endswith(".py")]
@@ -114,14 +114,14 @@ def _all_there(results_dir: Path, outputs: dict[str, str]) -> bool:
 
 
 def _execute(source: Path, results_dir: Path, target: Path) -> "tuple[NotebookNode, list[str]]":
-    """The executed notebook, and the files that it says it wrote below the results folder."""
+    """The executed notebook, and the files that it reports as written below the results folder."""
     from nbclient.exceptions import DeadKernelError
     from papermill import PapermillExecutionError
 
     from senet_lib.report.page import COMPLETE
 
     try:
-        # No cwd: it would change the directory of this whole process, and the folder is absolute
+        # No cwd: it would change the directory of the whole process, and the path is absolute anyway
         executed = execute(source, target, {"results": str(results_dir)}, execution_timeout=CELL_SECONDS)
     except UnknownParameter as error:
         raise ReportError(str(error)) from error
@@ -131,7 +131,7 @@ def _execute(source: Path, results_dir: Path, target: Path) -> "tuple[NotebookNo
     except (DeadKernelError, TimeoutError, RuntimeError) as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise ReportError(f"{source.name} could not be executed: {what}") from error
-    # A notebook whose kernel was killed looks completed: only the notebook's own last word counts
+    # A notebook whose kernel was killed looks complete, so require the mark that its last cell writes
     for cell in executed.cells:
         for output in cell.get("outputs", []):
             if COMPLETE in output.get("metadata", {}):
@@ -141,7 +141,7 @@ def _execute(source: Path, results_dir: Path, target: Path) -> "tuple[NotebookNo
 
 
 def _forget_this_machine(notebook: "NotebookNode") -> None:
-    """Without times and absolute paths: the copy in the results folder can be opened and run wherever it lies."""
+    """Remove times and absolute paths, so that the copy in the results folder can be opened and run anywhere."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)

@@ -1,4 +1,4 @@
-"""The executed analysis notebook as one HTML page that needs nothing but a browser."""
+"""The executed analysis notebook as one self-contained HTML page."""
 
 import html
 import re
@@ -13,11 +13,11 @@ TEMPLATE = Path(__file__).parent / "template"
 
 
 class ReportError(RuntimeError):
-    """Why there is no new report, in one line; an earlier one is as it was."""
+    """Why no report was written, in one line; an existing report is unchanged."""
 
 
 def to_page(notebook: "NotebookNode", study: str) -> str:
-    """The executed notebook as one HTML page. Raises ReportError if anything in it could run or load."""
+    """The executed notebook as one HTML page. Raises ReportError if it has active or external content."""
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter(template_name=TEMPLATE.name, extra_template_basedirs=[str(TEMPLATE.parent)])
@@ -32,7 +32,7 @@ def to_page(notebook: "NotebookNode", study: str) -> str:
 
 
 def foreign_content(page: str) -> list[str]:
-    """What in an HTML page would execute, or load something from elsewhere; empty for a self-contained page."""
+    """The parts of an HTML page that would execute or load an external resource; empty if self-contained."""
     finder = _ForeignContent()
     finder.feed(page)
     finder.close()
@@ -54,7 +54,7 @@ class _ForeignContent(HTMLParser):
             if name.startswith("on"):
                 self.found.append(f"{name}= in <{tag}>")
                 continue
-            # What loads must be in the page; what is only followed may lead elsewhere
+            # Loaded resources must be in the page; links may lead elsewhere
             loads = name in ("src", "srcset", "background", "poster", "data")
             allowed = ("data:image/",) if loads else ("#", "https://", "http://")
             if (loads or name.endswith("href")) and not value.startswith(allowed):
@@ -68,7 +68,7 @@ class _ForeignContent(HTMLParser):
 
 
 def _markdown(text: str) -> str:
-    """Markdown as HTML: formulas as MathML, headings with ids, and HTML inside it shown as text, never obeyed."""
+    """Markdown as HTML: formulas as MathML, headings with ids. HTML inside it is escaped."""
     from latex2mathml.converter import convert
     from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
@@ -95,7 +95,7 @@ def _markdown(text: str) -> str:
 
 
 def _only_tables(content: str) -> str:
-    """HTML output as it is if it is what `markup.to_html` writes; anything else as text."""
+    """HTML output unchanged if it could be from `markup.to_html`; anything else as escaped text."""
     allowed = {"div", "table", "thead", "tbody", "tr", "th", "td"}
     classes = {"", *(f' class="{name}"' for name in ("number", "short", "long", "scroll"))}
     tags = re.findall(r"<\s*/?\s*([^\s>/]*)([^>]*)>", content)
@@ -104,7 +104,7 @@ def _only_tables(content: str) -> str:
 
 
 def _with_contents(body: str) -> str:
-    """The page's body with links to its sections, before the first of them."""
+    """The page's body with links to its sections, inserted before the first section."""
     sections = re.findall(r'<h2 id="([^"]*)">(.*?)</h2>', body)
     links = "\n".join(f'<a href="#{anchor}">{re.sub(r"<[^>]+>", "", title)}</a>' for anchor, title in sections)
     first = body.find('<div class="text"><h2 ')

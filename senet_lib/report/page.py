@@ -1,8 +1,8 @@
-"""What an analysis notebook shows is also what it leaves behind: figures as svg and png, tables as csv and Markdown.
+"""Shows the figures and tables of an analysis notebook and stores them: svg and png, csv and Markdown.
 
-A `Page` numbers figures and tables, shows them with their captions, and writes all of them when the notebook has come
-to its end, so that a notebook that fails half-way leaves an earlier set of files as it was. Files are written whole,
-and byte for byte the same from the same results.
+A `Page` numbers figures and tables, shows them with their captions, and writes all files at the end of the notebook. A
+notebook that fails midway therefore leaves earlier files unchanged. Each file is written atomically, and the same
+results give the same bytes.
 """
 
 import html
@@ -20,14 +20,14 @@ from senet_lib.analysis.markup import to_html, to_markdown
 from senet_lib.files import replacing
 from senet_lib.results import StudyResults
 
-COMPLETE = "page_complete"  # output metadata: the notebook has reached its end; its value names the files
-CAPTION = "caption"  # of a 'figure' or a 'table'
+COMPLETE = "page_complete"  # output metadata: marks the end of the notebook and lists the files
+CAPTION = "caption"  # output metadata: the caption of a 'figure' or a 'table'
 NOTICE = "notice"
-PIXELS_PER_INCH = 100  # at which a figure is shown; the png holds twice as many
+PIXELS_PER_INCH = 100  # of a figure as shown; the png has twice the resolution
 
 
 class Page:
-    """One report in the making. `show` and the captions take Markdown whose outside text has been escaped."""
+    """A report under construction. `show` and the captions take Markdown in which external text is already escaped."""
 
     def __init__(self, results: StudyResults) -> None:
         self.results = results
@@ -35,22 +35,22 @@ class Page:
         self.figures = self.tables = 0
 
     def show(self, text: str) -> None:
-        """A paragraph; nothing for an empty one."""
+        """Show a paragraph; nothing if `text` is empty."""
         if text:
             display(Markdown(text))
 
     def notice(self, text: str) -> None:
-        """A paragraph that must not be overlooked; nothing for an empty one."""
+        """Show a highlighted paragraph; nothing if `text` is empty."""
         if text:
             display(Markdown(f"> {text}"), metadata={NOTICE: True})
 
     def figure(
         self, axes: Axes | np.ndarray, name: str, caption: str, *, alt: str = "", photographs: bool = False
     ) -> None:
-        """Show the figure of these axes and keep it as figures/<name>.svg and .png; close it.
+        """Show the figure of these axes, store it as figures/<name>.svg and .png, and close it.
 
-        alt: what a reader who cannot see it should know; the caption if there is no more to say. photographs: it holds
-        some, and needs all colours. Without a finished run there is nothing to draw, and one line says so.
+        alt: the alternative text; by default the caption. photographs: the figure contains photographs, so the png
+        keeps all colours. Without a finished run, one line replaces the figure.
         """
         figure = np.asarray(axes).flat[0].figure
         if self.results.done.empty:
@@ -69,8 +69,8 @@ class Page:
     def table(
         self, shown: pd.DataFrame, name: str, caption: str, *, numbers: pd.DataFrame | None = None, empty: str = ""
     ) -> None:
-        """Show a table of text; keep it as tables/<name>.md, and the numbers behind it as tables/<name>.csv. `empty` is
-        said instead of a table without rows."""
+        """Show a table of text; store it as tables/<name>.md, and the numbers behind it as tables/<name>.csv.
+        `empty` replaces a table without rows."""
         if shown.empty:
             self.show(f"*{empty or 'Nothing to list.'}*")
             return
@@ -82,7 +82,7 @@ class Page:
         display(HTML(to_html(shown)))
 
     def write(self) -> None:
-        """Write every figure and table, and say how many."""
+        """Write every figure and table, and show how many there are."""
         for path, content in self.files.items():
             with replacing(self.results.path / path) as file:
                 file.write(content)
@@ -94,10 +94,10 @@ class Page:
 
 
 def rendered(figure: Figure, *, photographs: bool = False) -> dict[str, bytes]:
-    """The figure as 'svg' and 'png', without what would differ from one time to the next. A png without photographs has
-    a palette: a third of the bytes."""
-    figure.set_dpi(2 * PIXELS_PER_INCH)  # text is a little wider or narrower at another resolution
-    for _ in range(2):  # the layout settles with the second pass; both files then share it
+    """The figure as 'svg' and 'png', reproducible byte for byte. A png without photographs has a palette: a third of
+    the size."""
+    figure.set_dpi(2 * PIXELS_PER_INCH)  # text width varies slightly with the resolution
+    for _ in range(2):  # the layout settles in the second pass; both files then share it
         figure.draw_without_rendering()
     figure.set_layout_engine("none")
     contents = {}
@@ -119,5 +119,5 @@ def _with_palette(png: bytes) -> bytes:
 
 
 def _bare(text: str) -> str:
-    """Markdown as the plain text of an attribute, which its writer escapes again."""
+    """Markdown as the plain text of an attribute, which the HTML writer escapes again."""
     return html.unescape(text.replace("*", "").replace("`", ""))

@@ -1,4 +1,4 @@
-"""The pictures that a report shows of misclassified images, written while the data is at hand."""
+"""Stores the misclassified images that a report shows, while the data set is available."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ from senet_lib.analysis.examples import choose, stored_pictures
 from senet_lib.files import write_arrays
 from senet_lib.results import EXAMPLES, load_results
 
-LARGEST = 64  # pixels of a side; larger images are made smaller
+LARGEST = 64  # pixels, maximum height and width; larger images are downsampled
 
 
 def save(folder: Path, root: str | None) -> None:
-    """Write the pictures of what the predictions choose now, if the data is at hand; nothing is downloaded for them.
+    """Write the images currently chosen from the predictions, if the data set is stored locally; nothing is downloaded.
 
-    root: where the data lies. The file is left as it is where it holds the chosen images already.
+    root: the folder of the data. A file that already holds the chosen images is left unchanged.
     """
     results = load_results(folder)
     wanted = np.unique(choose(results)["image"].to_numpy(dtype=np.int64))
@@ -30,7 +30,7 @@ def save(folder: Path, root: str | None) -> None:
         return
     labels = results.predictions.drop_duplicates("image").set_index("image")["true"].sort_index().to_numpy()
     if not np.array_equal(labels, data.test_labels.numpy()):
-        return  # other images than were evaluated
+        return  # not the images that were evaluated
     write_arrays(
         folder / EXAMPLES,
         {"image": wanted, "true": labels[wanted].astype(np.uint8), "pixels": _small(data.test_images[wanted])},
@@ -38,7 +38,7 @@ def save(folder: Path, root: str | None) -> None:
 
 
 def _small(images) -> np.ndarray:
-    """images: a tensor (n, h, w, 3) uint8; averaged down to a resolution of LARGEST where they are larger."""
+    """images: a tensor (n, h, w, 3) uint8, averaged down to a resolution of LARGEST if larger."""
     from torch.nn.functional import interpolate
 
     height, width = images.shape[1:3]

@@ -1,7 +1,7 @@
-"""What the repository keeps of finished studies, and taking it back as finished runs.
+"""Stores finished studies in the repository, and restores them as finished runs.
 
-results/published/<study>/     a study that answers a reader's question: numbers, predictions, figures once
-results/archive/<study>.zip    any other study that was run, one file: its runs' own files, byte for byte
+results/published/<study>/     a study that answers a reader's question: numbers, predictions, figures as png
+results/archive/<study>.zip    any other study that was run, as one file: its runs' own files, byte for byte
 """
 
 import shutil
@@ -16,7 +16,7 @@ from senet_lib.project import project_root
 from senet_lib.results import EXAMPLES, PUBLISHED_RUN_FILES, WEIGHTS, StudyResults, is_intact, load_results
 from senet_lib.study import RunConfig, Study, StudyError
 
-MOST_WEIGHTS = 2 * 2**20  # bytes of final weights, of each network's first seed alone, that a clone may carry
+MOST_WEIGHTS = 2 * 2**20  # bytes; larger final weights are not published, even of a network's first seed
 
 
 def published_folder(name: str) -> Path:
@@ -28,13 +28,13 @@ def archive_file(name: str) -> Path:
 
 
 def committed(root: Path) -> list[StudyResults]:
-    """The published studies below a project's root, then the archived ones, each by name."""
+    """The published studies below a project's root, then the archived ones, each sorted by name."""
     folders = sorted(path.parent for path in (root / "results" / "published").glob("[!.]*/study.json"))
     return [load_results(path) for path in (*folders, *sorted((root / "results" / "archive").glob("*.zip")))]
 
 
 def committed_results(name: str) -> StudyResults | None:
-    """What the repository keeps of a study; None if it keeps nothing."""
+    """The stored results of a study; None if the repository has none."""
     for path in (published_folder(name), archive_file(name)):
         if path.exists():
             return load_results(path)
@@ -44,8 +44,8 @@ def committed_results(name: str) -> StudyResults | None:
 def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
     """Copy a study from its results `folder` to results/published/<study>/.
 
-    Of runs, those whose seed every network has finished, so that all networks have the same seeds. Of each network's
-    first seed the final weights, where they are small. Raises StudyError when no seed is complete.
+    Copies only runs whose seed every network has finished, so that all networks have the same seeds. Copies the final
+    weights of each network's first seed if they are small. Raises StudyError if no seed is complete.
     """
     complete = complete_seeds(study, runs, folder / "runs")
     if not complete:
@@ -72,14 +72,14 @@ def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
 
 
 def complete_seeds(study: Study, runs: list[RunConfig], runs_folder: Path) -> list[int]:
-    """The seeds of which every network has a finished, unaltered run."""
+    """The seeds for which every network has a finished, unaltered run."""
     missing = {run.seed for run in runs if not is_intact(runs_folder / run.run_id, run.hash)}
     return [seed for seed in study.seeds if seed not in missing]
 
 
 def archive(name: str, folder: Path) -> Path:
-    """Pack the finished runs in a results `folder` into results/archive/<name>.zip, without weights, figures, tables.
-    The file's bytes depend on its content alone."""
+    """Pack the finished runs of a results `folder` into results/archive/<name>.zip, without weights, figures and
+    tables. The file's bytes depend only on its content."""
     target = archive_file(name)
     runs = [run["run_id"] for run in read_json(folder / "study.json")["runs"]]
     members = ["study.json", *(f"runs/{run}/{file}" for run in runs for file in PUBLISHED_RUN_FILES)]
@@ -93,8 +93,8 @@ def archive(name: str, folder: Path) -> Path:
 
 @contextmanager
 def committed_runs(name: str) -> Iterator[Path]:
-    """A folder that looks like results/<study>/ and holds what the repository keeps of the study, which may be nothing;
-    of an archived study it is temporary."""
+    """A folder laid out like results/<study>/ with the stored results of the study, if any; temporary for an
+    archived study."""
     if not archive_file(name).is_file():
         yield published_folder(name)
         return
@@ -104,9 +104,9 @@ def committed_runs(name: str) -> Iterator[Path]:
 
 
 def restore(study: Study, runs: list[RunConfig], folder: Path) -> list[str]:
-    """Copy a study's published or archived runs to its results `folder` as finished ones; the ids of those copied.
+    """Copy a study's published or archived runs to its results `folder` as finished runs; returns the ids copied.
 
-    A run that has begun there is left alone. Raises StudyError when the repository keeps none of the study's runs.
+    Runs that already exist there are left unchanged. Raises StudyError if no run of the study is stored.
     """
     with committed_runs(study.name) as kept:
         there = [run for run in runs if is_intact(kept / "runs" / run.run_id, run.hash)]

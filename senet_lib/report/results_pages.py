@@ -1,7 +1,7 @@
-"""Write every number that README.md, results/README.md and results/tuning.md show, from the committed results.
+"""Generates every number in README.md, results/README.md and results/tuning.md from the committed results.
 
-`make publish` and `make archive` run it. A test fails when a page is stale, so no number in them is typed, and a study
-that is published or archived enters the pages without an edit.
+`make publish` and `make archive` run it. A test fails when a page is stale, so no number is typed. A newly published or
+archived study enters the pages without an edit.
 """
 
 import sys
@@ -17,7 +17,7 @@ from senet_lib.project import project_root
 from senet_lib.report.publish import committed
 from senet_lib.results import StudyResults
 
-# The study whose table and figure open the README: the first of these that is published
+# The first of these studies that is published opens the README with its table and figure
 HEADLINE = ("source_a_short", "source_a_narrow", "fast")
 SOURCE_A_STUDIES = {"source_a_short": "full width, 20 epochs", "source_a_narrow": "a quarter of the width, 10 epochs"}
 DECISIONS = "tuning_decisions.csv"
@@ -87,7 +87,7 @@ def headline(studies: dict[str, StudyResults]) -> str:
 
 
 def _finding(study: StudyResults) -> str:
-    """The figure's alternative text: what it shows, comparison by comparison."""
+    """The figure's alternative text: the difference of each comparison with its CI."""
     return "; ".join(
         f"{pair.treatment} against {pair.baseline}: {_change(pair)}"
         for pair in tables.compare(study)
@@ -99,7 +99,7 @@ def _finding(study: StudyResults) -> str:
 
 
 def results_page(studies: dict[str, StudyResults]) -> str:
-    """Every study on test images that the repository keeps: question, table, verdicts, caveats, files."""
+    """Every stored study that was evaluated on test images: question, table, verdicts, caveats, files."""
     shown = [study for study in studies.values() if not _is_tuning(study)]
     sections = {
         "Published": [study for study in shown if is_published(study)],
@@ -138,7 +138,7 @@ def _section(study: StudyResults) -> str:
 
 
 def networks_table(study: StudyResults) -> str:
-    """One row per network, columns that would be empty left out."""
+    """One row per network; columns that would be empty are omitted."""
     baseline = study.study["baseline"]
     numbers = tables.networks(study, tables.compare(study))
     shown = shown_tables.shown_networks(numbers, f"{tables.evaluated(study)} accuracy", baseline)
@@ -150,7 +150,7 @@ def networks_table(study: StudyResults) -> str:
 
 
 def tuning_table(studies: dict[str, StudyResults], root: Path) -> str:
-    """One row per configuration that was tuned on a validation split: what it gave, and how it was decided."""
+    """One row per configuration tuned on a validation split: its accuracy and how it was decided."""
     decided = pd.read_csv(root / "results" / DECISIONS, keep_default_na=False)
     tuned = {name: study for name, study in studies.items() if _is_tuning(study)}
     present = {(name, label) for name, study in tuned.items() for label in study.labels}
@@ -199,7 +199,7 @@ def pages(root: Path) -> dict[Path, str]:
 
 
 def _filled(page: Path, contents: dict[str, str]) -> str:
-    """The page's text, with what stands between <!-- NAME --> and <!-- /NAME --> replaced by that content."""
+    """The page's text, with the text between <!-- NAME --> and <!-- /NAME --> replaced by that content."""
     text = page.read_text(encoding="utf-8")
     for name, content in contents.items():
         before, opening, rest = text.partition(f"<!-- {name} -->\n")
@@ -211,7 +211,7 @@ def _filled(page: Path, contents: dict[str, str]) -> str:
 
 
 def stale(root: Path) -> list[Path]:
-    """The pages that are not what the results give."""
+    """The pages that differ from what the results give."""
     return [path for path, text in pages(root).items() if not path.is_file() or path.read_text("utf-8") != text]
 
 

@@ -1,8 +1,8 @@
-"""The run directory, the one contract between training and analysis, and reading it as tidy tables. No torch here.
+"""The run directory, the only interface between training and analysis, and its readers. Does not import torch.
 
-layout.py       the names and meaning of the files, and when a run is finished and unaltered
-environment.py  what a number depends on beside its config
-load.py         a results folder, finished or not, as `StudyResults`
+layout.py       file names and contents; whether a run is finished and unaltered
+environment.py  what a result depends on besides its config
+load.py         reads a results folder, finished or not, as `StudyResults`
 """
 
 from senet_lib.results.environment import environment_record

@@ -1,4 +1,4 @@
-"""What a number depends on beside its config: versions, machine, commit."""
+"""What a result depends on besides its config: versions, machine, commit."""
 
 import importlib.metadata
 import os
@@ -11,8 +11,8 @@ VERSIONS_OF = ("torch", "torchvision", "lightning-fabric", "numpy", "pandas", "s
 
 
 def environment_record(**measured: Any) -> dict:
-    """What a number depends on beside its config: versions, machine, commit; `measured` adds device, precision,
-    threads and the data's fingerprint, which only the training process knows."""
+    """The versions, machine and commit. `measured` adds what only the training process knows: device, precision,
+    threads and the data's fingerprints."""
     versions = {}
     for name in VERSIONS_OF:
         try:
@@ -39,8 +39,8 @@ def _processor() -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the code, with '+changes' where the working tree differs from it; None outside a checkout."""
-    here = Path(__file__).parents[1]  # the package, all of it
+    """The commit of the code, with '+changes' if the working tree differs from it; None outside a checkout."""
+    here = Path(__file__).parents[1]  # the whole package
     try:
         commit = _git(here, "rev-parse", "HEAD")
         dirty = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ".")

@@ -1,4 +1,4 @@
-"""A results folder as tidy tables."""
+"""Read a results folder as tidy tables."""
 
 import csv
 import tempfile
@@ -17,13 +17,13 @@ from senet_lib.results.layout import ANALYSED_FILES, HISTORY_COLUMNS, SUMMARY, a
 
 @dataclass(frozen=True)
 class StudyResults:
-    """A study's results as tidy tables; one row of `runs` for each planned run, whatever became of it.
+    """A study's results as tidy tables; `runs` has one row per planned run, whatever its status.
 
     study: the resolved study (name, question, data, classes, seeds, recipe, networks, baseline, notes, timed).
     runs: run_id, label, model, seed, status ('done', 'failed', 'missing'), error, test_accuracy, test_loss, params,
         macs, epochs, train_seconds (whole run), seconds_per_epoch (median), evaluated_on ('test' or 'holdout'),
-        tta_accuracy (a second figure beside test_accuracy; None without the recipe's test_time_augmentation).
-    history: run_id, label, seed and the columns of history.csv, for every run that has begun.
+        tta_accuracy (in addition to test_accuracy; None without the recipe's test_time_augmentation).
+    history: run_id, label, seed and the columns of history.csv, for every run that has started.
     predictions: run_id, label, seed, image (index in canonical order), true, predicted, confidence, for done runs.
     environments: run_id -> the environment record, for done runs.
     """
@@ -37,7 +37,7 @@ class StudyResults:
 
     @property
     def labels(self) -> list[str]:
-        """The networks in the study's own order."""
+        """The networks' labels, in the study's order."""
         return list(self.study["networks"])
 
     @property
@@ -46,13 +46,13 @@ class StudyResults:
 
     @property
     def timed(self) -> bool:
-        """Whether the seconds of the runs are a measure of cost; studies from before the question was asked say yes."""
+        """Whether the runs' wall-clock times measure their cost; True for studies older than this field."""
         return self.study.get("timed", True)
 
 
 def load_results(path: Path | str) -> StudyResults:
-    """Read a results folder, finished or not, or an archived study's zip file. Raises FileNotFoundError when there is
-    no study.json in it."""
+    """Read a results folder, finished or not, or an archived study's zip file. Raises FileNotFoundError if it has no
+    study.json."""
     path = Path(path)
     if path.suffix == ".zip":
         with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as packed:
@@ -85,14 +85,14 @@ def load_results(path: Path | str) -> StudyResults:
 
 
 def read_history(run_dir: Path) -> pd.DataFrame:
-    """history.csv; every float exactly as it was written, which pandas' own reader does not promise."""
+    """Read history.csv; every float exactly as written, which pandas' own reader does not guarantee."""
     with open(run_dir / "history.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return pd.DataFrame(rows, columns=list(HISTORY_COLUMNS)).astype(float).astype({"epoch": int})
 
 
 def read_predictions(run_dir: Path) -> pd.DataFrame:
-    """image, true, predicted, confidence: one row for each evaluated image."""
+    """Read predictions.npz: image, true, predicted, confidence; one row per evaluated image."""
     with np.load(run_dir / "predictions.npz", allow_pickle=False) as file:
         table = {"true": file["label"], "predicted": file["predicted"], "confidence": file["confidence"]}
         return pd.DataFrame({"image": np.arange(len(table["true"])), **table})
@@ -119,13 +119,13 @@ def _read_run(run_dir: Path, planned: Mapping[str, Any]) -> tuple[dict, pd.DataF
 
 
 def _belongs_to_another(run_dir: Path, config_hash: str) -> bool:
-    """Whether the folder still holds what an earlier version of the study left: it says nothing about this one."""
+    """Whether the folder holds a run with another config hash, left by an earlier version of the study."""
     path = run_dir / "config.json"
     return path.is_file() and read_json(path)["hash"] != config_hash
 
 
 def _concat(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    """The tables one after another; an empty one with the same columns if there is none."""
+    """Concatenate the tables; an empty table with the same columns if there are none."""
     if not tables:
         return pd.DataFrame(columns=columns)
     return pd.concat(tables, ignore_index=True)[columns]

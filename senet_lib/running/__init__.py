@@ -1,8 +1,8 @@
-"""Running a study: one idempotent command per run, and what starts it.
+"""Running a study: one idempotent command per run, and the launcher that starts the runs.
 
-run.py        one run: its notebook executed by papermill under a lock, its summary written last
-local.py      the runs of a study as subprocesses of this machine
-arguments.py  which study was asked for, and how it deviates from its file
-notebook.py   a notebook executed headless
-estimate.py   what a run would cost here
+run.py        one run: executes its notebook with papermill under a lock, writes its summary last
+local.py      runs a study's runs as subprocesses on this machine
+arguments.py  command-line options that select a study and override its file
+notebook.py   headless notebook execution
+estimate.py   estimates a run's cost on this machine
 """

@@ -1,4 +1,4 @@
-"""Which study was asked for on the command line, where, and how it deviates from its file."""
+"""Command-line options that select a study, the places of its data and results, and overrides of its file."""
 
 import argparse
 from pathlib import Path
@@ -10,7 +10,7 @@ from senet_lib.study import RunConfig, Study, StudyError, load_study
 
 
 def study_options(parser: argparse.ArgumentParser) -> None:
-    """The options that say which study, where, and how it deviates from its file."""
+    """Add the options that select a study, its data and results, and override its file."""
     parser.add_argument("study", help="a name in studies/, or a YAML file")
     parser.add_argument("--data", default="", help="another data set by name, or where the study's data lies")
     parser.add_argument("--limit-epochs", type=int, default=None, help="a dry run: at most this many epochs")
@@ -24,7 +24,7 @@ def resume_option(parser: argparse.ArgumentParser) -> None:
 
 
 def resolve_study(options: argparse.Namespace) -> tuple[Study, list[RunConfig], Path]:
-    """The study as asked for, its runs, its results folder. Raises StudyError."""
+    """The study with its overrides applied, its runs, and its results folder. Raises StudyError."""
     study = load_study(options.study, project_root() / "studies")
     if options.limit_epochs is not None and options.limit_epochs < 1:
         raise StudyError(f"LIMIT_EPOCHS is {options.limit_epochs}; allowed: 1 and more")
@@ -34,7 +34,7 @@ def resolve_study(options: argparse.Namespace) -> tuple[Study, list[RunConfig], 
 
 
 def data_set_in(value: str) -> str | None:
-    """DATA=... is either a data set's name or a place; the name if it is one."""
+    """The data set's name in DATA=..., or None if it is empty or a path. Raises StudyError if it is neither."""
     if not value or value in DATASETS or value.startswith(FOLDER):
         return value or None
     if not Path(value).exists():
@@ -44,5 +44,5 @@ def data_set_in(value: str) -> str | None:
 
 
 def data_root_in(value: str) -> str | None:
-    """The place in DATA=..., if it is one."""
+    """The absolute path in DATA=..., or None if it is empty or a data set's name."""
     return str(Path(value).resolve()) if value and data_set_in(value) is None else None

@@ -1,4 +1,4 @@
-"""What a run would cost on this machine, from a few measured steps."""
+"""Estimate a run's cost on this machine from a few measured steps."""
 
 from dataclasses import dataclass
 from statistics import fmean
@@ -13,17 +13,18 @@ from senet_lib.study import RunConfig
 from senet_lib.training import fit
 from senet_lib.training.resizing import pixel_shares
 
-# NVIDIA's H100 SXM data sheet: dense bf16. The share is not measured on one, but that of a ResNet-18's common
-# training on an A100 (312 TFLOP/s): 32.3e15 FLOP in 7 minutes, github:KellerJordan/cifar10-airbench, README.
-# The network fast, alone on an H100, came to 0.065: 0.47 s for an epoch, seen once and not kept.
+# NVIDIA's H100 SXM data sheet: dense bf16. SHARE is the fraction of the peak that training reaches. It was not measured
+# on an H100; it is that of a standard ResNet-18 training on an A100 (312 TFLOP/s): 32.3e15 FLOP in 7 minutes
+# (github:KellerJordan/cifar10-airbench, README). The network `fast`, alone on an H100, reached 0.065: 0.47 s per epoch,
+# in a single measurement that was not recorded.
 H100_FLOPS = 989e12
 SHARE = 32.3e15 / (7 * 60) / 312e12
 
 
 @dataclass(frozen=True)
 class Cost:
-    """params and macs of one image; seconds of training a full-size image, and of a mean epoch and a run with
-    their evaluations; and what the run would take on an H100, worked out from its multiply-adds alone."""
+    """params; macs per image; seconds per full-resolution training image, per mean epoch and per run, the last two with
+    evaluation; seconds of the run on an H100, computed from its multiply-adds alone."""
 
     params: int
     macs: int
@@ -35,10 +36,11 @@ class Cost:
 
 
 def estimate(run: RunConfig, root: str | None = None, device: str = "auto", threads: int | None = None) -> Cost:
-    """The cost of `run` here: the second of two short epochs on random images, the first being the warm-up. The first
-    epochs' smaller images count by their pixels; Muon's iteration, some percent of a whole batch's step, is left out.
+    """Estimate the cost of `run` on this machine from two short epochs on random images; the first is a warm-up.
 
-    root: where the data lies; it is only opened where its size is not known. Raises data.DataError.
+    The smaller images of the first epochs are weighted by their pixels. Muon's iteration, a few percent of a full
+    batch's step, is not included.
+    root: the data's location, opened only if the size of the data set is not known. Raises data.DataError.
     """
     if known := DATASETS.get(run.data):
         train_images, test_images, classes, size = known.train_images, known.test_images, known.classes, known.pixels
@@ -50,7 +52,7 @@ def estimate(run: RunConfig, root: str | None = None, device: str = "auto", thre
     params, macs = count_params(network), count_macs(network, (3, size, size))
 
     on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
-    batch = run.recipe.batch_size if on_gpu else min(run.recipe.batch_size, 128)  # small maps need many images
+    batch = run.recipe.batch_size if on_gpu else min(run.recipe.batch_size, 128)  # small maps need large batches
     images = batch * (20 if on_gpu else 1)
     pixels = torch.randint(256, (images, size, size, 3), dtype=torch.uint8)
     labels = torch.arange(images) % classes
@@ -71,10 +73,10 @@ def estimate(run: RunConfig, root: str | None = None, device: str = "auto", thre
     recipe = run.recipe.model_copy(update=changed)
     outcome = fit(network, random_images, recipe, device=device, threads=threads, progress="none")
     step = outcome.history[-1]["train_seconds"] / images
-    # A training step is a forward and a backward pass, and the backward pass about two forward passes
+    # A training step is a forward and a backward pass; the backward pass costs about two forward passes
     epochs, holdout = run.recipe.epochs, run.recipe.holdout
     share = fmean(pixel_shares(run.recipe, size))
-    steps = (train_images - holdout) * share + (holdout or test_images) / 3  # an epoch's, of one image each
+    steps = (train_images - holdout) * share + (holdout or test_images) / 3  # per epoch, in training steps on one image
     epoch = step * steps
     h100 = 6 * macs * steps * epochs / (SHARE * H100_FLOPS)
     return Cost(params, macs, step, epoch, epoch * epochs, h100, outcome.environment["precision"])

@@ -1,7 +1,7 @@
-"""Runs as subprocesses of this machine, as many at a time as there are jobs.
+"""Execute runs as subprocesses on this machine, as many at a time as there are jobs.
 
-A run is always the same command, `python -m senet_lib.running.run STUDY RUN_ID`, in a process of its own; this module
-decides where and when it starts.
+Every run is a separate process with the command `python -m senet_lib.running.run STUDY RUN_ID`. This module decides
+when it starts, and on which GPU.
 """
 
 import argparse
@@ -20,12 +20,12 @@ from senet_lib.study import RunConfig
 
 
 def threads_of_a_job(options: argparse.Namespace) -> int:
-    """As asked, else a job's share of the cores."""
+    """The CPU threads per job: as requested, otherwise an equal share of the cores."""
     return options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
 
 
 class Pool:
-    """Runs as subprocesses, `jobs` at a time; each job has its share of the cores, or a GPU of its own."""
+    """Executes runs as subprocesses, `jobs` at a time; each gets a share of the cores and, if there are any, a GPU."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder = options, folder
@@ -34,12 +34,13 @@ class Pool:
             self.slots.put(slot)
         self.threads = threads_of_a_job(options)
         self.running: dict[str, subprocess.Popen] = {}
-        self.reasons: dict[str, str] = {}  # run_id -> why it failed, as it said itself
+        self.reasons: dict[str, str] = {}  # run_id -> the failure message that the run printed
         self.stopped_by: int | None = None
         self.request = StopRequest()
 
     def execute(self, runs: list[RunConfig]) -> dict[str, str]:
-        """The runs that failed, and why. A signal stops them all, resumably, and ends this process."""
+        """Execute `runs`; return run_id -> reason for those that failed. SIGTERM and SIGINT stop all runs, which can be
+        resumed, and exit this process."""
         for number in (signal.SIGTERM, signal.SIGINT):
             signal.signal(number, self._stop)
         codes: dict[str, int] = {}
@@ -47,7 +48,7 @@ class Pool:
         for run in runs:
             while self.stopped_by is None:
                 try:
-                    slot = self.slots.get(timeout=0.2)  # not for good: a signal may come meanwhile
+                    slot = self.slots.get(timeout=0.2)  # with a timeout, to notice a signal
                     break
                 except queue.Empty:
                     continue
@@ -76,7 +77,7 @@ class Pool:
         environment = {**os.environ, SUPERVISED: "1", "OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
         if gpus := _visible_gpus():
             environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-        # A process group of its own: Ctrl-C reaches this process alone, which then asks each run to stop
+        # In a new session: Ctrl-C reaches only this process, which then asks each run to stop
         process = subprocess.Popen(
             command,
             env=environment,
@@ -106,7 +107,7 @@ class Pool:
 
 
 def _visible_gpus() -> list[str]:
-    """The GPUs that jobs are dealt to, without starting CUDA in this process."""
+    """The GPUs to distribute jobs over, found without initialising CUDA in this process."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
     if not shutil.which("nvidia-smi"):

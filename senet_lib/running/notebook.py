@@ -1,4 +1,4 @@
-"""Execute a notebook headless, by papermill, in a kernel that no other one can reach."""
+"""Execute a notebook headless with papermill, in a kernel with a private connection."""
 
 import os
 import tempfile
@@ -13,17 +13,17 @@ if TYPE_CHECKING:
 
 
 class UnknownParameter(ValueError):
-    """The notebook has no such parameter; papermill itself would only warn, and run the notebook's defaults."""
+    """The notebook has no such parameter. Papermill itself only warns and uses the notebook's defaults."""
 
 
 def execute(source: Path, target: Path, parameters: Mapping[str, Any], **options: Any) -> "NotebookNode":
-    """Execute `source` with `parameters` into `target`, cell by cell as it goes; returns the executed notebook.
+    """Execute `source` with `parameters`, saving to `target` after every cell; return the executed notebook.
 
-    options: papermill's own (cwd, stdout_file, execution_timeout, ...). Raises UnknownParameter before anything runs,
-    papermill.PapermillExecutionError when a cell fails, nbclient's DeadKernelError when the kernel dies. Beware that a
-    notebook whose kernel was killed is saved with every cell 'completed': its being there proves nothing.
+    options: passed to papermill (cwd, stdout_file, execution_timeout, ...). Raises UnknownParameter before anything
+    runs, papermill.PapermillExecutionError if a cell fails, and nbclient's DeadKernelError if the kernel dies. A
+    notebook whose kernel was killed is saved with every cell 'completed', so its existence does not prove success.
     """
-    import papermill  # here, since it takes a second that a command with nothing to do should not
+    import papermill  # imported here: takes a second, which a command with nothing to do should not spend
 
     unknown = parameters.keys() - papermill.inspect_notebook(_literal(source)).keys()
     if unknown:
@@ -41,8 +41,8 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], **options
 
 
 def _private_connection(folder: str) -> Any:
-    """Sockets in a folder of their own: TCP ports are chosen before they are taken, and two kernels may be given the
-    same; without a connection file of its own every kernel's sockets are called `kernel-ipc-1` and so on."""
+    """Unix sockets in a private folder. TCP ports are chosen before they are bound, so two kernels may get the same
+    port. Without a separate connection file, every kernel's sockets have the same names (`kernel-ipc-1`, ...)."""
     from traitlets.config import Config
 
     if os.name != "posix":
@@ -51,5 +51,5 @@ def _private_connection(folder: str) -> Any:
 
 
 def _literal(path: Path) -> str:
-    """papermill fills {names} in paths with parameters."""
+    """The path with braces escaped: papermill substitutes parameters for {names} in paths."""
     return str(path).replace("{", "{{").replace("}", "}}")

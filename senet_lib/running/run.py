@@ -1,10 +1,10 @@
 """Execute one run of a study: `python -m senet_lib.running.run STUDY RUN_ID`.
 
-Idempotent: a finished run is left alone, an interrupted one is resumed from its checkpoint. The run's notebook is
-executed by papermill beside its final name; summary.json is written last. A lock, which the operating system frees
-however its holder ends, lets only one process work on a run, so any scheduler may start the command anywhere, twice.
+Idempotent: a finished run is not repeated, and an interrupted run is resumed from its checkpoint. Papermill executes
+the run's notebook under a temporary name; summary.json is written last. A lock allows only one process per run. The
+operating system releases it however its holder ends, so any scheduler may start the command, even twice.
 
-Exit codes: 0 done, 1 the run failed (failure.json says why), 2 bad input, 130 / 143 stopped by SIGINT / SIGTERM.
+Exit codes: 0 done, 1 the run failed (failure.json has the reason), 2 bad input, 130 / 143 stopped by SIGINT / SIGTERM.
 """
 
 import argparse
@@ -28,12 +28,12 @@ from senet_lib.study import RunConfig, StudyError
 
 PARTIAL = "notebook.partial.ipynb"
 
-FAILED = ": failed: "  # between a run's id and why, on its last line
+FAILED = ": failed: "  # separates the run's id and the reason on its last output line
 
 
 @contextlib.contextmanager
 def run_lock(run_dir: Path) -> Iterator[None]:
-    """Hold the run's lock; wait for it if another process has it. A killed holder frees it at once."""
+    """Hold the run's lock inside the block; wait for it if another process has it. A killed process releases it."""
     run_dir.parent.mkdir(parents=True, exist_ok=True)
     with open(run_dir.parent / f".{run_dir.name}.lock", "w") as file:
         try:
@@ -45,8 +45,8 @@ def run_lock(run_dir: Path) -> Iterator[None]:
 
 
 def set_aside_other(run_dir: Path, config: RunConfig) -> None:
-    """Move away, and say so, what this run must not go on from: a run of the same name but another config, since
-    another hash is another run; and a finished run whose files are no longer what it recorded."""
+    """Rename a run directory that this run must not continue, and print a message: one of the same name with another
+    config hash, which is a different run, or a finished run whose files no longer match their recorded digests."""
     path = run_dir / "config.json"
     if is_done(run_dir, config.hash):
         place = run_dir.with_name(f".{run_dir.name}.damaged-{time.time_ns()}")
@@ -73,7 +73,7 @@ def set_aside_other(run_dir: Path, config: RunConfig) -> None:
 def execute(
     config: RunConfig, run_dir: Path, device: str, threads: int | None, data_root: str | None, resume_anyway: bool
 ) -> None:
-    """Execute the run's notebook. Raises whatever papermill raises; the notebook as far as it came is PARTIAL."""
+    """Execute the run's notebook as PARTIAL, which remains if execution fails. Raises what `notebook.execute` does."""
     notebooks = project_root() / "notebooks"
     source = notebooks / notebook_of(config.model)
     parameters = {
@@ -84,7 +84,7 @@ def execute(
         "data": config.data,
         "seed": config.seed,
         "recipe": config.recipe.model_dump(mode="json"),
-        "run_dir": os.path.relpath(run_dir, notebooks),  # relative: an executed notebook names no machine's folders
+        "run_dir": os.path.relpath(run_dir, notebooks),  # relative: no machine-specific paths in notebooks
         "device": device,
         "threads": threads or 0,
         "resume_anyway": resume_anyway,
@@ -97,12 +97,12 @@ def execute(
 
 
 def notebook_of(model: str) -> str:
-    """The notebook that teaches and trains this network: SK's, SE's, or the plain one, which takes any network."""
+    """The notebook that explains and trains this network: sknet, senet, or resnet, which accepts any network."""
     return "sknet.ipynb" if model.startswith("sk") else "senet.ipynb" if model.startswith("se_") else "resnet.ipynb"
 
 
 def finish(config: RunConfig, run_dir: Path) -> dict:
-    """Give the executed notebook its name and write the summary: from here on the run is done."""
+    """Rename the executed notebook to its final name and write the summary: from then on the run is done."""
     outcome = read_json(run_dir / "outcome.json")
     os.replace(run_dir / PARTIAL, run_dir / "notebook.ipynb")
     summary = {"hash": config.hash, "run_id": config.run_id, **outcome}
@@ -112,7 +112,8 @@ def finish(config: RunConfig, run_dir: Path) -> dict:
 
 
 class _Signals:
-    """Pass SIGTERM and SIGINT on to the notebook's kernel, which saves a checkpoint before it stops."""
+    """Forwards SIGTERM and SIGINT to the notebook's kernel, which saves a checkpoint before it stops. A second request
+    kills the kernel."""
 
     def __init__(self) -> None:
         self.received: int | None = None
@@ -154,7 +155,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
     die_with_parent()
-    os.environ[SUPERVISED] = "1"  # the kernel, too, must not outlive this process
+    os.environ[SUPERVISED] = "1"  # the kernel must not outlive this process either
     signals = _Signals()
     signals.install()
     run_dir = folder / "runs" / config.run_id
@@ -177,7 +178,7 @@ def main(arguments: list[str] | None = None) -> int:
                     options.resume_anyway,
                 )
                 summary = finish(config, run_dir)
-            except (Exception, KeyboardInterrupt) as error:  # papermill, the kernel, the disk: all end in the report
+            except (Exception, KeyboardInterrupt) as error:  # of papermill, the kernel or the disk: all are reported
                 if signals.received is not None:
                     print(f"{config.run_id}: stopped; the same command resumes it", file=sys.stderr, flush=True)
                     return 128 + signals.received
@@ -185,9 +186,9 @@ def main(arguments: list[str] | None = None) -> int:
                 print(f"{config.run_id}{FAILED}{message}", file=sys.stderr, flush=True)
                 write_json(run_dir / "failure.json", {"error": message, "time": time.strftime("%Y-%m-%d %H:%M:%S")})
                 return 1
-    except KeyboardInterrupt:  # before there was a kernel to pass the signal on to, waiting for the lock perhaps
+    except KeyboardInterrupt:  # before there was a kernel, for example while waiting for the lock
         return 128 + signals.received
-    except OSError as error:  # the folder itself cannot be written to
+    except OSError as error:  # the run directory is not writable
         print(f"{config.run_id}{FAILED}{one_line(error, run_dir)}", file=sys.stderr, flush=True)
         return 1
     print(f"{config.run_id}: {SPLITS[summary['evaluated_on']]} accuracy {summary['test_accuracy']:.2%}", flush=True)
@@ -195,8 +196,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def one_line(error: BaseException, run_dir: Path) -> str:
-    """The error in one line: for a failed notebook cell, the exception raised in it and not papermill's frame of it.
-    Paths in the run's folder are given from the project's root, however the notebook or this process calls them."""
+    """The error in one line; for a failed notebook cell, the exception raised in it, without papermill's wrapper.
+    Paths in the run directory are made relative to the project root."""
     name, said = (error.ename, error.evalue) if hasattr(error, "ename") else (type(error).__name__, error)
     line = " ".join(f"{name}: {said}".split())
     for called in (str(run_dir), os.path.relpath(run_dir, project_root() / "notebooks")):

@@ -1,11 +1,11 @@
-"""Training one network on one data set by one recipe, so that the same seed gives the same weights.
+"""Train one network on one data set with one recipe; the same seed gives the same weights.
 
 loop.py          `fit` and `evaluate`
 schedule.py      the learning rate of a step
-runtime.py       device, precision, memory format, deterministic kernels
-checkpoint.py    states that survive a kill and notice a flipped byte
+runtime.py       device, precision, memory format, deterministic kernels, memory
+checkpoint.py    checkpoints that survive a kill and detect corruption
 stopping.py      SIGTERM and SIGINT
-progress.py      a bar, or one line per epoch
+progress.py      a progress bar, or one line per epoch
 optimizer.py, averaging.py, whitening.py, resizing.py, tta.py    parts of a recipe, each with its source
 """
 

@@ -1,13 +1,13 @@
-"""Checkpoints that survive being killed in the middle of writing, and that notice a flipped byte.
+"""Checkpoints that survive a kill during writing and detect corruption.
 
-    checkpoint.pt           the newest
+    checkpoint.pt           the newest checkpoint
     checkpoint.previous.pt  the one before it
-    checkpoint.sha256       the digests of the last few, the one about to be written included
+    checkpoint.sha256       the digests of the last few, including the one about to be written
 
-    weights.safetensors     the final weights, once training is over; the run's summary has its digest
+    weights.safetensors     the final weights, written when training ends; the run's summary has their digest
 
-A checkpoint counts only if its digest is listed. The list is written before the checkpoint takes its name, so at every
-instant the files under the final names are complete and listed.
+A checkpoint is valid only if its digest is listed. The list is written before the checkpoint is renamed to its final
+name, so files with final names are complete and listed at all times.
 """
 
 import hashlib
@@ -27,22 +27,22 @@ from senet_lib.results import SUMMARY, WEIGHTS
 NEWEST, PREVIOUS, DIGESTS = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.sha256"
 
 
-# With another config or seed it is another run, whatever anyone asks for
+# With a different config or seed it is a different run: not resumed even with resume_anyway
 NEVER_ANOTHER = ("config", "seed")
 
 
 class CheckpointMismatch(ValueError):
-    """The checkpoint belongs to a run that would give other numbers; the message names what differs."""
+    """Resuming the checkpoint would change the results; the message names what differs."""
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:
-    """Write `state` (tensors, numbers, strings, lists and dicts of them) as the newest checkpoint."""
+    """Write `state` (tensors, numbers, strings, and lists and dicts of them) as the newest checkpoint."""
     folder = Path(folder)
     content = io.BytesIO()
     torch.save(state, content)
     digest = hashlib.sha256(content.getbuffer()).hexdigest()
     newest = folder / NEWEST
-    # More than two are kept, since a digest is listed before its file is there, and that may be interrupted repeatedly
+    # Keep more than two digests: each is listed before its file exists, and repeated interruptions may add several
     write_text(folder / DIGESTS, "".join(f"{line}\n" for line in (digest, *_digests(folder)[:7])))
     with replacing(folder / "checkpoint.next.pt") as file:
         file.write(content.getbuffer())
@@ -52,11 +52,11 @@ def save(folder: Path, state: dict[str, Any]) -> None:
 
 
 def load(folder: Path, identity: dict[str, Any], *, resume_anyway: bool = False) -> dict[str, Any] | None:
-    """The newest undamaged checkpoint, on the CPU; None when there is none, so that training starts at the beginning.
+    """Load the newest undamaged checkpoint onto the CPU; None if there is none: training starts from the beginning.
 
-    A damaged file is named in a warning and set aside as `<name>.damaged`. Raises CheckpointMismatch when the state's
-    'identity' differs from `identity`: resuming would not give the numbers of an undisturbed run. With `resume_anyway`
-    it is returned all the same, if it is of the same config and seed, with the differences as its 'differing'.
+    A damaged file is renamed `<name>.damaged`, with a warning. Raises CheckpointMismatch if the state's 'identity'
+    differs from `identity`, since the results would not equal those of an uninterrupted run. With `resume_anyway` a
+    state of the same config and seed is returned despite other differences, which it lists under 'differing'.
     """
     folder = Path(folder)
     digests = _digests(folder)
@@ -68,7 +68,7 @@ def load(folder: Path, identity: dict[str, Any], *, resume_anyway: bool = False)
             path.replace(path.with_name(f"{name}.damaged"))
             warnings.warn(f"{path}: damaged (its sha256 is not the recorded one); set aside", stacklevel=2)
             continue
-        state = torch.load(path, map_location="cpu", weights_only=True)  # plain data only: nothing is executed
+        state = torch.load(path, map_location="cpu", weights_only=True)  # plain data only: executes no code
         state["differing"] = _differing(state["identity"], identity)
         _check(path, state["differing"], resume_anyway)
         return state
@@ -76,15 +76,15 @@ def load(folder: Path, identity: dict[str, Any], *, resume_anyway: bool = False)
 
 
 def save_weights(folder: Path, model: nn.Module) -> None:
-    """Write the model's parameters and buffers as weights.safetensors."""
+    """Write the model's parameters and buffers to weights.safetensors."""
     state = {name: value.detach().cpu().contiguous() for name, value in model.state_dict().items()}
     with replacing(Path(folder) / WEIGHTS) as file:
         file.write(safetensors.torch.save(state))
 
 
 def load_weights(folder: Path, model: nn.Module) -> None:
-    """Put a finished run's weights into `model`. Raises ValueError when they are not those that its summary recorded: a
-    flipped byte would load silently."""
+    """Load a finished run's weights into `model`. Raises ValueError if their digest is not the one in the run's
+    summary: a flipped byte would otherwise load silently."""
     path = Path(folder) / WEIGHTS
     recorded = read_json(path.with_name(SUMMARY))["files"].get(WEIGHTS)
     found = sha256_of(path) if path.is_file() else "no such file"

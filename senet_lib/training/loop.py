@@ -1,8 +1,8 @@
-"""Train one network on one data set by one recipe, so that the same seed gives the same weights.
+"""Train one network on one data set with one recipe; the same seed gives the same weights.
 
-The images live on the device as uint8 and are augmented there by the batch. Their order and augmentation are functions
-of (seed, epoch), the learning rate of the step: a run that is stopped at any step and resumed from its checkpoint gives
-the weights of an undisturbed one, bit for bit (same versions, hardware and thread count).
+The images are stored on the device as uint8 and augmented there in batches. Their order and augmentation depend only on
+(seed, epoch), the learning rate only on the step. A run that is stopped at any step and resumed from its checkpoint
+therefore has the weights of an uninterrupted run, bit for bit (given the same versions, hardware and thread count).
 """
 
 import time
@@ -41,16 +41,16 @@ from senet_lib.training.whitening import whiten_stem
 
 EVAL_BATCH_SIZE = 512
 
-LOSS_CHECK_STEPS = 50  # how often a step waits for the device to see whether the loss is still finite
+LOSS_CHECK_STEPS = 50  # steps between checks for a non-finite loss, each of which waits for the device
 
 
 class NonFiniteLoss(RuntimeError):
-    """The loss is no longer a number; the message names the epoch, the step and the learning rate."""
+    """The loss is NaN or infinite; the message names the epoch, the step and the learning rate."""
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What a network said of N images: label, predicted, confidence (softmax of the predicted class) of shape (N,)."""
+    """Predictions on N images: label, predicted, confidence (softmax of the predicted class), each of shape (N,)."""
 
     label: np.ndarray
     predicted: np.ndarray
@@ -64,17 +64,17 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Outcome:
-    """A finished training: one history row an epoch, and the last epoch's evaluation."""
+    """The result of a finished training: one history row per epoch, and the last epoch's evaluation."""
 
     history: list[dict[str, float]]
     evaluation: Evaluation
-    evaluated_on: str  # 'test', or 'holdout' when the recipe set training images aside
+    evaluated_on: str  # 'test', or 'holdout' if the recipe has a validation split
     environment: dict[str, Any]
-    tta_accuracy: float | None = None  # with test-time augmentation: a figure beside the evaluation's, never it
+    tta_accuracy: float | None = None  # with test-time augmentation; never replaces evaluation.accuracy
 
     @property
     def evaluated(self) -> str:
-        """What the evaluated images are called: 'test' or 'validation'."""
+        """The display name of the evaluated split: 'test' or 'validation'."""
         return SPLITS[self.evaluated_on]
 
     @property
@@ -82,8 +82,8 @@ class Outcome:
         return sum(row["train_seconds"] for row in self.history)
 
     def save(self, run_dir: Path, **facts: Any) -> None:
-        """Write predictions.npz, environment.json and outcome.json (what the summary will say, plus `facts` such as
-        params and macs) into the run directory. The run counts as done only once its summary.json is there too."""
+        """Write predictions.npz, environment.json and outcome.json (the summary's content, plus `facts` such as params
+        and macs) into the run directory. The run is done only once summary.json exists too."""
         run_dir = Path(run_dir)
         write_predictions(run_dir, self.evaluation.label, self.evaluation.predicted, self.evaluation.confidence)
         write_json(run_dir / "environment.json", self.environment)
@@ -114,16 +114,15 @@ def fit(
 ) -> Outcome:
     """Train `model` ((N, 3, H, W) -> logits (N, classes)) in place and evaluate it after every epoch.
 
-    With a `run_dir`, history.csv and a checkpoint are written there after every epoch, the final weights at the end,
-    and a checkpoint found there is resumed; `config_hash` then names the run, and a checkpoint of another hash, data
-    set, precision, thread count or torch version is refused. With `resume_anyway` it is resumed all the same, but for
-    another hash or seed, and the environment says so. SIGTERM and SIGINT stop after the step in hand with a checkpoint
-    (TrainingStopped, KeyboardInterrupt). A loss that is not finite raises NonFiniteLoss; the last checkpoint stays.
+    run_dir: where history.csv and a checkpoint are written after every epoch, and the final weights at the end. A
+    checkpoint found there is resumed. CheckpointMismatch is raised if its `config_hash`, seed, data set, device type,
+    precision, thread count or torch version differs. With `resume_anyway` it is resumed despite differences other than
+    hash and seed, and the environment records them.
+    device: 'auto', 'cpu', 'cuda' or 'mps'. threads: CPU threads; None keeps torch's setting.
 
-    With the recipe's `averaging` it is the averaged weights that are evaluated, and at the end written and left in
-    `model`; a checkpoint has both.
-
-    device: 'auto', 'cpu', 'cuda' or 'mps'. threads: of the CPU; None leaves torch's own number.
+    With the recipe's `averaging`, the averaged weights are evaluated, and at the end written and left in `model`; a
+    checkpoint has both. SIGTERM and SIGINT stop training after the current step, with a checkpoint, and raise
+    TrainingStopped and KeyboardInterrupt. A non-finite loss raises NonFiniteLoss; the last checkpoint remains.
     """
     die_with_parent()
     keep_freed_memory()
@@ -173,10 +172,10 @@ def evaluate(
     batch_size: int = EVAL_BATCH_SIZE,
     training_mode: bool = False,
 ) -> Evaluation:
-    """Run `model` over uint8 images (N, H, W, 3) with labels (N,), all on the model's device.
+    """Evaluate `model` on uint8 images (N, H, W, 3) with labels (N,), all on the model's device.
 
-    training_mode=True repeats source B's defect: batch-norm normalises by the batch being tested and moves its running
-    statistics towards it.
+    training_mode=True reproduces a defect of source B (notebooks/source_notes.ipynb): batch norm normalises by the
+    evaluated batch and updates its running statistics.
     """
     was_training = model.training
     model.train(training_mode)
@@ -197,7 +196,7 @@ def evaluate(
 
 @dataclass
 class _Run:
-    """The state of one training: what a checkpoint holds, and the steps that change it."""
+    """The state of one training, as a checkpoint stores it, and the steps that change it."""
 
     model: nn.Module
     data: Dataset
@@ -209,7 +208,7 @@ class _Run:
     config_hash: str
     history: list[dict[str, float]] = field(default_factory=list)
     evaluation: Evaluation | None = None
-    resumed_anyway: list[str] = field(default_factory=list)  # where it went on from another run's state, and why other
+    resumed_anyway: list[str] = field(default_factory=list)  # where a differing checkpoint was resumed; how it differed
 
     def __post_init__(self) -> None:
         recipe, data = self.recipe, self.data
@@ -248,15 +247,16 @@ class _Run:
 
     def _start_epoch(self) -> None:
         steps, device = self.train.steps, self.fabric.device
-        self.step = 0  # of the epoch in hand
+        self.step = 0  # steps done in the current epoch
         self.seconds = 0.0
-        self.losses = torch.zeros(steps, device=device)  # on the device: reading them would make it wait
+        self.losses = torch.zeros(steps, device=device)  # kept on the device: reading them would wait for it
         self.correct = torch.zeros(steps, dtype=torch.int32, device=device)
 
     def epoch(self, stop: "Stop", report: "Reporter") -> None:
-        """The rest of the epoch in hand, its evaluation, its row and its checkpoint."""
+        """Train the rest of the current epoch, evaluate, append the history row and save a checkpoint."""
         epoch, recipe = len(self.history), self.recipe
         height = image_size(recipe, epoch, self.data.train_images.shape[1])
+        # Train, starting after the steps that a resumed epoch has already done
         self.network.train()
         started = time.perf_counter()
         for x, y in self.train.epoch(seed=self.seed, epoch=epoch, start_step=self.step):
@@ -268,14 +268,17 @@ class _Run:
             if self.step % LOSS_CHECK_STEPS == 0:
                 self._check_losses(epoch)
             report.step()
+            # After SIGTERM or SIGINT: save a checkpoint and raise
             if stop.signal:
                 self.seconds += time.perf_counter() - started
                 self._check_losses(epoch)
                 self.save()
                 stop.leave(f"in epoch {epoch + 1} after step {self.step} of {self.train.steps}")
-        self._check_losses(epoch)  # waits for the device, so the time below is the training's
+        self._check_losses(epoch)  # waits for the device, so that the time below covers all training steps
         self.seconds += time.perf_counter() - started
+        # Evaluate
         self.evaluation = self.evaluate()
+        # Append the history row; losses are weighted by batch size, since the last batch may differ in size
         images = len(self.data.train_labels)
         sizes = torch.full((self.train.steps,), recipe.batch_size, dtype=torch.float64)
         sizes[-1] = images - recipe.batch_size * (self.train.steps - 1)
@@ -291,19 +294,25 @@ class _Run:
                 "images_per_second": round(images / self.seconds, 1),
             }
         )
+        # Save a checkpoint at the start of the next epoch
         self._start_epoch()
         self.save()
         report.epoch(self.history[-1])
 
     def _train_step(self, x: Tensor, y: Tensor, lr: float) -> None:
+        """One optimizer step on images x (B, 3, H, W) with labels y (B,)."""
         set_learning_rate(self.optimizer, self.recipe, lr)
-        logits = self.network(x.contiguous(memory_format=self.memory_format))
+        # Forward
+        logits = self.network(x.contiguous(memory_format=self.memory_format))  # (B, classes)
         loss = F.cross_entropy(logits, y, label_smoothing=self.recipe.label_smoothing)
+        # Backward, with gradient clipping
         self.fabric.backward(loss)
         if self.recipe.clip_norm is not None:
             self.fabric.clip_gradients(self.network, self.optimizer, max_norm=self.recipe.clip_norm)
+        # Update the weights
         self.optimizer.step()
         self.optimizer.zero_grad()
+        # Record loss and correct predictions without waiting for the device
         self.losses[self.step] = loss.detach()
         self.correct[self.step] = (logits.detach().argmax(1) == y).sum()
 
@@ -332,7 +341,7 @@ class _Run:
             )
 
     def tta_accuracy(self) -> float:
-        """Of the model as it is; views are mirrored where the training's were."""
+        """The accuracy with test-time augmentation, at the model's current weights; mirrored views as in training."""
         data = self.data
         return tta_accuracy(
             self.network,
@@ -345,7 +354,7 @@ class _Run:
         )
 
     def identity(self) -> dict[str, Any]:
-        """What must be the same for a resumed run to equal an undisturbed one."""
+        """What must not change for a resumed run to equal an uninterrupted one."""
         return {
             "config": self.config_hash,
             "data": dict(self.data.fingerprints),
@@ -353,7 +362,7 @@ class _Run:
             "precision": self.precision,
             "seed": self.seed,
             "threads": torch.get_num_threads(),
-            "torch": str(torch.__version__),  # a plain string, which a checkpoint may hold
+            "torch": str(torch.__version__),  # a plain str, which a checkpoint may contain
         }
 
     def environment(self) -> dict[str, Any]:
@@ -399,7 +408,7 @@ class _Run:
         if self.average is not None:
             self.average.load_state(state["average"])
         self.history = state["history"]
-        if len(state["losses"]) == self.train.steps:  # else other data, resumed anyway: the epoch in hand starts anew
+        if len(state["losses"]) == self.train.steps:  # else resumed with other data: restart the epoch
             self.step, self.seconds = state["step"], state["seconds"]
             self.losses, self.correct = (state[key].to(self.fabric.device) for key in ("losses", "correct"))
         where = f"after epoch {len(self.history)}, step {self.step}"

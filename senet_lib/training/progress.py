@@ -14,7 +14,7 @@ from senet_lib.process import SUPERVISED
 
 
 class Reporter:
-    """A bar, or one line per epoch, or nothing."""
+    """Shows a progress bar, or one line per epoch, or nothing."""
 
     def __init__(self, work: list[float], split: str, first_epoch: int, bar: Any = None, lines: bool = False) -> None:
         self.work, self.split, self.first_epoch, self.bar, self.lines = work, split, first_epoch, bar, lines
@@ -44,7 +44,7 @@ class Reporter:
 def reporter(
     progress: str, work: list[float], split: str, steps: int, first_epoch: int, first_step: int
 ) -> Iterator[Reporter]:
-    """work: of every epoch, in any unit. split: what is evaluated, in words."""
+    """Yield a Reporter. work: the cost of each epoch, in any unit. split: the display name of the evaluated split."""
     if progress == "auto":
         headless = bool(os.environ.get(SUPERVISED)) or not ("ipykernel" in sys.modules or sys.stdout.isatty())
         progress = "lines" if headless else "bar"

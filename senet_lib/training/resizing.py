@@ -1,7 +1,7 @@
-"""Progressive resizing: the first epochs see smaller images, which cost less, the later ones images of their own size.
+"""Progressive resizing: the first epochs use smaller images, which cost less; later epochs use full resolution.
 
-fast.ai's entry to Stanford's DAWNBench, 2018. A network that ends in a mean over the pixels takes any size. What it has
-learned from small images fits its statistics of batch norm to them, so the last epochs must be of full size.
+Source: fast.ai's entry to Stanford's DAWNBench, 2018. A network that ends in global average pooling accepts any
+resolution. Small images shift its batch-norm statistics, so the last epochs must use full resolution.
 """
 
 import torch.nn.functional as F
@@ -9,14 +9,14 @@ from torch import Tensor
 
 from senet_lib.study import Recipe
 
-MULTIPLE = 4  # pixels; every size is one, so that a network's strides leave little over
+MULTIPLE = 4  # pixels; sizes are multiples of it, so that a network's strides divide them well
 
 
 def image_size(recipe: Recipe, epoch: int, own: int) -> int:
-    """Pixels a side in an epoch, counted from 0, of images whose own size is `own`, or of the recipe's crops of them:
-    from its `first_size` linearly up to that size at `full_size_from` of the run, rounded down to whole fours.
+    """The resolution in an epoch (counted from 0) of images of resolution `own`, or of the recipe's crops of them.
 
-    Raises ValueError when first_size is larger than what it grows to.
+    It grows linearly from `first_size` to full resolution at the fraction `full_size_from` of the epochs, rounded down
+    to a multiple of 4. Raises ValueError if first_size is larger than full resolution.
     """
     own = recipe.crop_size or own
     if recipe.first_size is None:
@@ -32,12 +32,12 @@ def image_size(recipe: Recipe, epoch: int, own: int) -> int:
 
 
 def pixel_shares(recipe: Recipe, own: int) -> list[float]:
-    """Of every epoch, its images' pixels as a share of full-size ones': about the share of the work too."""
+    """For each epoch, the pixels per image as a fraction of full resolution: approximately the fraction of the cost."""
     return [(image_size(recipe, epoch, own) / own) ** 2 for epoch in range(recipe.epochs)]
 
 
 def resized(x: Tensor, height: int) -> Tensor:
-    """(N, C, H, W) -> (N, C, height, W * height / H), each pixel a weighted mean of those that it covers."""
+    """(N, C, H, W) -> (N, C, height, W * height / H), each pixel a weighted mean of the pixels that it covers."""
     if height == x.shape[2]:
         return x
     width = round(x.shape[3] * height / x.shape[2])

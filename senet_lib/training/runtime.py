@@ -1,4 +1,4 @@
-"""What a training runs on: device, precision, memory format, deterministic kernels, memory."""
+"""Runtime settings of training: device, precision, memory format, deterministic kernels, memory."""
 
 import ctypes
 import logging
@@ -10,17 +10,17 @@ from contextlib import contextmanager
 import torch
 from torch import nn
 
-# cuBLAS is deterministic only with a fixed workspace, and reads this when CUDA starts
+# cuBLAS is deterministic only with a fixed workspace; it reads this variable when CUDA starts
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-# Fabric advises on a GPU to let fp32 products lose precision, in every run's notebook; here fp32 is meant
+# On a GPU, Fabric advises in every run's notebook to lower the precision of fp32 products; fp32 is intended here
 logging.getLogger("lightning_fabric.utilities.rank_zero").addFilter(lambda log: "Tensor Cores" not in log.getMessage())
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 
 
 def resolve_precision(precision: str, device: str = "auto") -> str:
-    """'auto' becomes 'bf16' where the hardware computes in it (CUDA, CPUs with AVX512-BF16 or AMX), else 'fp32'."""
+    """'auto' becomes 'bf16' where the hardware supports it (CUDA, CPUs with AVX512-BF16 or AMX), otherwise 'fp32'."""
     if precision != "auto":
         return precision
     if device in ("auto", "cuda") and torch.cuda.is_available():
@@ -32,8 +32,9 @@ def resolve_precision(precision: str, device: str = "auto") -> str:
 
 
 def choose_memory_format(model: nn.Module, device: torch.device) -> torch.memory_format:
-    """channels_last, the faster one, but where oneDNN would compute wrong gradients in it or crash: on a CPU, with a
-    strided 1x1 convolution of fewer input channels than a vector register holds (github:uxlfoundation/oneDNN#6035)."""
+    """channels_last, the faster format, except where oneDNN computes wrong gradients in it or crashes: on a CPU, for a
+    strided 1x1 convolution with fewer input channels than a vector register holds
+    (github:uxlfoundation/oneDNN#6035)."""
     for module in model.modules() if device.type == "cpu" else ():
         strided = isinstance(module, nn.Conv2d) and module.kernel_size == (1, 1) and module.stride != (1, 1)
         if strided and module.in_channels // module.groups < 16:
@@ -43,7 +44,7 @@ def choose_memory_format(model: nn.Module, device: torch.device) -> torch.memory
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Deterministic kernels for the while; without them CUDA's backward passes differ from run to run."""
+    """Use deterministic kernels inside the block; otherwise CUDA's backward passes differ from run to run."""
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filling, benchmark = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)
@@ -58,11 +59,11 @@ def deterministic() -> Iterator[None]:
 
 
 def keep_freed_memory() -> None:
-    """Have glibc keep what this process frees for its next allocation.
+    """Make glibc keep freed memory for the next allocation.
 
-    It hands every tensor above 32 MiB back to the operating system, which then clears a new one page by page: a tenth
-    to a third of a training step on a CPU. The process's peak grows by up to a seventh. Nothing where the C library has
-    no mallopt.
+    By default it returns every tensor above 32 MiB to the operating system, which clears the pages of each new one:
+    a tenth to a third of a training step on a CPU. Keeping the memory raises the process's peak by up to a seventh.
+    Does nothing if the C library has no mallopt.
     """
     if not sys.platform.startswith("linux") or not hasattr(libc := ctypes.CDLL(None), "mallopt"):
         return
@@ -72,7 +73,7 @@ def keep_freed_memory() -> None:
 
 
 def say_device() -> None:
-    """One line about what training will run on."""
+    """Print one line that names the device that training will use."""
     if torch.cuda.is_available():
         print(f"Training runs on {torch.cuda.get_device_name()}.")
     else:

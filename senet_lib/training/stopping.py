@@ -1,4 +1,4 @@
-"""SIGTERM and SIGINT during a training: it stops after the current step, with its state saved."""
+"""SIGTERM and SIGINT during training: stop after the current step, with the state saved."""
 
 import signal
 import threading
@@ -7,11 +7,11 @@ from contextlib import contextmanager
 
 
 class TrainingStopped(RuntimeError):
-    """SIGTERM came: the state was saved, and the same call resumes there."""
+    """Training was stopped by SIGTERM; the state is saved, and the same call resumes from it."""
 
 
 class Stop:
-    """Remembers the signal that asked training to stop."""
+    """Signal handler that records the signal; the training loop checks it after each step."""
 
     signal: int | None = None
 
@@ -26,7 +26,7 @@ class Stop:
 
 @contextmanager
 def stop_signals() -> Iterator[Stop]:
-    """SIGTERM and SIGINT are noted, not obeyed at once, so that a step is never cut in two."""
+    """Record SIGTERM and SIGINT inside the block instead of acting on them, so that no step is interrupted midway."""
     stop = Stop()
     if threading.current_thread() is not threading.main_thread():  # only the main thread may set handlers
         yield stop

@@ -1,7 +1,8 @@
-"""Test-time augmentation: the accuracy of a network's mean over several views of each image.
+"""Test-time augmentation: the accuracy of a network's logits averaged over several views of each image.
 
-K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024 (arXiv:2404.00498), section 3.5: the image, and the
-image moved by one pixel up and left and by one down and right over a reflected border; each with its mirror image.
+K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024 (arXiv:2404.00498), section 3.5. The views are the
+image itself, shifted one pixel up and left, and shifted one pixel down and right, each with its mirror image. The
+border is padded by reflection.
 """
 
 from collections.abc import Sequence
@@ -11,7 +12,7 @@ from torch import Tensor, nn
 
 from senet_lib.data.augment import normalise, pad
 
-# what weighs how much, and where in the image padded by one pixel it begins: (row, column)
+# weight of each view, and its (row, column) offset in the image padded by one pixel
 VIEWS = ((0.5, (1, 1)), (0.25, (0, 0)), (0.25, (2, 2)))
 
 
@@ -25,8 +26,8 @@ def tta_accuracy(
     mirror: bool,
     batch_size: int,
 ) -> float:
-    """The fraction of `images` (N, H, W, 3), uint8, whose weighted mean of the logits over all views is largest at
-    their label (N,). mirror: whether each view's mirror image counts half of it."""
+    """The accuracy of the weighted mean of the logits over all views, for `images` (N, H, W, 3) uint8 and `labels`
+    (N,). mirror: whether each view's weight is shared equally with its mirror image."""
     was_training = model.training
     model.eval()
     correct = torch.zeros((), dtype=torch.int64, device=labels.device)

@@ -1,9 +1,15 @@
 """Figures: tidy tables and intervals in, axes out. Nothing is shown, saved or read here.
 
-A family has one colour, marker and line style everywhere, so that a figure reads in grey print and to a colour-blind
-reader; several networks of one family differ in shade and marker. Where all are of one family and more than its shades,
-as in an ablation, each has a colour of its own. Accuracies come as fractions and are drawn in percent. Every function
-draws into the axes it is given, or into a new figure, and returns the axes.
+style.py       colours, markers and line styles of the networks; the rcParams
+axes.py        shared parts: rows of axes, legends, published lines, points with error bars
+comparison.py  accuracy against cost, differences with intervals, training time per epoch
+confusion.py   confusion matrices, misclassified images, accuracy by class
+curves.py      accuracy and loss against the epoch or the training time
+
+A family has one colour, marker and line style everywhere, readable in greyscale and by colour-blind readers. Networks
+of one family differ in shade and marker. If all networks are of one family and outnumber its shades, as in an ablation,
+each has its own colour. Accuracies are passed as fractions and drawn in percent. A function draws into the axes it is
+given, or into a new figure, and returns the axes.
 """
 
 from senet_lib.analysis.plots.comparison import (

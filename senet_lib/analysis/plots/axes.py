@@ -1,4 +1,4 @@
-"""What several figures share: rows of axes, legends, published lines, points with bars."""
+"""Parts shared by several figures: rows of axes, legends, published lines, points with error bars."""
 
 from collections.abc import Mapping, Sequence
 
@@ -36,7 +36,7 @@ def add_legend(ax: Axes, loc: str, *, outside: bool = False) -> None:
 
 
 def marker_legend(ax: Axes, loc: str) -> None:
-    """A legend of the whole figure with the markers alone: error bars would shrink to specks in it."""
+    """A figure legend that shows markers only: error bars would be illegible in it."""
     handles, labels = ax.get_legend_handles_labels()
     if handles:
         markers = [handle[0] for handle in handles]
@@ -44,7 +44,7 @@ def marker_legend(ax: Axes, loc: str) -> None:
 
 
 def legend_columns(entries: int) -> int:
-    """As many columns as fill the rows evenly, five at most."""
+    """The number of columns, five at most, that fills the rows evenly."""
     rows = max(1, -(-entries // 5))
     return max(1, -(-entries // rows))
 
@@ -52,8 +52,8 @@ def legend_columns(entries: int) -> int:
 def published_lines(
     ax: Axes, published: Mapping[str, float], styles: Mapping[str, Style], *, labelled: bool = True
 ) -> None:
-    """A dashed line for each published accuracy that is near what was measured, labelled right of the axes, where
-    nothing is drawn."""
+    """A dashed line per published accuracy near the measured ones, labelled to the right of the axes, where nothing
+    is drawn."""
     low, high = ax.get_ylim()
     reach = 0.5 * (high - low)
     near = {label: 100 * value for label, value in published.items() if low < 100 * value < high + reach}
@@ -75,7 +75,7 @@ def published_lines(
 
 
 def spread_out(values: Sequence[float], gap: float) -> list[float]:
-    """The values moved up just so far that neighbours are `gap` apart."""
+    """The values, moved up only as far as needed for neighbours to be `gap` apart."""
     places: list[float] = [0.0] * len(values)
     previous = -np.inf
     for index in np.argsort(values, kind="stable"):
@@ -85,7 +85,7 @@ def spread_out(values: Sequence[float], gap: float) -> list[float]:
 
 
 def draw_points(ax, x, y, style: Style, label: str | None, *, rows: pd.DataFrame, size: float = 5) -> None:
-    """Horizontal means with their intervals; a mean without an interval has no bar."""
+    """Means with horizontal bars for their intervals; no bar where there is no interval."""
     errors = np.nan_to_num(np.array([rows["mean"] - rows["low"], rows["high"] - rows["mean"]], dtype=float))
     ax.errorbar(
         x,

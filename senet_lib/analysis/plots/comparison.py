@@ -1,4 +1,4 @@
-"""Networks against one another: accuracy against cost, differences with intervals, wall-clock time."""
+"""Networks compared: accuracy against cost, differences with intervals, training time per epoch."""
 
 from collections.abc import Mapping
 
@@ -18,22 +18,22 @@ PARAMS, MACS = "parameters (millions)", "multiply-adds of one image (millions)"
 
 
 def params_vs_accuracy(networks: pd.DataFrame, *, ax: Axes | None = None, metric: str = "test accuracy") -> Axes:
-    """Mean accuracy and its 95 % CI against the parameters.
+    """Mean accuracy and its 95 % CI against the number of parameters.
 
-    networks: label, model, params, mean, low, high; `published` where there is one, drawn dashed if it fits.
+    networks: label, model, params, mean, low, high; optionally `published`, a dashed line if near the measured values.
     """
     return _cost_vs_accuracy(networks, "params", PARAMS, metric, ax)
 
 
 def macs_vs_accuracy(networks: pd.DataFrame, *, ax: Axes | None = None, metric: str = "test accuracy") -> Axes:
-    """Mean accuracy and its 95 % CI against the multiply-adds of one image; columns as `params_vs_accuracy`."""
+    """Mean accuracy and its 95 % CI against the multiply-adds per image; columns as in `params_vs_accuracy`."""
     return _cost_vs_accuracy(networks, "macs", MACS, metric, ax)
 
 
 def accuracy_against_cost(networks: pd.DataFrame, *, metric: str = "test accuracy") -> np.ndarray:
-    """The headline figure: `params_vs_accuracy` and `macs_vs_accuracy` side by side, one accuracy axis, one legend."""
+    """The headline figure: `params_vs_accuracy` and `macs_vs_accuracy` with a shared accuracy axis and legend."""
     _, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.0), sharey=True, layout="constrained")
-    _cost_vs_accuracy(networks, "params", PARAMS, metric, axes[0], labelled=False)  # the right panel's labels do
+    _cost_vs_accuracy(networks, "params", PARAMS, metric, axes[0], labelled=False)  # the right panel has the labels
     _cost_vs_accuracy(networks, "macs", MACS, metric, axes[1])
     axes[1].set_ylabel("")
     for ax in axes:
@@ -50,9 +50,11 @@ def difference_intervals(
     margin: float,
     ax: Axes | None = None,
 ) -> Axes:
-    """Differences with their intervals, in percentage points; the band is the margin within which a difference was
-    declared too small to matter. differences: (treatment, baseline) -> Interval, in fractions; drawn in the treatment's
-    style. A baseline that all share is named once, below; otherwise each row names its own."""
+    """Differences with their intervals, in percentage points. The band is the margin declared too small to matter.
+
+    differences: (treatment, baseline) -> Interval, in fractions; drawn in the treatment's style. A baseline shared by
+    all rows is named once, below the axis; otherwise each row names its own.
+    """
     if ax is None:
         _, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.45 * max(1, len(differences))), layout="constrained")
     if not differences:
@@ -88,8 +90,10 @@ def crossed(
     metric: str = "test accuracy",
     ax: Axes | None = None,
 ) -> Axes:
-    """Networks crossed with the levels of one factor: mean accuracies with their intervals, a line a network. Lines
-    that are not parallel are an interaction. cells: label -> {level: Interval}, in fractions."""
+    """Networks crossed with the levels of one factor: mean accuracies with intervals, one line per network.
+
+    Non-parallel lines indicate an interaction. cells: label -> {level: Interval}, in fractions.
+    """
     if ax is None:
         _, ax = plt.subplots(figsize=(0.62 * WIDTH, 3.4), layout="constrained")
     if not cells:
@@ -122,7 +126,7 @@ def crossed(
 
 
 def seconds_per_epoch(networks: pd.DataFrame, *, baseline: str | None = None, ax: Axes | None = None) -> Axes:
-    """Seconds of training an epoch (median over epochs, mean over seeds), with the factor to the baseline.
+    """Training time per epoch (median over epochs, mean over seeds), with the factor to the baseline.
 
     networks: label, model, seconds_per_epoch.
     """
@@ -152,7 +156,7 @@ def _cost_vs_accuracy(
 ) -> Axes:
     if ax is None:
         _, ax = plt.subplots(figsize=(WIDTH / 2, 3.7), layout="constrained")
-    # Of all, so that a network looks the same where another one is missing
+    # From all rows, so that a network's style does not depend on which others have results
     styles = network_styles(dict(zip(networks["label"], networks["model"], strict=True)))
     networks = networks.dropna(subset=["mean", column])
     if networks.empty:
@@ -188,7 +192,7 @@ def _cost_vs_accuracy(
 
 
 def _cost_limits(ax: Axes, costs: np.ndarray) -> None:
-    """Logarithmic from a factor of five on; never so narrow that a hair's difference looks like a large one."""
+    """Logarithmic beyond a factor of five; never so narrow that a tiny difference looks large."""
     if costs.max() > 5 * costs.min():
         ax.set_xscale("log")
         ax.set_xlim(costs.min() / 1.4, costs.max() * 1.4)
@@ -202,7 +206,7 @@ def _cost_limits(ax: Axes, costs: np.ndarray) -> None:
 
 
 def _moved_aside(ax: Axes, values: np.ndarray) -> np.ndarray:
-    """Points of 1/72 inch by which markers are moved sideways, so that those at almost the same place stay visible."""
+    """Sideways shifts of the markers, in points (1/72 inch), that keep markers of almost equal cost visible."""
     places = ax.transScale.transform(np.column_stack([values, np.ones(len(values))]))[:, 0]
     left, right = ax.transScale.transform(np.column_stack([ax.get_xlim(), (1, 1)]))[:, 0]
     order = np.argsort(places, kind="stable")
@@ -214,7 +218,7 @@ def _moved_aside(ax: Axes, values: np.ndarray) -> np.ndarray:
 
 
 def _log_ticks(low: float, high: float) -> list[float]:
-    """1, 2, 5, 10, ... around the range."""
+    """The ticks 1, 2, 5, 10, ... around the range."""
     decades = range(int(np.floor(np.log10(low))), int(np.ceil(np.log10(high))) + 1)
     ticks = [step * 10.0**decade for decade in decades for step in (1, 2, 5)]
     return [tick for tick in ticks if 0.8 * low <= tick <= 1.25 * high] or [low, high]

@@ -1,4 +1,4 @@
-"""Confusion matrices, misclassified images, and accuracy class by class."""
+"""Confusion matrices, misclassified images, and accuracy by class."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from senet_lib.analysis.plots.axes import draw_points, marker_legend, no_data
 from senet_lib.analysis.plots.style import WIDTH, network_styles, plain
 
-MANY_CLASSES = 20  # from here on a confusion matrix has no numbers in its cells
+MANY_CLASSES = 20  # with more classes, a confusion matrix has no numbers in its cells
 
 
 def confusion_matrices(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> np.ndarray:
-    """Row-normalised confusion matrices, one panel a network, one colour scale. Returns the flat axes.
+    """Row-normalised confusion matrices, one panel per network, one colour scale. Returns the flat axes.
 
-    matrices: label -> (K, K) shares in [0, 1], row = true class, column = predicted. The scale is a square root, so
-    that an error of a few percent can be told from none.
+    matrices: label -> (K, K) shares in [0, 1], row = true class, column = predicted class. The colour scale is a square
+    root, so that an error of a few percent is visible.
     """
     axes = _matrix_axes(len(matrices), len(classes))
     norm = colors.PowerNorm(0.5, vmin=0, vmax=100)
@@ -34,7 +34,7 @@ def confusion_difference(
 ) -> np.ndarray:
     """Each network's confusion matrix minus the baseline's, in percentage points, centred at 0. Returns the flat axes.
 
-    On the diagonal positive is better; off the diagonal negative is better.
+    Positive is better on the diagonal, negative is better off it.
     """
     axes = _matrix_axes(len(matrices), len(classes), without="nothing to compare")
     differences = {label: 100 * (np.asarray(matrix) - baseline) for label, matrix in matrices.items()}
@@ -49,10 +49,11 @@ def confusion_difference(
 
 
 def example_images(chosen: pd.DataFrame, pictures: Mapping[int, np.ndarray]) -> np.ndarray:
-    """One row per pair of classes: its images, each with its true class and how many runs took it for the other one.
+    """One row per class pair: its images, each with its true class and how many runs misclassified it as the other one.
 
     chosen: first, second, image, true, taken, runs, in the order of the rows. pictures: image -> (h, w, 3) uint8.
-    Returns axes of shape (pairs, images)."""
+    Returns axes of shape (pairs, images).
+    """
     rows = [list(group.itertuples()) for _, group in chosen.groupby(["first", "second"], sort=False)]
     columns = max(map(len, rows), default=1)
     _, axes = plt.subplots(
@@ -83,10 +84,10 @@ def per_class_accuracy(
     most: int = 24,
     ax: Axes | None = None,
 ) -> Axes:
-    """Accuracy within each class, mean over seeds and 95 % CI, hardest class of the baseline first.
+    """Accuracy within each class, mean over seeds and 95 % CI, the baseline's hardest class first.
 
-    recalls: label, class, mean, low, high (fractions; low and high empty where there is no interval). Of more than
-    `most` classes, those where the networks lie furthest apart are shown.
+    recalls: label, class, mean, low, high (fractions; low and high empty where there is no interval). With more than
+    `most` classes, only those with the largest range over the networks are shown.
     """
     if recalls.empty:
         return no_data(plt.subplots(layout="constrained")[1] if ax is None else ax)
@@ -115,8 +116,8 @@ def per_class_accuracy(
 
 
 def _matrix_axes(count: int, classes: int, without: str = "no finished run") -> np.ndarray:
-    """Two panels a row; one for many classes. Flat axes, one for each matrix; where there is none, a low one that says
-    so, as `without`."""
+    """Flat axes, one per matrix: two panels per row, or one for many classes. Without a matrix, low axes that show
+    the text `without`."""
     if not count:
         _, ax = plt.subplots(figsize=(WIDTH, 1.3), layout="constrained")
         return np.array([no_data(ax, without)])
@@ -141,7 +142,7 @@ def _matrix(ax: Axes, values: np.ndarray, classes: Sequence[str], title: str, *,
     ax.spines[:].set_visible(False)
     ax.set_title(plain(title, 50))
     ax.set(xlabel="predicted class", ylabel="true class")
-    every = -(-len(classes) // 50)  # at most 50 names an axis
+    every = -(-len(classes) // 50)  # at most 50 names per axis
     size = 8 if len(classes) <= MANY_CLASSES else 5.5
     names = [plain(name, 16) for name in classes][::every]
     ax.set_xticks(range(0, len(classes), every), names, rotation=90, fontsize=size)
@@ -153,7 +154,7 @@ def _matrix(ax: Axes, values: np.ndarray, classes: Sequence[str], title: str, *,
 
 
 def _cell_numbers(ax: Axes, values: np.ndarray, image, signed: bool) -> None:
-    """Percent, or points, in each cell; what would round to nothing is left empty."""
+    """Percent, or percentage points if signed, in each cell; values that would round to 0 are left out."""
     for (row, column), value in np.ndenumerate(values):
         if np.isnan(value) or abs(value) < (0.5 if not signed else 0.05):
             continue
@@ -163,7 +164,7 @@ def _cell_numbers(ax: Axes, values: np.ndarray, image, signed: bool) -> None:
         text = f"{value:+.{digits}f}".replace("-", "\N{MINUS SIGN}") if signed else f"{value:.0f}"
         size = (8 if len(values) <= 12 else 6) - (1.5 if signed else 0)
         cell = ax.text(column, row, text, ha="center", va="center", color=ink, size=size)
-        cell.set_in_layout(False)  # it lies inside; measuring a hundred of them a panel takes seconds
+        cell.set_in_layout(False)  # always inside the axes; measuring a hundred per panel takes seconds
 
 
 def _colour_bar(image, axes: np.ndarray, label: str, ticks: Sequence[float] | None = None) -> None:

@@ -12,7 +12,7 @@ from senet_lib.analysis.plots.axes import add_legend, no_data, published_lines, 
 from senet_lib.analysis.plots.style import PALETTE, WIDTH, Style, family_of, network_styles, plain, shaded
 from senet_lib.analysis.stats import t_interval
 
-ALL_MARKED = 40  # marks of more epochs would cover one another and the line
+ALL_MARKED = 40  # epochs; more markers would cover one another and the line
 
 
 def accuracy_curves(
@@ -23,10 +23,10 @@ def accuracy_curves(
     evaluated: str = "test",
     published: Mapping[str, float] | None = None,
 ) -> np.ndarray:
-    """Accuracy against the epoch, all networks: left on the training images, right on the evaluated ones.
+    """Accuracy of all networks against the epoch: training images on the left, evaluated images on the right.
 
-    history: label, seed, epoch, train_accuracy, test_accuracy. models: label -> model name, in the order of the legend.
-    evaluated: what the right panel's images are called. published: label -> accuracy, a dashed line where it fits.
+    history: label, seed, epoch, train_accuracy, test_accuracy. models: label -> model name, in legend order. evaluated:
+    the name of the right panel's images. published: label -> accuracy, a dashed line if near the measured values.
     """
     own_figure, axes = axes is None, row_of_axes(axes, 2)
     styles = network_styles(models)
@@ -47,7 +47,7 @@ def loss_curves(
     axes: Sequence[Axes] | None = None,
     evaluated: str = "test",
 ) -> np.ndarray:
-    """Cross-entropy against the epoch, all networks: left on the training images, right on the evaluated ones."""
+    """Cross-entropy of all networks against the epoch: training images on the left, evaluated images on the right."""
     own_figure, axes = axes is None, row_of_axes(axes, 2)
     for ax, column, title in zip(axes, ("train", "test"), ("training", evaluated), strict=True):
         drawn = _curves(ax, history, f"{column}_loss", network_styles(models))
@@ -64,11 +64,10 @@ def accuracy_against_seconds(
     axes: Sequence[Axes] | None = None,
     evaluated: str = "test",
 ) -> np.ndarray:
-    """Evaluated accuracy against the seconds of training so far, an epoch a point: all of them left, their second half
-    right.
+    """Evaluated accuracy against the training time so far, one point per epoch: all epochs left, the second half right.
 
-    history: label, seed, epoch, test_accuracy, train_seconds (of the epoch, without its evaluation). An epoch's point
-    is at the mean of the seeds' seconds up to its end.
+    history: label, seed, epoch, test_accuracy, train_seconds (of the epoch, without its evaluation). A point lies at
+    the mean over seeds of the cumulative time at the end of its epoch.
     """
     own_figure, axes = axes is None, row_of_axes(axes, 2)
     history = history.astype({"train_seconds": float}).sort_values("epoch", kind="stable")
@@ -97,7 +96,7 @@ def network_curves(
 ) -> np.ndarray:
     """One network's accuracy (left) and loss (right) against the epoch, training and evaluated images together.
 
-    history: the columns of history.csv, with `seed` where there are several runs. style: the family's if not given.
+    history: the columns of history.csv, with `seed` if there are several runs. style: the family's by default.
     """
     axes = row_of_axes(axes, 2)
     own = style or PALETTE[family_of(model)]
@@ -119,7 +118,7 @@ def network_curves(
 
 
 def network_grid(history: pd.DataFrame, models: Mapping[str, str], *, evaluated: str = "test") -> np.ndarray:
-    """Every network's own curves, one row each, on common axes. Returns axes of shape (networks, 2)."""
+    """The curves of every network, one row each, with shared axis limits. Returns axes of shape (networks, 2)."""
     labels = [label for label in models if label in set(history["label"])]
     rows = max(1, len(labels))
     _, axes = plt.subplots(rows, 2, figsize=(WIDTH, 0.5 + 2.2 * rows), sharex=True, squeeze=False, layout="constrained")
@@ -148,16 +147,18 @@ def _curves(
     scale: float = 1,
     at: str | None = None,
 ) -> list[np.ndarray]:
-    """Mean over seeds of each label's curve; a band (95 % CI) from three seeds on, single seeds thin below that.
-    Against the epoch; or against the mean over seeds of the column `at`, and then up to ALL_MARKED epochs are all
-    marked. Returns the means, for the axis limits."""
+    """Each label's mean over seeds, with a 95 % CI band from three seeds on; with two, thin lines for single seeds.
+
+    x is the epoch, or the mean over seeds of the column `at`. With `at`, up to ALL_MARKED epochs are all marked.
+    Returns the means, for the axis limits.
+    """
     drawn = []
     for label, style in styles.items():
         rows = history[history["label"] == label]
         if rows.empty:
             continue
         table = scale * rows.set_index(["epoch", "seed"])[column].astype(float).unstack()  # noqa: PD010
-        table = table.dropna()  # an epoch that not every seed has reached would be a mean of other seeds
+        table = table.dropna()  # drop epochs that not every seed has reached: their mean is over fewer seeds
         x, mean = table.index.to_numpy(), table.mean(axis=1).to_numpy()
         if at:
             x = rows.groupby("epoch")[at].mean().loc[table.index].to_numpy()
@@ -182,7 +183,7 @@ def _curves(
 
 
 def _accuracy_limits(ax: Axes, drawn: Iterable[np.ndarray]) -> None:
-    """Of ten epochs and more, leave the first half's climb below the axis: the differences are at the end."""
+    """From ten epochs on, cut off the rise of the first half: the differences are at the end."""
     drawn = [mean for mean in drawn if len(mean)]
     if not drawn:
         return

@@ -1,4 +1,4 @@
-"""One colour, marker and line style per family everywhere, and the rcParams of every figure."""
+"""One colour, marker and line style per family, and the rcParams of every figure."""
 
 import re
 from collections.abc import Mapping
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib import colors
 
-WIDTH = 9.0  # inches of a whole figure: what the report shows at its full text width
+WIDTH = 9.0  # inches; the width of a full figure, shown at the report's text width
 
 
 @dataclass(frozen=True)
 class Style:
-    """How one network is drawn, everywhere."""
+    """How one network is drawn in every figure."""
 
     colour: str
     marker: str
@@ -33,12 +33,12 @@ PALETTE = {
     "other": Style("#767676", "X", (0, (5, 1, 1, 1, 1, 1))),
 }
 
-_SHADES = (0.0, -0.4, 0.45, -0.65)  # of the second, third, ... network of a family: towards black, towards white
+_SHADES = (0.0, -0.4, 0.45, -0.65)  # of a family's first, second, ... network: < 0 towards black, > 0 towards white
 
 _MARKERS = {"o": "oph8", "s": "sdPH", "^": "^v<>", "D": "D*Xd", "X": "X+x*"}
 
-# Of the networks behind the first where one family is crowded and alone: other families' colours are free then. The
-# numbers of colours and marks have no common divisor, so what shares a colour differs in its mark
+# For the second and later networks where one family is alone and outnumbers its shades: the other families' colours are
+# free then. The numbers of colours and markers are coprime, so networks that share a colour differ in their marker
 _COLOURS = ("#d55e00", "#029e73", "#cc78bc", "#ca9161", "#56b4e9", "#949494", "#de8f05", "#444444")
 
 _MANY_MARKERS = "s^DvPX*<>ph"
@@ -66,13 +66,13 @@ def house_style() -> dict[str, object]:
         "figure.constrained_layout.use": True,
         "figure.dpi": 100,
         "savefig.dpi": 200,
-        "svg.hashsalt": "senet",  # the same figure gives the same bytes
+        "svg.hashsalt": "senet",  # identical figures give identical bytes
         "svg.fonttype": "path",
     }
 
 
 def family_of(model: str) -> str:
-    """The palette's key of a registered model's name: 'sk_se_resnet20' -> 'sk+se'."""
+    """The palette key of a registered model: 'sk_se_resnet20' -> 'sk+se'."""
     words = re.split(r"[^a-z0-9]+", model.lower())
     sk = any(word.startswith("sk") for word in words)
     se = any(word == "se" or word.startswith("senet") for word in words)
@@ -100,7 +100,7 @@ def network_styles(models: Mapping[str, str]) -> dict[str, Style]:
 
 
 def plain(name: object, longest: int = 40) -> str:
-    """A name from outside as text that matplotlib draws as it is: no formulas, no line breaks, not endless."""
+    """External text that matplotlib draws literally: no formulas, no line breaks, at most `longest` characters."""
     text = " ".join("".join(c if c.isprintable() else " " for c in str(name)).split())
     text = text if len(text) <= longest else text[: longest - 1] + "…"
     return text.replace("$", r"\$")
