@@ -14,11 +14,13 @@ import pandas as pd
 
 from senet_lib.analysis import stats
 from senet_lib.analysis.format import count, percent, points, span
-from senet_lib.analysis.sentences import escape_markdown, last_epoch, names, one_verdict, sample_sizes
+from senet_lib.analysis.markup import escape_markdown
+from senet_lib.analysis.sentences import last_epoch, names, one_verdict, sample_sizes
 from senet_lib.analysis.stats import BETTER, INCONCLUSIVE, NO_DIFFERENCE, WORSE
 from senet_lib.analysis.tables import accuracies, compare, evaluated, planned_comparisons
 from senet_lib.files import write_json
 from senet_lib.project import project_root
+from senet_lib.report.publish import published_folder
 from senet_lib.results import StudyResults, load_results
 from senet_lib.study import Study, load_study
 
@@ -46,16 +48,11 @@ def load(results: str) -> StudyResults:
     Raises FileNotFoundError with a message that says what to run.
     """
     if not results:
-        folder = _published(project_root())
-        return load_results(folder) if folder else _planned(load_study(STUDIES[0], project_root() / "studies"))
+        published = next((folder for folder in map(published_folder, STUDIES) if folder.is_dir()), None)
+        return load_results(published) if published else _planned(load_study(STUDIES[0], project_root() / "studies"))
     if not (Path(results) / "study.json").is_file():
         raise FileNotFoundError(f"{results}: no study's results there. {WHAT_TO_RUN}")
     return load_results(results)
-
-
-def _published(root: Path) -> Path | None:
-    folders = [root / "results" / "published" / name for name in STUDIES]
-    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def _planned(study: Study) -> StudyResults:

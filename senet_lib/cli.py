@@ -27,7 +27,7 @@ from senet_lib.report.html_page import ReportError
 from senet_lib.results import NOTEBOOK, WEIGHTS, StudyResults, altered_files, is_intact, load_results
 from senet_lib.running.arguments import data_root_in, resolve_study, resume_option, study_options
 from senet_lib.running.local import Pool, threads_of_a_job
-from senet_lib.study import RunConfig
+from senet_lib.study import RunConfig, Study
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -101,18 +101,13 @@ def plan(options: argparse.Namespace) -> int:
 
 def report(options: argparse.Namespace) -> int:
     study, _, folder = resolve_study(options)
-    if not (folder / "study.json").is_file():
-        raise UserError(f"{_shown(folder)} has no results; `make reproduce STUDY={study.name}` writes them")
-
-    print(f"report: {_shown(build_report(folder))}")
+    print(f"report: {_shown(build_report(_with_results(study, folder)))}")
     return 0
 
 
 def publish(options: argparse.Namespace) -> int:
     """Copy a study's published files (numbers and figures) to results/published/<study>/."""
     study, runs, folder = resolve_study(options)
-    if publishing.complete_seeds(study, runs, folder / "runs"):
-        build_report(folder)
     print(f"published: {_shown(publishing.publish(study, runs, folder))}")
     return 0
 
@@ -120,11 +115,17 @@ def publish(options: argparse.Namespace) -> int:
 def archive(options: argparse.Namespace) -> int:
     """Pack a study's finished runs into results/archive/, or its published runs if it has no results here."""
     study, _, folder = resolve_study(options)
-    place = folder if (folder / "study.json").is_file() else publishing.published_folder(study.name)
-    if not (place / "study.json").is_file():
-        raise UserError(f"{_shown(folder)} has no results; `make reproduce STUDY={study.name}` writes them")
+    place = _with_results(study, folder, publishing.published_folder(study.name))
     print(f"archived: {_shown(publishing.archive(study.name, place))}")
     return 0
+
+
+def _with_results(study: Study, *folders: Path) -> Path:
+    """The first of the folders that holds results. Raises UserError if none does."""
+    for folder in folders:
+        if (folder / "study.json").is_file():
+            return folder
+    raise UserError(f"{_shown(folders[0])} has no results; `make reproduce STUDY={study.name}` writes them")
 
 
 def restore(options: argparse.Namespace) -> int:
@@ -213,9 +214,8 @@ def _print_beside_published(results: StudyResults) -> None:
     """Print these results beside the published ones, if the study has been published or archived."""
     published = publishing.committed_results(results.study["name"])
     if published is not None:
-        from senet_lib.analysis.against_published import (
-            beside_published,  # imports scipy, which takes a second: only if needed
-        )
+        # Imports scipy, which takes a second: only if needed
+        from senet_lib.analysis.against_published import beside_published
 
         print("yours against published (accuracy of the last epoch):")
         print("\n".join(beside_published(results, published)), end="\n\n")

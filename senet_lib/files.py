@@ -3,7 +3,6 @@
 A file gets its final name only when it is complete and on disk. Imports neither torch nor pandas.
 """
 
-import contextlib
 import hashlib
 import io
 import json
@@ -11,7 +10,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -103,11 +102,19 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@contextlib.contextmanager
+@contextmanager
+def unpacked(archive: Path) -> Iterator[Path]:
+    """A temporary folder with the content of a zip file."""
+    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive) as packed:
+        packed.extractall(folder)
+        yield Path(folder)
+
+
+@contextmanager
 def exclusive(lock: Path) -> Iterator[None]:
     """Hold the lock file `lock` while the block runs. If locking is impossible, run the block without it."""
-    with contextlib.ExitStack() as stack:
-        with contextlib.suppress(OSError):
+    with ExitStack() as stack:
+        with suppress(OSError):
             lock.parent.mkdir(parents=True, exist_ok=True)
             handle = stack.enter_context(open(lock, "a"))
             if fcntl is not None:

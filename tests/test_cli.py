@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 
+import pandas as pd
 import pytest
 import torch
 from project_folder import TINY
@@ -208,24 +209,29 @@ def test_a_published_study_is_extended_by_training_only_what_is_missing(project)
 
 def test_complete_seeds_are_published_and_an_archived_study_is_restored_with_its_report(project):
     study = {**TINY, "data": f"folder:{project.images}"}
-    assert project.launch("reproduce", "tiny")[0] == 0
     project.write_study("tiny", {**study, "seeds": [0, 1]})
+    assert project.launch("reproduce", "tiny")[0] == 0
+    shutil.rmtree(project.run_dir("se-seed1"))
     shutil.copytree(project.run_dir("resnet-seed0"), aside := project.root / "aside")
     code, output = project.launch("publish", "tiny")
     assert code == 0, output
     published = project.root / "results" / "published" / "tiny"
     assert {path.name for path in (published / "runs").iterdir()} == {"resnet-seed0", "se-seed0"}
     before = load_results(published)
+    assert list(pd.read_csv(published / "tables" / "networks.csv")["n"]) == [1, 1], (
+        "not resnet-seed1, which is finished"
+    )
 
     assert project.launch("archive", "tiny") == (0, "archived: results/archive/tiny.zip\n")
     archive = project.root / "results" / "archive" / "tiny.zip"
     first = archive.read_bytes()
-    assert load_results(archive).predictions.equals(before.predictions)
+    assert set(load_results(archive).done["run_id"]) == {"resnet-seed0", "se-seed0", "resnet-seed1"}
+    packed = load_results(archive).predictions
+    assert packed[packed["seed"] == 0].reset_index(drop=True).equals(before.predictions)
     shutil.rmtree(published)
     shutil.rmtree(project.root / "results" / "tiny")
-    assert project.launch("verify", "tiny") == (0, "2 finished runs, 0 damaged files\n")
-    project.write_study("tiny", study)
-    assert project.launch("restore", "tiny") == (0, "restored: 2 of 2 runs\n")
+    assert project.launch("verify", "tiny") == (0, "3 finished runs, 0 damaged files\n")
+    assert project.launch("restore", "tiny") == (0, "restored: 3 of 4 runs\n")
     for name in ("config.json", "history.csv", "predictions.npz", "summary.json", "environment.json"):
         assert (project.run_dir("resnet-seed0") / name).read_bytes() == (aside / name).read_bytes()
     shutil.move(project.images, project.root / "gone")

@@ -172,9 +172,9 @@ def test_without_results_it_says_what_to_run(tmp_path):
         questions.load(str(tmp_path / "nothing"))
 
 
-def test_without_a_published_study_the_questions_are_open_and_the_plan_is_shown(monkeypatch):
+def test_without_a_published_study_the_questions_are_open_and_the_plan_is_shown(monkeypatch, tmp_path):
     monkeypatch.setattr(questions, "STUDIES", ("source_a",))
-    monkeypatch.setattr(questions, "_published", lambda root: None)
+    monkeypatch.setattr(questions, "published_folder", lambda name: tmp_path / name)
     study = questions.load("")
     assert study.study["name"] == "source_a"
     assert study.done.empty and len(study.runs) == 55

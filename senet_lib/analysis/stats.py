@@ -16,7 +16,6 @@ ALPHA = 0.05
 POWER = 0.8
 MARGIN = 0.003  # 0.3 pp, declared before any run; a smaller difference does not justify an architecture
 EXACT_UP_TO = 16  # sign-flip test: up to 2**16 sign vectors are enumerated, more are sampled
-
 BETTER, WORSE, NO_DIFFERENCE, INCONCLUSIVE = "better", "worse", "no difference larger than the margin", "inconclusive"
 
 

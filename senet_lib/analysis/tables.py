@@ -15,7 +15,6 @@ from senet_lib.data.catalog import DATASETS
 from senet_lib.results import SPLITS, StudyResults
 
 BOOTSTRAP_SEED = 0
-
 THRESHOLDS = (0.90, 0.92, 0.93, 0.94)  # target accuracies for which fast CIFAR-10 recipes report training time
 
 

@@ -26,12 +26,7 @@ DATASETS = {
 }
 
 
-def is_name(name: str) -> bool:
-    """Whether `name` is a known data set or folder:PATH."""
-    return name in DATASETS or (name.startswith(FOLDER) and name != FOLDER)
-
-
 def check_name(name: str) -> None:
-    """Raise UserError unless `is_name`."""
-    if not is_name(name):
+    """Raise UserError unless `name` is a known data set or folder:PATH."""
+    if name not in DATASETS and (not name.startswith(FOLDER) or name == FOLDER):
         raise UserError(f"unknown data set {name!r}; {did_you_mean(name, (*DATASETS, 'folder:PATH'))}")

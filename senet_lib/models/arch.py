@@ -100,11 +100,8 @@ def fast() -> Arch:
 
 
 WIDE = (64, 128, 256, 512)  # He et al. 2015, Table 1
-
 GROUPED = (128, 256, 512, 1024)  # Xie et al. 2017, Table 1: 32 groups of 4 channels
-
 OUTS = (256, 512, 1024, 2048)
-
 ARCHS = {
     "resnet20": thin(20),
     "resnet32": thin(32),

@@ -48,9 +48,7 @@ def from_note(prefix: str, base: str, more: dict[str, Knob], **defaults) -> Netw
 # The networks of the source notes as published. reimplementations.py describes their defects. Every defect is an option
 # that is on by default.
 FIXED_POOLING = {"pooling": choice("fixed", "global")}
-
 LINKED_SKNET = {"stage1_out": whole(256), "squeeze_batch": switch(True)}
-
 SOURCE_NOTES = {
     "source_a_resnet50": from_note("", "resnet50", FIXED_POOLING, init="pytorch"),
     "source_a_senet50": from_note("se_", "resnet50", FIXED_POOLING | {"inner_relu": switch(False)}, init="pytorch"),

@@ -24,9 +24,7 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 NOTEBOOK = "analysis.ipynb"
-
 PARTIAL = "analysis.partial.ipynb"  # the executed part of a failed execution
-
 INPUT_FILES = ("config.json", "summary.json", "failure.json", *ANALYSED_FILES)  # of each run
 
 # The folders and files of the library that affect the notebook's output

@@ -5,14 +5,14 @@ results/archive/<study>.zip    any other study that was run, as one file: its ru
 """
 
 import shutil
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from senet_lib.files import read_json, replacing
+from senet_lib.files import read_json, replacing, unpacked
 from senet_lib.project import project_root
+from senet_lib.report.build import build_report
 from senet_lib.results import EXAMPLES, PUBLISHED_RUN_FILES, WEIGHTS, StudyResults, is_intact, load_results
 from senet_lib.study import RunConfig, Study, StudyError
 
@@ -44,8 +44,9 @@ def committed_results(name: str) -> StudyResults | None:
 def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
     """Copy a study from its results `folder` to results/published/<study>/.
 
-    Copies only runs whose seed every network has finished, so that all networks have the same seeds. Copies the final
-    weights of each network's first seed if they are small. Raises StudyError if no seed is complete.
+    Copies only runs whose seed every network has finished, so that all networks have the same seeds, and figures and
+    tables of these runs alone. Copies the final weights of each network's first seed if they are small. Raises
+    StudyError if no seed is complete.
     """
     complete = complete_seeds(study, runs, folder / "runs")
     if not complete:
@@ -56,8 +57,6 @@ def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
     shutil.rmtree(fresh, ignore_errors=True)
     for name in ("study.json", EXAMPLES):
         _copy(folder / name, fresh / name)
-    for path in (*folder.glob("figures/*.png"), *folder.glob("tables/*.csv")):
-        _copy(path, fresh / path.relative_to(folder))
     for run in runs:
         if run.seed not in complete:
             continue
@@ -66,6 +65,10 @@ def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
         weights = folder / "runs" / run.run_id / WEIGHTS
         if run.seed == study.seeds[0] and weights.is_file() and weights.stat().st_size <= MOST_WEIGHTS:
             _copy(weights, fresh / "runs" / run.run_id / WEIGHTS)
+    build_report(fresh)
+    for path in (*fresh.glob("*.*"), *fresh.glob("figures/*"), *fresh.glob("tables/*")):
+        if path.name not in ("study.json", EXAMPLES) and path.suffix not in (".png", ".csv"):
+            path.unlink()
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
     return target
@@ -81,7 +84,8 @@ def archive(name: str, folder: Path) -> Path:
     """Pack the finished runs of a results `folder` into results/archive/<name>.zip, without weights, figures and
     tables. The file's bytes depend only on its content."""
     target = archive_file(name)
-    runs = [run["run_id"] for run in read_json(folder / "study.json")["runs"]]
+    planned = {run["run_id"]: run["config_hash"] for run in read_json(folder / "study.json")["runs"]}
+    runs = [run for run, config_hash in planned.items() if is_intact(folder / "runs" / run, config_hash)]
     members = ["study.json", *(f"runs/{run}/{file}" for run in runs for file in PUBLISHED_RUN_FILES)]
     with replacing(target) as file, zipfile.ZipFile(file, "w") as packed:
         for member in members:
@@ -98,9 +102,8 @@ def committed_runs(name: str) -> Iterator[Path]:
     if not archive_file(name).is_file():
         yield published_folder(name)
         return
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive_file(name)) as packed:
-        packed.extractall(folder)
-        yield Path(folder)
+    with unpacked(archive_file(name)) as folder:
+        yield folder
 
 
 def restore(study: Study, runs: list[RunConfig], folder: Path) -> list[str]:

@@ -5,7 +5,7 @@ archived study enters the pages without an edit.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -29,7 +29,7 @@ DECISIONS = "tuning_decisions.csv"
 def found(studies: dict[str, StudyResults]) -> str:
     """What the published studies found, one statement per study, and which questions are open."""
     statements = [SAID[name](study) for name, study in studies.items() if name in SAID and is_published(study)]
-    if not any(name in studies for name in SOURCE_A_STUDIES):
+    if not any(name in studies and is_published(studies[name]) for name in SOURCE_A_STUDIES):
         listed = " and ".join(f"`{name}` ({size})" for name, size in SOURCE_A_STUDIES.items())
         statements.append(
             f"Source A's three questions about 50-layer networks are open: {listed} will answer them. Both were"
@@ -47,9 +47,17 @@ def _fast(study: StudyResults) -> str:
     gain = none if both else "SE and SK change the accuracy by these percentage points (pp)"
     return (
         f"Near {accuracy:.0f} % accuracy (`fast`, {_setting(study)}), {gain}: SE {_change(se)}, SK {_change(sk)}."
-        f" Against a plain network of SK's cost, SK changes the accuracy by {_change(wide)}; this verdict depends on"
-        " two of these ten runs, which come from another machine."
+        f" Against a plain network of SK's cost, SK changes the accuracy by {_change(wide)}"
+        f"{_from_elsewhere(study, wide)}."
     )
+
+
+def _from_elsewhere(study: StudyResults, pair: stats.Comparison) -> str:
+    """How many of a comparison's runs were not trained on the device that most of them have; empty if none."""
+    compared = study.done[study.done["label"].isin((pair.treatment, pair.baseline))]
+    devices = [study.environments[run]["device"] for run in compared["run_id"]]
+    others = len(devices) - max(map(devices.count, devices))
+    return f"; {others} of these {len(devices)} runs come from another machine" if others else ""
 
 
 def _thin(study: StudyResults) -> str:
@@ -57,7 +65,7 @@ def _thin(study: StudyResults) -> str:
     means = study.done.groupby("label")["test_accuracy"].apply(lambda values: 100 * values.astype(float).mean())
     return (
         f"Early in training, at {means.min():.0f} to {means.max():.0f} % (`thin`, {_setting(study)}), SK changes"
-        f" ResNet-20's accuracy by {_change(sk)}. This is an early lead, not a final accuracy."
+        f" ResNet-20's accuracy by {_change(sk)}. A difference this early in training need not last."
     )
 
 
@@ -81,18 +89,16 @@ def headline(studies: dict[str, StudyResults]) -> str:
     study = studies[name]
     asked = f"*{study.study['question']}* (`{name}`: {study.study['data']}, {_setting(study)}, last epoch)"
     figure = f"results/published/{name}/figures/differences.png"
-    picture = f"![{_finding(study)}]({figure})\n\n" if (study.path / "figures" / "differences.png").is_file() else ""
+    comparisons = tables.compare(study)
+    picture = f"![{_finding(comparisons)}]({figure})\n\n" if (study.path / "figures/differences.png").is_file() else ""
     caption = f"Differences in {tables.evaluated(study)} accuracy with Welch 95 % confidence intervals (CI)."
-    return f"{asked}\n\n{networks_table(study)}\n{picture}{caption if picture else ''}\n"
+    return f"{asked}\n\n{networks_table(study, comparisons)}\n{picture}{caption if picture else ''}\n"
 
 
-def _finding(study: StudyResults) -> str:
+def _finding(comparisons: Sequence[stats.Comparison]) -> str:
     """The figure's alternative text: the difference of each comparison with its CI."""
-    return "; ".join(
-        f"{pair.treatment} against {pair.baseline}: {_change(pair)}"
-        for pair in tables.compare(study)
-        if pair.difference.exists
-    )
+    found = [pair for pair in comparisons if pair.difference.exists]
+    return "; ".join(f"{pair.treatment} against {pair.baseline}: {_change(pair)}" for pair in found)
 
 
 # --------------------------------------------------------------------------------------------------- results/README.md
@@ -113,7 +119,7 @@ def results_page(studies: dict[str, StudyResults]) -> str:
         "Written by `senet_lib/report/results_pages.py` from the committed runs; do not edit. The number of a run is"
         " the accuracy after its last epoch. ± is the standard deviation over seeds, n the number of seeds, pp are"
         " percentage points, CI is a confidence interval. An archived study has its numbers here but no verdict:"
-        " another study took its place, or it only measured speed.\n\n"
+        " it stopped early in training, was replaced, or measured speed.\n\n"
         f"**The rule.** {stats.rule()}\n\n"
         "Further pages: [every look at the test set](test_set_log.md), [what was tuned, and how it was decided]"
         "(tuning.md), [the file formats](../docs/file_formats.md). `make restore STUDY=NAME`, then"
@@ -130,17 +136,17 @@ def _section(study: StudyResults) -> str:
     place = f"published/{asked['name']}/" if is_published(study) else f"archive/{asked['name']}.zip"
     setting = f"{asked['data']}, {asked['recipe']['epochs']} epochs, seeds {seeds}. Files: [`{place}`]({place})."
     figure = "figures/differences.png"
-    picture = f"![{_finding(study)}]({place}{figure})\n\n" if (study.path / figure).is_file() else ""
+    picture = f"![{_finding(comparisons)}]({place}{figure})\n\n" if (study.path / figure).is_file() else ""
     return (
-        f"### `{asked['name']}`\n\n*{asked['question']}*\n\n{setting}\n\n{networks_table(study)}\n"
+        f"### `{asked['name']}`\n\n*{asked['question']}*\n\n{setting}\n\n{networks_table(study, comparisons)}\n"
         f"{verdicts + chr(10) if verdicts else ''}{picture}{asked['notes']}\n\n"
     )
 
 
-def networks_table(study: StudyResults) -> str:
+def networks_table(study: StudyResults, comparisons: Sequence[stats.Comparison]) -> str:
     """One row per network; columns that would be empty are omitted."""
     baseline = study.study["baseline"]
-    numbers = tables.networks(study, tables.compare(study))
+    numbers = tables.networks(study, comparisons)
     shown = shown_tables.shown_networks(numbers, f"{tables.evaluated(study)} accuracy", baseline)
     without = ("", "not compared", "baseline", "n = 1: no interval")
     return markup.to_markdown(shown[[name for name in shown if not shown[name].isin(without).all()]])

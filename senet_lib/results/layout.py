@@ -39,25 +39,17 @@ HISTORY_COLUMNS = (
 )
 
 WEIGHTS = "weights.safetensors"
-
 EXAMPLES = "examples.npz"
-
 NOTEBOOK = "notebook.ipynb"
-
 SPLITS = {"test": "test", "holdout": "validation"}  # evaluated split: name in files -> display name
 
 # Files whose digests summary.json records
 RECORDED_FILES = ("config.json", "history.csv", "predictions.npz", "environment.json", NOTEBOOK, WEIGHTS)
-
 SUMMARY = "summary.json"
+ANALYSED_FILES = ("history.csv", "predictions.npz", "environment.json")  # required for a report
 
 # Files of a run that are published or archived: the results and their evidence, without the executed notebook
-PUBLISHED_RUN_FILES = (
-    *("config.json", "history.csv", "predictions.npz", "summary.json", "environment.json"),
-    "failure.json",
-)
-
-ANALYSED_FILES = ("history.csv", "predictions.npz", "environment.json")  # required for a report
+PUBLISHED_RUN_FILES = ("config.json", "history.csv", "predictions.npz", SUMMARY, "environment.json", "failure.json")
 
 
 def write_history(run_dir: Path, rows: Iterable[Mapping[str, float]]) -> None:

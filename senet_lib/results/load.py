@@ -1,8 +1,6 @@
 """Read a results folder as tidy tables."""
 
 import csv
-import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from senet_lib.files import read_json
+from senet_lib.files import read_json, unpacked
 from senet_lib.results.layout import ANALYSED_FILES, HISTORY_COLUMNS, SUMMARY, altered_files, is_done
 
 
@@ -55,8 +53,7 @@ def load_results(path: Path | str) -> StudyResults:
     study.json."""
     path = Path(path)
     if path.suffix == ".zip":
-        with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(path) as packed:
-            packed.extractall(folder)
+        with unpacked(path) as folder:
             return replace(load_results(folder), path=path)
     if not (path / "study.json").is_file():
         raise FileNotFoundError(

@@ -27,7 +27,6 @@ from senet_lib.running.arguments import data_root_in, resolve_study, resume_opti
 from senet_lib.study import RunConfig, StudyError
 
 PARTIAL = "notebook.partial.ipynb"
-
 FAILED = ": failed: "  # separates the run's id and the reason on its last output line
 
 

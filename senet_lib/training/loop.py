@@ -40,7 +40,6 @@ from senet_lib.training.tta import tta_accuracy
 from senet_lib.training.whitening import whiten_stem
 
 EVAL_BATCH_SIZE = 512
-
 LOSS_CHECK_STEPS = 50  # steps between checks for a non-finite loss, each of which waits for the device
 
 

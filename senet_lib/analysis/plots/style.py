@@ -34,13 +34,11 @@ PALETTE = {
 }
 
 _SHADES = (0.0, -0.4, 0.45, -0.65)  # of a family's first, second, ... network: < 0 towards black, > 0 towards white
-
 _MARKERS = {"o": "oph8", "s": "sdPH", "^": "^v<>", "D": "D*Xd", "X": "X+x*"}
 
 # For the second and later networks where one family is alone and outnumbers its shades: the other families' colours are
 # free then. The numbers of colours and markers are coprime, so networks that share a colour differ in their marker
 _COLOURS = ("#d55e00", "#029e73", "#cc78bc", "#ca9161", "#56b4e9", "#949494", "#de8f05", "#444444")
-
 _MANY_MARKERS = "s^DvPX*<>ph"
 
 
