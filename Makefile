@@ -4,7 +4,6 @@ STUDY ?= quick
 JOBS ?= 2
 DATA ?=
 LIMIT_EPOCHS ?=
-RESUME_ANYWAY ?=
 REPO ?=
 
 # To use an existing environment (conda, Colab): make VENV= test
@@ -24,13 +23,12 @@ LAUNCH := exec $(BIN)python -m senet_lib.cli
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce plan report publish archive restore verify test bench soak check lab lock badges clean
+.PHONY: help setup reproduce plan report publish archive restore verify test test-slow bench soak check lab lock badges clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 11
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 11
 	@echo
 	@echo 'STUDY=name of studies/ (default quick)   JOBS=runs at a time (default 2)   LIMIT_EPOCHS=n for a dry run'
-	@echo 'RESUME_ANYWAY=1 goes on from a checkpoint of other data, versions or threads too, and records it'
 	@echo 'DATA=another data set (digits, fashion_mnist, cifar10, cifar100, folder:PATH) or the place of the data'
 
 setup: $(READY)  ## create the virtual environment with the locked versions (other targets run this when needed)
@@ -44,7 +42,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 reproduce: $(READY)  ## execute the unfinished runs of STUDY, then render its report
-	@$(LAUNCH) reproduce $(OPTIONS) $(if $(filter 1,$(RESUME_ANYWAY)),--resume-anyway)
+	@$(LAUNCH) reproduce $(OPTIONS)
 
 plan: $(READY)  ## list STUDY's runs and estimate their time on this machine
 	@$(LAUNCH) plan $(OPTIONS)
@@ -67,7 +65,10 @@ verify: $(READY)  ## compare every file of STUDY's finished runs with its record
 	@$(LAUNCH) verify $(OPTIONS)
 
 test: $(READY)  ## run the tests
-	@$(BIN)python -m pytest --numprocesses auto --dist loadfile
+	@$(BIN)python -m pytest --numprocesses auto --dist worksteal
+
+test-slow: $(READY)  ## run the tests that take longest, too (before a release)
+	@$(BIN)python -m pytest --numprocesses auto --dist worksteal -m 'slow or not slow'
 
 bench: $(READY)  ## measure speed and the cost of SE and SK (SECTIONS=... selects parts); needs an idle machine
 	@$(BIN)python benchmarks/bench.py $(SECTIONS)

@@ -1,9 +1,9 @@
-"""The airbench94 network, against which `fast` is timed.
+"""The airbench94 network, whose training time is the target for `fast`.
 
 Source: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024 (arXiv:2404.00498), section 3.1. The network
 has no residual connections. This implementation follows the paper's description.
 
-    python benchmarks/airbench.py    print the time of an epoch in a plain PyTorch loop, in seconds
+    python benchmarks/airbench.py    prints the time of an epoch in a plain PyTorch loop, in seconds
 """
 
 import statistics
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from senet_lib.training.runtime import resolve_precision
 
-EPOCHS, IMAGES, BATCH = 9.9, 50_000, 1024  # epochs, images per epoch, batch size: the paper's for 94 %
+EPOCHS, IMAGES, BATCH = 9.9, 50_000, 1024  # epochs, images per epoch and batch size of the paper's 94 % recipe
 WIDTHS = (64, 256, 256)
 WHITENING = 24  # filters: a 2x2 patch of 3 colours has 12 principal directions; each is also used negated
 
@@ -59,8 +59,8 @@ def scale_free_norm(channels: int) -> nn.BatchNorm2d:
 def plain_epoch_seconds(steps: int = 8) -> float:
     """Time of an epoch on the CPU, in seconds, extrapolated from the median of `steps` steps.
 
-    The precision is bf16 if the hardware supports it, else fp32. Every step uses the same random images, so
-    augmentation is not included.
+    The precision is bf16 if the processor computes in bf16, else fp32. Every step uses the same random images, so the
+    time includes no augmentation.
     """
     bf16 = resolve_precision("auto", "cpu") == "bf16"
     network = Airbench94().to(memory_format=torch.channels_last)

@@ -1,12 +1,12 @@
 """Measure speed, memory and accuracy: `make bench`, or `python benchmarks/bench.py SECTION ...`.
 
-Machines are shared and noisy. The measurements that are compared therefore alternate within one run, several times, and
-the tables show the median, minimum and maximum of the pairwise ratios. Each section writes
-benchmarks/results/SECTION.md. Nothing else may run on the machine meanwhile.
+Machines are shared and noisy. Measurements that are compared with each other therefore alternate within one run. The
+tables show the median, minimum and maximum of the pairwise ratios. Each section writes benchmarks/results/SECTION.md.
+Nothing else may run on the machine at the same time.
 """
 
 import argparse
-import os
+import shutil
 import statistics
 import subprocess
 import sys
@@ -15,29 +15,28 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-HERE = Path(__file__).parent
-sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]  # for airbench and reference_loop; for synthetic
+import airbench
+import reference_loop
+import torch
 
-import airbench  # noqa: E402
-import reference_loop  # noqa: E402
-import torch  # noqa: E402
+from senet_lib.data import Augmenter, Dataset, load_dataset
+from senet_lib.files import read_json, write_json
+from senet_lib.metrics import count_macs
+from senet_lib.models import create_model
+from senet_lib.results import environment_record
+from senet_lib.study import Recipe, load_study
+from senet_lib.training import evaluate, fit
+from senet_lib.training.runtime import resolve_precision
 
-from senet_lib.data import Augmenter, Dataset, load_dataset  # noqa: E402
-from senet_lib.files import read_json, write_json  # noqa: E402
-from senet_lib.metrics import count_macs  # noqa: E402
-from senet_lib.models import create_model  # noqa: E402
-from senet_lib.results import environment_record  # noqa: E402
-from senet_lib.study import Recipe, load_study  # noqa: E402
-from senet_lib.training import evaluate, fit  # noqa: E402
-from senet_lib.training.runtime import resolve_precision  # noqa: E402
-
+HERE = Path(__file__).resolve().parent
+ROOT = HERE.parent
 FAST = ("fast", "se_fast", "sk_fast")
 MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
 BATCH = 128
 
 
 def random_images(count: int, size: int = 32) -> Dataset:
-    """Random images of CIFAR-10's shape, (count, size, size, 3). Their content does not affect the time of a step."""
+    """Random images (count, size, size, 3) in 10 classes. Their content does not affect the time of a step."""
     generator = torch.Generator().manual_seed(0)
     pixels = torch.randint(256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
     labels = torch.arange(count) % 10
@@ -46,36 +45,36 @@ def random_images(count: int, size: int = 32) -> Dataset:
     return Dataset("random", classes, pixels, labels, pixels[few], labels[few], MEAN, STD, True, {})
 
 
-def ours(network: torch.nn.Module, data: Dataset, batch: int = BATCH, **recipe: object) -> float:
-    """Training throughput of `fit` in images per second, measured in the last epoch; the first is the warm-up."""
+def fit_speed(network: torch.nn.Module, data: Dataset, batch: int = BATCH, **recipe: object) -> float:
+    """Training throughput of `fit` in images per second, in the second of two epochs; the first is the warm-up."""
     recipe = Recipe(**{"epochs": 2, "batch_size": batch, "lr": 1e-3, **recipe})
     return fit(network, data, recipe, progress="none").history[-1]["images_per_second"]
 
 
-def theirs(network: torch.nn.Module, data: Dataset, warmup: int = 3) -> float:
+def reference_speed(network: torch.nn.Module, data: Dataset, warmup: int = 3) -> float:
     """Training throughput of the reference loop in images per second, without the first `warmup` steps."""
     batches = reference_loop.loader(data.train_images, data.train_labels, MEAN, STD, BATCH)
     return reference_loop.images_per_second(network, batches, warmup)
 
 
-def take_turns(measures: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
+def alternate(measures: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
     """Call every measure `repeats` times, alternating between them, after one discarded warm-up round."""
     for measure in measures.values():
         measure()
-    seen: dict[str, list[float]] = {name: [] for name in measures}
+    values: dict[str, list[float]] = {name: [] for name in measures}
     for _ in range(repeats):
         for name, measure in measures.items():
-            seen[name].append(measure())
-    return seen
+            values[name].append(measure())
+    return values
 
 
-def ratio(over: list[float], under: list[float]) -> str:
+def ratio(numerators: list[float], denominators: list[float]) -> str:
     """Format the pairwise ratios as 'median (min to max)'."""
-    ratios = [a / b for a, b in zip(over, under, strict=True)]
+    ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
     return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
 
 
-def middle(values: list[float]) -> str:
+def median(values: list[float]) -> str:
     return f"{statistics.median(values):,.0f}"
 
 
@@ -88,15 +87,17 @@ def steps(repeats: int) -> list[Table]:
     cases |= dict.fromkeys(("resnet20", "se_resnet20", "sk_resnet20"), (10, 3))
     for name, (measured, warmup) in cases.items():
         data, longer = random_images(measured * BATCH), random_images((measured + warmup) * BATCH)
-        mine, plain = create_model(name), create_model(name)
+        ours, theirs = create_model(name), create_model(name)
         measures = {
-            "theirs": lambda network=plain, data=longer, warmup=warmup: theirs(network, data, warmup),
-            "ours": lambda network=mine, data=data: ours(network, data),
+            "reference": lambda network=theirs, data=longer, warmup=warmup: reference_speed(network, data, warmup),
+            "fit": lambda network=ours, data=data: fit_speed(network, data),
         }
-        seen = take_turns(measures, repeats)
-        rows.append([name, middle(seen["theirs"]), middle(seen["ours"]), ratio(seen["ours"], seen["theirs"])])
+        values = alternate(measures, repeats)
+        reference, own = values["reference"], values["fit"]
+        rows.append([name, median(reference), median(own), ratio(own, reference)])
     caption = (
-        f"Whole training steps, data included, batch {BATCH}: images per second, and ours over the reference loop's."
+        f"Whole training steps including the data, batch size {BATCH}: images per second, and the ratio of senet_lib "
+        "to the reference loop."
     )
     return [(caption, ["network", "reference loop", "senet_lib", "ratio: median (min to max)"], rows)]
 
@@ -110,25 +111,25 @@ def data(repeats: int) -> list[Table]:
 
     def rate(epoch: Callable) -> float:
         source = iter(epoch())
-        for _ in range(3):
+        for _ in range(3):  # warm-up
             next(source)
-        started, seen = time.perf_counter(), sum(len(y) for _, y in source)
-        return seen / (time.perf_counter() - started)
+        started, count = time.perf_counter(), sum(len(y) for _, y in source)
+        return count / (time.perf_counter() - started)
 
     step = random_images(12 * BATCH)
     network = create_model("resnet20")
     measures = {
-        "theirs": lambda: rate(lambda: batches),
-        "ours": lambda: rate(lambda: augmenter.epoch(seed=0, epoch=0)),
-        "step": lambda: ours(network, step),
+        "loader": lambda: rate(lambda: batches),
+        "augmenter": lambda: rate(lambda: augmenter.epoch(seed=0, epoch=0)),
+        "step": lambda: fit_speed(network, step),
     }
-    seen = take_turns(measures, repeats)
-    share = [100 * step / alone for step, alone in zip(seen["step"], seen["ours"], strict=True)]
+    values = alternate(measures, repeats)
+    share = [100 * step / alone for step, alone in zip(values["step"], values["augmenter"], strict=True)]
     rows = [
         [
-            middle(seen["theirs"]),
-            middle(seen["ours"]),
-            ratio(seen["ours"], seen["theirs"]),
+            median(values["loader"]),
+            median(values["augmenter"]),
+            ratio(values["augmenter"], values["loader"]),
             f"{statistics.median(share):.1f} % ({min(share):.1f} to {max(share):.1f})",
         ]
     ]
@@ -150,26 +151,26 @@ def gates(repeats: int) -> list[Table]:
 
         def by_autograd(network=networks[gated], data=data) -> float:
             with reference_loop.plain_gates():
-                return ours(network, data)
+                return fit_speed(network, data)
 
         measures = {
-            "plain": lambda network=networks[plain], data=data: ours(network, data),
-            "gated": lambda network=networks[gated], data=data: ours(network, data),
+            "plain": lambda network=networks[plain], data=data: fit_speed(network, data),
+            "gated": lambda network=networks[gated], data=data: fit_speed(network, data),
             "autograd": by_autograd,
         }
-        seen = take_turns(measures, repeats)
+        values = alternate(measures, repeats)
         macs = [count_macs(networks[name], (3, 32, 32)) for name in (gated, plain)]
         name = f"{gated} / {plain}" + "".join(f", {key} {value}" for key, value in knobs.items())
         rows.append(
             [
                 name,
                 f"{macs[0] / macs[1]:.2f}",
-                ratio(seen["plain"], seen["gated"]),
-                ratio(seen["plain"], seen["autograd"]),
+                ratio(values["plain"], values["gated"]),
+                ratio(values["plain"], values["autograd"]),
             ]
         )
-    header = ["step over step", "MACs", "time, as trained here", "time, plain operations"]
-    return [("What SE and SK cost: step time over the plain network's.", header, rows)]
+    header = ["networks", "MACs", "step time, fused pass", "step time, plain operations"]
+    return [("The cost of SE and SK: MACs and step time relative to the plain network.", header, rows)]
 
 
 def matrix_product() -> tuple[str, Callable[[], float]]:
@@ -195,39 +196,42 @@ def roofline(repeats: int) -> list[Table]:
         per_image = 6 * count_macs(network, (3, 32, 32))  # FLOP: 2 per MAC forward, 4 backward
 
         def step(network=network, data=data, per_image=per_image) -> float:
-            return per_image * ours(network, data)
+            return per_image * fit_speed(network, data)
 
-        seen = take_turns({"product": product, "step": step}, repeats)
-        reached = [statistics.median(seen[key]) / 1e9 for key in ("step", "product")]
-        rows.append([name, f"{reached[0]:,.0f}", f"{reached[1]:,.0f}", ratio(seen["step"], seen["product"])])
+        values = alternate({"product": product, "step": step}, repeats)
+        reached = [statistics.median(values[key]) / 1e9 for key in ("step", "product")]
+        rows.append([name, f"{reached[0]:,.0f}", f"{reached[1]:,.0f}", ratio(values["step"], values["product"])])
     caption = f"Achieved GFLOP/s of a training step and of a {kind} matrix product."
     return [(caption, ["network", "step", "product", "ratio"], rows)]
 
 
 def fast(repeats: int) -> list[Table]:
     data, batch, epoch = random_images(2 * airbench.BATCH), airbench.BATCH, airbench.IMAGES
-    yardstick, plain = "airbench94's", "airbench94's, a loop of plain PyTorch"
-    recipe = load_study("fast", HERE.parent / "studies").recipe.model_dump() | {"epochs": 2, "first_size": None}
-    networks = {yardstick: airbench.Airbench94()} | {name: create_model(name) for name in FAST}
+    target, plain = "airbench94", "airbench94, plain PyTorch loop"
+    recipe = load_study("fast", ROOT / "studies").recipe.model_dump() | {"epochs": 2, "first_size": None}
+    networks = {target: airbench.Airbench94()} | {name: create_model(name) for name in FAST}
     kind, product = matrix_product()
     measures = {"product": product, plain: plain_airbench_seconds}
-    for label, own in networks.items():
-        parts = {} if label == yardstick else recipe
-        measures[label] = lambda own=own, parts=parts: epoch / ours(own, data, batch, **parts)
-    seen = take_turns(measures, repeats)
+    for label, network in networks.items():
+        options = {} if label == target else recipe
+        measures[label] = lambda network=network, options=options: epoch / fit_speed(network, data, batch, **options)
+    values = alternate(measures, repeats)
     rows = []
-    for label in (yardstick, plain, *FAST):
-        macs = count_macs(networks[yardstick if label == plain else label], (3, 32, 32))
-        seconds = f"{statistics.median(seen[label]):.1f}"
-        rows.append([label, f"{macs / 1e6:.0f}", seconds, *(ratio(seen[label], seen[y]) for y in (yardstick, plain))])
-    whole = [airbench.EPOCHS * statistics.median(seen[label]) for label in (yardstick, plain)]
+    for label in (target, plain, *FAST):
+        macs = count_macs(networks[target if label == plain else label], (3, 32, 32))
+        seconds = f"{statistics.median(values[label]):.1f}"
+        relative = [ratio(values[label], values[other]) for other in (target, plain)]
+        rows.append([label, f"{macs / 1e6:.0f}", seconds, *relative])
+    whole = [airbench.EPOCHS * statistics.median(values[label]) for label in (target, plain)]
     caption = (
-        f"An epoch of {epoch:,} images of 32x32, batch {batch}; fast and its twins by their study's recipe, but for "
-        f"its smaller images. At this rate airbench94 takes {whole[0]:,.0f} s for its {airbench.EPOCHS} epochs, and "
-        f"{whole[1]:,.0f} s in a loop of plain PyTorch, without augmentation and with glibc's own ways with memory; "
-        f"beside a {kind} matrix product at {statistics.median(seen['product']) / 1e9:,.0f} GFLOP/s."
+        f"The time of an epoch of {epoch:,} images of 32x32, batch size {batch}. fast, se_fast and sk_fast use their "
+        "study's recipe, except its smaller images. At this rate, the "
+        f"{airbench.EPOCHS} epochs of airbench94 take {whole[0]:,.0f} s in senet_lib's loop. They take {whole[1]:,.0f} "
+        "s in a plain PyTorch loop, without augmentation and with glibc's default allocator settings. A "
+        f"{kind} matrix product reached {statistics.median(values['product']) / 1e9:,.0f} GFLOP/s in the same run."
     )
-    return [(caption, ["network", "MACs (M)", "seconds", f"over {yardstick}", "over the plain loop's"], rows)]
+    header = ["network", "MACs (M)", "seconds", "relative to airbench94", "relative to the plain PyTorch loop"]
+    return [(caption, header, rows)]
 
 
 def plain_airbench_seconds() -> float:
@@ -243,42 +247,44 @@ def memory(repeats: int) -> list[Table]:
     rows = []
     for name in ("resnet20", "se_resnet20", "resnet18"):
         peaks = {}
-        for loop in ("theirs", "ours"):
+        for speed in (reference_speed, fit_speed):
             code = (
                 "import bench, resource; from senet_lib.models import create_model;"
-                f"bench.{loop}(create_model({name!r}), bench.random_images({6 * BATCH}));"
+                f"bench.{speed.__name__}(create_model({name!r}), bench.random_images({6 * BATCH}));"
                 "status = open('/proc/self/status').read();"  # ru_maxrss would include the parent process
                 "print(status.split('VmHWM:')[1].split()[0], resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss)"
             )
             found = subprocess.run([sys.executable, "-c", code], cwd=HERE, capture_output=True, text=True, check=True)
             alone, worker = map(int, found.stdout.split())
-            peaks[loop] = alone / 1024, worker / 1024
-        (their, worker), (own, _) = peaks["theirs"], peaks["ours"]
-        rows.append([name, f"{their:,.0f} + {reference_loop.WORKERS} workers of up to {worker:,.0f}", f"{own:,.0f}"])
-    caption = "Peak resident memory in MiB; what a worker shares with its parent counts in both."
+            peaks[speed] = alone / 1024, worker / 1024
+        (reference, worker), (own, _) = peaks[reference_speed], peaks[fit_speed]
+        workers = f"{reference_loop.WORKERS} workers of up to {worker:,.0f}"
+        rows.append([name, f"{reference:,.0f} + {workers}", f"{own:,.0f}"])
+    caption = "Peak resident memory in MiB. Memory that a worker shares with its parent counts for both."
     return [(caption, ["network", "reference loop", "senet_lib"], rows)]
 
 
 def fixed(repeats: int) -> list[Table]:
     """The time of a run minus its training time, and the import time of the networks, each in a new process."""
-    rows, project = [], HERE.parent
-    imports, overheads = [], []
+    rows, imports, overheads = [], [], []
     for _ in range(repeats):
         started = time.perf_counter()
         code = "from senet_lib.models import create_model, list_models; list_models(); create_model('resnet20')"
-        subprocess.run([sys.executable, "-c", code], check=True, cwd=project)
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
         imports.append(time.perf_counter() - started)
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, "-m", "senet_lib.running.run", "quick", "resnet20-seed0", "--limit-epochs", "1"]
             started = time.perf_counter()
-            subprocess.run([*command, "--results", folder], check=True, cwd=project, capture_output=True)
+            subprocess.run([*command, "--results", folder], check=True, cwd=ROOT, capture_output=True)
             whole = time.perf_counter() - started
             history = next(Path(folder).rglob("history.csv")).read_text().splitlines()
             trained = float(dict(zip(history[0].split(","), history[1].split(","), strict=True))["train_seconds"])
             overheads.append(whole - trained)
-    for what, seen in (("a run without its training (kernel, imports, data, evaluation, plots)", overheads),
-                       ("create_model and list_models, from the interpreter's start", imports)):  # fmt: skip
-        rows.append([what, f"{statistics.median(seen):.1f} ({min(seen):.1f} to {max(seen):.1f})"])
+    for what, seconds in (
+        ("a run without its training (kernel, imports, data, evaluation, plots)", overheads),
+        ("a new process that calls create_model and list_models", imports),
+    ):
+        rows.append([what, f"{statistics.median(seconds):.1f} ({min(seconds):.1f} to {max(seconds):.1f})"])
     return [("Fixed costs in seconds.", ["what", "median (min to max)"], rows)]
 
 
@@ -292,52 +298,66 @@ def scaling(repeats: int) -> list[Table]:
     for caption, cases in sweeps.items():
         networks = {label: create_model(name, **knobs) for label, name, knobs, _ in cases}
         measures = {
-            label: lambda network=networks[label], batch=batch: ours(network, random_images(max(512, batch)), batch)
+            label: lambda network=networks[label], batch=batch: fit_speed(
+                network, random_images(max(512, batch)), batch
+            )
             for label, _, _, batch in cases
         }
-        seen = take_turns(measures, repeats)
+        values = alternate(measures, repeats)
         macs = {label: count_macs(networks[label], (3, 32, 32)) / 1e6 for label in networks}
         rows = [
-            [label, f"{macs[label]:.1f}", middle(rate), f"{macs[label] * statistics.median(rate) / 1e3:.1f}"]
-            for label, rate in seen.items()
+            [label, f"{macs[label]:.1f}", median(rate), f"{macs[label] * statistics.median(rate) / 1e3:.1f}"]
+            for label, rate in values.items()
         ]
-        tables.append((f"{caption}.", [caption.split(",")[0].lower(), "MACs (M)", "images/s", "GMAC/s forward"], rows))
+        header = [caption.split(",")[0].lower(), "MACs (M)", "images/s", "GMAC/s, forward pass only"]
+        tables.append((f"{caption}.", header, rows))
     return tables
+
+
+def study_of(seeds: int, folder: Path) -> Path:
+    """A results folder with three networks and any number of seeds: the published runs of `thin`, repeated."""
+    source = ROOT / "results" / "published" / "thin"
+    study = read_json(source / "study.json")
+    labels, runs = ("resnet20", "se_resnet20", "sk_resnet20"), []
+    for seed in range(seeds):
+        for run in study["runs"]:
+            if run["label"] in labels and run["seed"] == study["seeds"][seed % len(study["seeds"])]:
+                runs.append({**run, "seed": seed, "run_id": f"{run['label']}-seed{seed}"})
+                shutil.copytree(source / "runs" / run["run_id"], folder / "runs" / runs[-1]["run_id"])
+    networks = {label: study["networks"][label] for label in labels}
+    changes = {"name": "bench", "seeds": list(range(seeds)), "runs": runs, "networks": networks, "comparisons": []}
+    write_json(folder / "study.json", {**study, **changes})
+    return folder
 
 
 def analysis(repeats: int) -> list[Table]:
     rows = []
     for seeds in (1, 10, 100):
         with tempfile.TemporaryDirectory() as folder:
+            study = study_of(seeds, Path(folder))
             code = (
-                "import resource, sys, time; from pathlib import Path; from synthetic import write_study;"
-                "from senet_lib.report import build_report;"
-                f"folder = write_study(Path({folder!r}) / 'study', seeds=range({seeds}), images=10_000);"
-                "started = time.perf_counter(); build_report(folder);"
-                "print(time.perf_counter() - started, (folder / 'report.html').stat().st_size,"
+                "import resource, sys, time; from senet_lib.report.build import build_report;"
+                f"started = time.perf_counter(); report = build_report({str(study)!r});"
+                "print(time.perf_counter() - started, report.stat().st_size,"
                 "max(int(open('/proc/self/status').read().split('VmHWM:')[1].split()[0]),"
                 "resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss))"
             )
-            path = os.pathsep.join([str(HERE.parent / "tests"), os.environ.get("PYTHONPATH", "")])
-            found = subprocess.run(
-                [sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": path}, check=True, capture_output=True,
-                text=True, cwd=HERE.parent,
-            )  # fmt: skip
-            seconds, size, peak = map(float, found.stdout.split()[-3:])
+            done = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True, cwd=ROOT)
+            seconds, size, peak = map(float, done.stdout.split()[-3:])
             rows.append([str(3 * seeds), f"{seconds:.0f}", f"{size / 2**20:.1f}", f"{peak / 1024:,.0f}"])
     header = ["runs", "seconds", "report (MiB)", "peak memory of a process (MiB)"]
-    return [("Rendering a study's report: three networks, 10,000 predictions a run.", header, rows)]
+    return [("Rendering the report of a study: three networks, 10,000 predictions per run.", header, rows)]
 
 
 def accuracy(repeats: int) -> list[Table]:
-    """Compare the test accuracy of the reference loop, fp32 and bf16: ResNet-20 on CIFAR-10, same seeds and recipe.
+    """Test accuracy of ResNet-20 on CIFAR-10 with the reference loop and with `fit` in fp32 and bf16, same recipe.
 
-    Takes about 45 minutes on two cores. It may be interrupted: the next call reuses finished trainings.
+    Takes about 45 minutes on two cores. After an interruption, the next call trains only what is missing.
     """
     data = load_dataset("cifar10")
     common = {"epochs": 3, "batch_size": BATCH, "lr": 0.1, "schedule": "one_cycle", "warmup_epochs": 0.75}
     recipe = Recipe(**common, weight_decay=5e-4)
-    kept = HERE.parent / "results" / "bench_accuracy"
+    kept = ROOT / "results" / "bench_accuracy"
 
     def by_reference(seed: int, folder: Path) -> float:
         torch.manual_seed(seed)
@@ -369,12 +389,13 @@ def accuracy(repeats: int) -> list[Table]:
             print(f"seed {seed}, {way}: {reached[way][-1]:.2f} %", flush=True)
     rows = []
     for way, values in reached.items():
-        apart = statistics.mean(values) - statistics.mean(reached["reference loop, fp32"])
+        mean = statistics.mean(values)
+        difference = mean - statistics.mean(reached["reference loop, fp32"])
         listed = ", ".join(f"{value:.2f}" for value in values)
-        rows.append([way, listed, f"{statistics.mean(values):.2f}", f"{statistics.stdev(values):.2f}", f"{apart:+.2f}"])
+        rows.append([way, listed, f"{mean:.2f}", f"{statistics.stdev(values):.2f}", f"{difference:+.2f}"])
     caption = (
         f"ResNet-20 on CIFAR-10, {recipe.epochs} epochs, lr {recipe.lr}, seeds 0 to 2: test accuracy of the last epoch "
-        "in percent. The reference loop draws its batches otherwise, so a seed has only its first weights in common."
+        "in percent. Both loops start a seed with the same initial weights, but draw different batches."
     )
     header = ["loop", "seeds 0, 1, 2", "mean", "standard deviation", "mean minus reference (pp)"]
     return [(caption, header, rows)]
@@ -392,7 +413,7 @@ SECTIONS = {
     "analysis": analysis,
     "accuracy": accuracy,
 }
-SLOW = "accuracy"  # trains for about 45 minutes, so it runs only when named
+SLOW = "accuracy"  # takes about 45 minutes, so it runs only when named
 
 
 def markdown(tables: list[Table]) -> str:
@@ -407,12 +428,12 @@ def markdown(tables: list[Table]) -> str:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
-        "sections", nargs="*", metavar="SECTION", help=f"of {', '.join(SECTIONS)}; default: all but {SLOW}"
+        "sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; default: all except {SLOW}"
     )
-    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--repeats", type=int, default=3, help="measurements per value; default: 3")
     options = parser.parse_args()
     if unknown := set(options.sections) - set(SECTIONS):
-        parser.error(f"unknown section {sorted(unknown)[0]!r}; known: {', '.join(SECTIONS)}")
+        parser.error(f"unknown section {min(unknown)!r}; known: {', '.join(SECTIONS)}")
     record = environment_record()
     machine = (
         f"{record['processor']}, {record['cores']} cores, {torch.get_num_threads()} threads, "

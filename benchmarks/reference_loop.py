@@ -1,8 +1,8 @@
-"""A common training loop, used as the reference for speed and accuracy.
+"""A common PyTorch training loop, the reference for speed and accuracy.
 
-A DataLoader with two worker processes applies torchvision's transforms to PIL images. Tensors are contiguous fp32. The
-timed loop synchronises with the device twice per step, to read the loss and the number of correct predictions.
-The structure is that of github:kuangliu/pytorch-cifar, implemented from its description.
+A DataLoader with two worker processes applies torchvision's transforms to PIL images. Tensors are contiguous and fp32.
+The timed loop synchronises with the device twice per step, to read the loss and the number of correct predictions.
+The structure is that of github.com/kuangliu/pytorch-cifar, implemented from its description.
 """
 
 import time
@@ -46,11 +46,12 @@ class PilImages(Dataset):
 
 
 def loader(images: Tensor, labels: Tensor, mean: Sequence[float], std: Sequence[float], batch_size: int) -> DataLoader:
+    """Shuffled batches of `PilImages`."""
     return DataLoader(PilImages(images, labels, mean, std), batch_size, shuffle=True, num_workers=WORKERS)
 
 
 def images_per_second(network: nn.Module, batches: DataLoader, warmup: int) -> float:
-    """Train one epoch and return the throughput without the first `warmup` steps, in which the workers start."""
+    """Train one epoch; return the throughput without the first `warmup` steps, during which the workers start."""
     optimizer = torch.optim.SGD(network.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
     network.train()
     images, total_loss, correct = 0, 0.0, 0
@@ -91,7 +92,7 @@ def train(network: nn.Module, batches: DataLoader, recipe: Recipe) -> None:
 
 @contextmanager
 def plain_gates() -> Iterator[None]:
-    """Within this context, SE and SK train with plain operations and autograd instead of the fused pass."""
+    """Inside the block, SE and SK train with plain operations and autograd instead of the fused pass."""
     use_fused, blocks.use_fused = blocks.use_fused, lambda module: False
     try:
         yield

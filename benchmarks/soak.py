@@ -7,7 +7,7 @@
 
 Every result is compared with an uninterrupted run: the sha256 of the final weights and the history, except measured
 times, must be equal. Each round prints one line. Only a run of all sections writes benchmarks/results/soak.md. Nothing
-else may run on the machine meanwhile.
+else may run on the machine at the same time.
 """
 
 import argparse
@@ -29,38 +29,48 @@ from pathlib import Path
 from typing import Any
 
 import nbformat
+import numpy as np
 import psutil
 import yaml
+from PIL import Image
+
+from senet_lib.files import read_json, remove_temporary_files, sha256_of, write_text
+from senet_lib.results import altered_files, environment_record, read_history
 
 HERE = Path(__file__).resolve().parent
-sys.path.append(str(HERE.parent / "tests"))
-
-from project_folder import write_images  # noqa: E402
-
-from senet_lib.files import read_json, remove_temporary_files, sha256_of, write_text  # noqa: E402
-from senet_lib.results import altered_files, environment_record, read_history  # noqa: E402
-
 ROOT = HERE.parent
 NARROW = {"resnet": {"model": "resnet20", "knobs": {"width": 0.5}}}
 NARROW["se"] = {"model": "se_resnet20", "knobs": {"width": 0.5, "reduction": 4}}
 SECONDS_TO_DIE = 5
-PATIENCE = 900  # seconds; long enough for a busy machine, so a timeout means a deadlock
+DEADLOCK_SECONDS = 900  # long enough for a busy machine, so a timeout means a deadlock
 KILLS, EPOCHS = 20, 50  # enough epochs to outlast all kills
 CROWDS = 20
 EPOCH_LINE = r"epoch +(\d+)/"
+DIFFERENT = "weights or history differ from those of the uninterrupted run"
 random.seed(0)
 
 
-class Lost(AssertionError):
-    """A violated requirement; the message describes it."""
+class Violation(AssertionError):
+    """A violated requirement; the message says what was found instead."""
 
 
-def must(holds: bool, what: str) -> None:
+def require(holds: bool, found: str) -> None:
     if not holds:
-        raise Lost(what)
+        raise Violation(found)
 
 
 # ---------------------------------------------------------------------------------------------------------- the project
+
+
+def write_images(folder: Path) -> None:
+    """An image tree of three classes, 32 training and 8 test images each: random pixels of different brightness."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 32), ("test", 8)):
+        for brightness, name in enumerate(("dark", "grey", "bright")):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = generator.integers(60 * brightness, 60 * brightness + 120, (28, 28, 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
 
 
 class Project:
@@ -78,7 +88,7 @@ class Project:
             nbformat.write(edit(nbformat.read(path, as_version=4)), path)
         write_images(root / "images")
         recipe = {"epochs": epochs, "batch_size": 16, "lr": 0.02, "crop_padding": 2}
-        study = {"question": "Is anything lost?", "seeds": [0], "recipe": recipe, "networks": NARROW}
+        study = {"question": "Does a fault change a result?", "seeds": [0], "recipe": recipe, "networks": NARROW}
         study["data"] = f"folder:{root / 'images'}"
         (root / "studies" / "soak.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
 
@@ -94,7 +104,7 @@ class Project:
 
     def finish(self) -> tuple[int, str]:
         process = self.reproduce()
-        output, _ = process.communicate(timeout=PATIENCE)
+        output, _ = process.communicate(timeout=DEADLOCK_SECONDS)
         return process.returncode, output
 
     def processes(self) -> list[psutil.Process]:
@@ -113,10 +123,10 @@ class Project:
         """run id -> (sha256 of the weights, history), which must equal those of the uninterrupted run."""
         return {run_dir.name: outcome_of(run_dir) for run_dir in self.run_dirs()}
 
-    def check_whole(self) -> None:
-        """Raise `Lost` if a file is incomplete under its final name or if a run only looks finished."""
+    def check_files(self) -> None:
+        """Raise `Violation` if a file is incomplete under its final name, or if an incomplete run looks finished."""
         for run_dir in self.run_dirs():
-            check_whole(run_dir)
+            check_files(run_dir)
         for path in self.results.glob("*.json"):
             read_json(path)
 
@@ -126,24 +136,24 @@ def outcome_of(run_dir: Path) -> tuple:
     return sha256_of(run_dir / "weights.safetensors"), history.to_csv(index=False)
 
 
-def check_whole(run_dir: Path) -> None:
+def check_files(run_dir: Path) -> None:
     listed = run_dir / "checkpoint.sha256"
     digests = listed.read_text(encoding="utf-8").split() if listed.is_file() else []
     for path in run_dir.glob("checkpoint*.pt"):
-        must(sha256_of(path) in digests, f"{path} is not what was written")
+        require(sha256_of(path) in digests, f"{path} does not match its recorded digest")
     for path in run_dir.glob("*.json"):
         read_json(path)
     if (run_dir / "history.csv").is_file():
         epochs = list(read_history(run_dir)["epoch"])
-        must(epochs == list(range(1, len(epochs) + 1)), f"{run_dir / 'history.csv'} has the epochs {epochs}")
+        require(epochs == list(range(1, len(epochs) + 1)), f"{run_dir / 'history.csv'} has epochs {epochs}")
     if (run_dir / "summary.json").is_file():
-        must(altered_files(run_dir) == [], f"{run_dir}: {altered_files(run_dir)} are not as recorded")
+        require(altered_files(run_dir) == [], f"{run_dir}: {altered_files(run_dir)} do not match their digests")
 
 
-def wait_for(condition: Callable, seconds: float, what: str) -> None:
+def wait_for(condition: Callable, seconds: float, otherwise: str) -> None:
     end = time.monotonic() + seconds
     while not condition():
-        must(time.monotonic() < end, what)
+        require(time.monotonic() < end, otherwise)
         time.sleep(0.02)
 
 
@@ -151,7 +161,7 @@ def wait_for(condition: Callable, seconds: float, what: str) -> None:
 
 
 def train(run_dir: Path, log: Path) -> None:
-    """A training without a notebook, run in the process that `kills` kills."""
+    """Train without a notebook, in the process that `kills` kills."""
     import torch
 
     from senet_lib.data import load_dataset
@@ -172,7 +182,7 @@ def train(run_dir: Path, log: Path) -> None:
 
 def kills(folder: Path, say: Callable) -> Iterable[tuple]:
     write_images(folder / "images")
-    server = multiprocessing.get_context("forkserver")  # every training in a new process, with torch already imported
+    server = multiprocessing.get_context("forkserver")  # each training is a new process that has torch imported already
     server.set_forkserver_preload(["__main__", "torch", "senet_lib.data", "senet_lib.models", "senet_lib.training"])
     log = folder / "log"
 
@@ -186,43 +196,43 @@ def kills(folder: Path, say: Callable) -> Iterable[tuple]:
         text = log.read_text(encoding="utf-8") if log.exists() else ""
         return [int(found) for found in re.findall(f"^{pattern}", text, re.M)]
 
-    process = start("undisturbed")
+    process = start("uninterrupted")
     process.join()
-    must(process.exitcode == 0, log.read_text(encoding="utf-8"))
+    require(process.exitcode == 0, log.read_text(encoding="utf-8"))
 
     run_dir, writing, last = folder / "killed", 0, 0
     for number in range(1, KILLS + 1):
         process = start("killed")
-        wait_for(lambda: said(EPOCH_LINE), PATIENCE, "no epoch was done")  # so that every round makes progress
+        wait_for(lambda: said(EPOCH_LINE), DEADLOCK_SECONDS, "no epoch finished")  # so that every round makes progress
         if number % 2:
             time.sleep(random.uniform(0, 0.5))
         else:
             while not any(run_dir.glob(".checkpoint.next.pt.*.tmp")) and process.is_alive():
                 pass
-        must(process.is_alive(), "it ended before it was killed often enough")
+        require(process.is_alive(), f"the training ended before kill {number} of {KILLS}")
         process.kill()
         process.join()
         resumed = sum(said(r"resumed after epoch (\d+), step 0$"))
-        must(last <= resumed <= last + 1, f"epoch {last} was done, yet it resumed after epoch {resumed}")
+        require(last <= resumed <= last + 1, f"epoch {last} had finished, but training resumed after epoch {resumed}")
         last = said(EPOCH_LINE)[-1]
-        torn = list(run_dir.glob(".checkpoint.next.pt.*.tmp"))
-        writing += bool(torn)
+        partial = list(run_dir.glob(".checkpoint.next.pt.*.tmp"))
+        writing += bool(partial)
         remove_temporary_files(run_dir)
-        check_whole(run_dir)
-        say(f"kill {number}: resumed after epoch {resumed}, killed after epoch {last}{', writing' if torn else ''}")
+        check_files(run_dir)
+        say(f"kill {number}: resumed after epoch {resumed}, killed after epoch {last}{', writing' if partial else ''}")
     process = start("killed")
     process.join()
-    must(process.exitcode == 0, log.read_text(encoding="utf-8"))
-    must(outcome_of(run_dir) == outcome_of(folder / "undisturbed"), "other weights or another history")
-    must(writing >= 3, f"only {writing} kills hit the writing of a checkpoint")
+    require(process.exitcode == 0, log.read_text(encoding="utf-8"))
+    require(outcome_of(run_dir) == outcome_of(folder / "uninterrupted"), DIFFERENT)
+    require(writing >= 3, f"only {writing} kills came while a checkpoint was being written")
     yield (
         "SIGKILL of training at random moments",
         f"{KILLS} kills of one training of {EPOCHS} epochs, {writing} of them while a checkpoint was being written",
-        "equal; each time at most the epoch in hand was lost; nothing torn under a final name",
+        "equal; each kill lost at most the current epoch; no incomplete file under a final name",
     )
 
 
-def hit(project: Project, process: subprocess.Popen, way: str) -> None:
+def interrupt(project: Project, process: subprocess.Popen, way: str) -> None:
     if way == "Ctrl-C":
         for member in [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]:
             with suppress(psutil.NoSuchProcess):
@@ -233,12 +243,12 @@ def hit(project: Project, process: subprocess.Popen, way: str) -> None:
     elif way == "SIGKILL of make":
         process.kill()
     else:
-        for victim in runs_alone(project, PARTS[way]):
+        for victim in run_processes(project, PARTS[way]):
             with suppress(psutil.NoSuchProcess):
                 victim.kill()
 
 
-def runs_alone(project: Project, *parts: str) -> list[psutil.Process]:
+def run_processes(project: Project, *parts: str) -> list[psutil.Process]:
     """The processes of the project's runs whose command line contains one of `parts` (default: any of PARTS)."""
     found = []
     for process in project.processes():
@@ -262,44 +272,44 @@ WAYS = ("SIGKILL of make", "Ctrl-C", "SIGKILL of the kernels", "SIGTERM", "SIGKI
 
 
 def interrupts(folder: Path, say: Callable) -> Iterable[tuple]:
-    clean = undisturbed(folder / "clean", epochs=25)
+    clean = uninterrupted(folder / "clean", epochs=25)
     project = copy_of(clean, folder / "interrupted")
     for number, way in enumerate(WAYS, 1):
         process = project.reproduce()
         progress = checkpoints(project)
-        wait_for(lambda: checkpoints(project) != progress, PATIENCE, "no epoch was done")  # noqa: B023
+        wait_for(lambda: checkpoints(project) != progress, DEADLOCK_SECONDS, "no epoch finished")  # noqa: B023
         time.sleep(random.uniform(0, 0.6))
-        must(process.poll() is None, "it ended before it was interrupted")
-        doomed = runs_alone(project) if way in PARTS else project.processes()
+        require(process.poll() is None, "`make reproduce` ended before it was interrupted")
+        to_end = run_processes(project) if way in PARTS else project.processes()
         started = time.monotonic()
-        hit(project, process, way)
-        if "SIGKILL" not in way:  # SIGTERM and Ctrl-C: every run first saves the current step
+        interrupt(project, process, way)
+        if "SIGKILL" not in way:  # SIGTERM and Ctrl-C: every run first saves a checkpoint of the current step
             process.communicate(timeout=30)
             started = time.monotonic()
-        wait_for(lambda: not alive(doomed), SECONDS_TO_DIE, f"alive after {way}: {alive(doomed)}")  # noqa: B023
+        wait_for(lambda: not alive(to_end), SECONDS_TO_DIE, f"still running after {way}: {alive(to_end)}")  # noqa: B023
         seconds = time.monotonic() - started
         with suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=PATIENCE)
-        must(not project.processes(), f"left behind after {way}")
-        must(process.returncode != 0, f"exit code 0 after {way}")
-        project.check_whole()
+            process.communicate(timeout=DEADLOCK_SECONDS)
+        require(not project.processes(), f"still running after {way}: {project.processes()}")
+        require(process.returncode != 0, f"exit code 0 after {way}")
+        project.check_files()
         done = [run for run in project.run_ids if (project.results / "runs" / run / "summary.json").exists()]
-        must(not done, f"{done} count as done after {way}")
+        require(not done, f"{done} count as done after {way}")
         trained = [len(read_history(run_dir)) for run_dir in project.run_dirs() if (run_dir / "history.csv").exists()]
         say(f"interruption {number}, {way}: after epochs {trained}, code {process.returncode}, {seconds:.1f} s")
     code, output = project.finish()
-    must(code == 0, output)
-    must(project.outcome() == clean.outcome(), "other weights or another history")
+    require(code == 0, output)
+    require(project.outcome() == clean.outcome(), DIFFERENT)
     tables = check_tables(project, clean)
     yield (
         "SIGTERM, Ctrl-C; SIGKILL of the kernel, of papermill, of `make`",
-        "each once, in mid-training",
-        f"no process alive after {SECONDS_TO_DIE} s, no run counted as done, the next `make reproduce` went on; equal",
+        "each once, during training",
+        f"no process alive after {SECONDS_TO_DIE} s, no run counted as done, the next `make reproduce` resumed; equal",
     )
     yield (
-        "`make reproduce` interrupted five times, then left alone",
-        f"its {tables} final tables compared with those of one clean pass",
-        "byte-identical, all but the columns of measured seconds",
+        "`make reproduce` interrupted five times, then run to its end",
+        f"its {tables} final tables compared with those of an uninterrupted run",
+        "identical, except the columns of measured times",
     )
 
 
@@ -309,11 +319,11 @@ def checkpoints(project: Project) -> list[int]:
     return [path.stat().st_mtime_ns for path in paths if path.exists()]
 
 
-def undisturbed(root: Path, **options: Any) -> Project:
-    """A project whose study was reproduced in one uninterrupted pass."""
+def uninterrupted(root: Path, **options: Any) -> Project:
+    """A project whose study was reproduced without interruption."""
     clean = Project(root, **options)
     code, output = clean.finish()
-    must(code == 0, output)
+    require(code == 0, output)
     return clean
 
 
@@ -324,7 +334,7 @@ def copy_of(clean: Project, root: Path) -> Project:
 
 
 def untimed_tables(project: Project) -> dict[str, list[list[str]]]:
-    """Every table except `time_to`, as the cells in the file, without the columns of measured times."""
+    """The cells of every table except `time_to`, without the columns of measured times."""
     tables = {}
     for path in sorted((project.results / "tables").iterdir()):
         if path.stem == "time_to":  # contains only measured times
@@ -337,20 +347,22 @@ def untimed_tables(project: Project) -> dict[str, list[list[str]]]:
 
 
 def check_tables(project: Project, clean: Project) -> int:
-    """Compare the tables with those of the uninterrupted pass and return their number."""
-    ours, theirs = untimed_tables(project), untimed_tables(clean)
-    must(ours.keys() == theirs.keys(), f"the tables {sorted(ours.keys() ^ theirs.keys())} are in one place only")
-    for name, rows in ours.items():
-        for row, same in zip(rows, theirs[name], strict=True):
-            must(row == same, f"{name}: {row} where the clean pass has {same}")
-    return len(ours)
+    """Compare the tables with those of the uninterrupted project and return their number."""
+    found, expected = untimed_tables(project), untimed_tables(clean)
+    require(
+        found.keys() == expected.keys(), f"only one of the two projects has {sorted(found.keys() ^ expected.keys())}"
+    )
+    for name, rows in found.items():
+        for row, right in zip(rows, expected[name], strict=True):
+            require(row == right, f"{name}: {row} instead of {right}")
+    return len(found)
 
 
 def disk(folder: Path, say: Callable) -> Iterable[tuple]:
-    """Run `mounted_disk` in a new mount namespace, which needs no root rights if the system allows user namespaces."""
+    """Run `mounted_disk` in a new mount namespace: no root rights are needed if the system allows user namespaces."""
     command = ["unshare", "--user", "--map-root-user", "--mount"]
     if subprocess.run([*command, "true"], capture_output=True).returncode:
-        yield "disk full; results folder read-only", "nothing: this machine lets nobody mount", "not proven here"
+        yield "disk full; results folder read-only", "nothing: this machine allows no mounts", "not tested"
         return
     command += [sys.executable, __file__, "--disk", str(folder)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
@@ -359,12 +371,12 @@ def disk(folder: Path, say: Callable) -> Iterable[tuple]:
                 yield from map(tuple, json.loads(line))
             else:
                 say(line.rstrip())
-    must(process.returncode == 0, "see above")
+    require(process.returncode == 0, "the part inside the mount namespace failed; its error is above")
 
 
 def mounted_disk(folder: Path) -> None:
     """The part of `disk` inside the mount namespace. Prints its progress, then the table rows as JSON."""
-    clean = undisturbed(folder / "clean", epochs=12, edit=without_figures)
+    clean = uninterrupted(folder / "clean", epochs=12, edit=without_figures)
     project = copy_of(clean, folder / "small disk")
     place = project.root / "results"
     place.mkdir()
@@ -372,8 +384,8 @@ def mounted_disk(folder: Path) -> None:
     mount("-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(place))
     mount("-o", "remount,ro", str(place))
     code, output = project.finish()
-    must(code != 0 and "Read-only file system" in output and str(place) in output, output)
-    must("epoch" not in output, "it trained")
+    require(code != 0 and "Read-only file system" in output and str(place) in output, output)
+    require("epoch" not in output, "a run was trained although its folder is read-only")
     print(f"read-only: {error_in(output, project)}", flush=True)
     mount("-o", "remount,rw", str(place))
 
@@ -397,27 +409,27 @@ def mounted_disk(folder: Path) -> None:
         if moment == "from the start":
             fill(place, left)
         process = project.reproduce()
-        wait_for(lambda: has_come() or process.poll() is not None, PATIENCE, f"never: {moment}")  # noqa: B023
+        wait_for(lambda: has_come() or process.poll() is not None, DEADLOCK_SECONDS, f"never: {moment}")  # noqa: B023
         fill(place, left)
-        output, _ = process.communicate(timeout=PATIENCE)
+        output, _ = process.communicate(timeout=DEADLOCK_SECONDS)
         (place / FILLER).unlink()
-        must(process.returncode != 0, f"exit code 0 although the disk was full {moment}:\n{output}")
+        require(process.returncode != 0, f"exit code 0 although the disk was full {moment}:\n{output}")
         names = {Path(path).name for path in re.findall(r"No space left on device: '([^']*/[^']*)'", output)}
-        must(bool(names), f"no path named:\n{output}")
-        must("No space left on device: " in error_in(output, project), f"the last error is another:\n{output}")
-        project.check_whole()
+        require(bool(names), f"no error names a path:\n{output}")
+        require("No space left on device: " in error_in(output, project), f"the last error does not say so:\n{output}")
+        project.check_files()
         failed_at |= names
         print(f"full {moment}: {error_in(output, project)}", flush=True)
     code, output = project.finish()
-    must(code == 0, output)
-    must(project.outcome() == clean.outcome(), "other weights or another history")
+    require(code == 0, output)
+    require(project.outcome() == clean.outcome(), DIFFERENT)
     check_tables(project, clean)
     rows = [
-        ("results folder read-only", "a read-only file system", "an error that names it, before anything was trained"),
+        ("results folder read-only", "a read-only file system", "an error with its path, before any training"),
         (
             "disk full",
-            f"filled {', '.join(moments)}; what could not be written: {', '.join(sorted(failed_at))}",
-            "each time an error with the path and a non-zero exit; earlier files intact; with room again: equal",
+            f"filled {', '.join(moments)}; files that could not be written: {', '.join(sorted(failed_at))}",
+            "each time an error with the path and a non-zero exit code; earlier files intact; equal with free space",
         ),
     ]
     print(json.dumps(rows), flush=True)
@@ -431,7 +443,7 @@ FILLER = "filler"
 
 
 def fill(place: Path, left: int) -> None:
-    """Fill the file system until at most `left` bytes are free, even if other processes write at the same time."""
+    """Fill the file system until at most `left` bytes are free, even while other processes write to it."""
     with open(place / FILLER, "ab") as file:
         while True:
             found = os.statvfs(place)
@@ -445,45 +457,38 @@ def fill(place: Path, left: int) -> None:
 def error_in(output: str, project: Project) -> str:
     """The last line that names an error, with paths relative to the project folder."""
     lines = [line for line in output.splitlines() if "rror" in line and not line.startswith("make")]
-    must(bool(lines), output)
+    require(bool(lines), output)
     return lines[-1].replace(f"{project.root}/", "")
 
 
 def crowd(folder: Path, say: Callable) -> Iterable[tuple]:
-    project = undisturbed(folder / "crowd", epochs=1, edit=without_figures)
-    alone = project.outcome()
+    project = uninterrupted(folder / "crowd", epochs=1, edit=without_figures)
+    expected = project.outcome()
     for number in range(1, CROWDS + 1):
         shutil.rmtree(project.results, ignore_errors=True)
         started = time.monotonic()
         pair = [project.reproduce()]
         time.sleep(random.choice((0, random.uniform(0, 2))))
         pair.append(project.reproduce())
-        outputs = [process.communicate(timeout=PATIENCE)[0] for process in pair]
-        must(all(process.returncode == 0 for process in pair), "\n".join(outputs))
+        outputs = [process.communicate(timeout=DEADLOCK_SECONDS)[0] for process in pair]
+        require(all(process.returncode == 0 for process in pair), "\n".join(outputs))
         for run_id in project.run_ids:
             trained = sum(output.count(f"[{run_id}] epoch 1/1") for output in outputs)
-            must(trained == 1, f"{run_id} was trained {trained} times:\n" + "\n".join(outputs))
-        project.check_whole()
-        must(project.outcome() == alone, "other weights or another history")
+            require(trained == 1, f"{run_id} was trained {trained} times:\n" + "\n".join(outputs))
+        project.check_files()
+        require(project.outcome() == expected, DIFFERENT)
         shares = [sum(f"[{run_id}] epoch 1/1" in output for run_id in project.run_ids) for output in outputs]
-        say(f"pair {number}: trained {shares[0]} and {shares[1]} of the runs, {time.monotonic() - started:.1f} s")
+        say(f"pair {number}: trained {shares[0]} and {shares[1]} runs, {time.monotonic() - started:.1f} s")
     yield (
         "two `make reproduce` at once in one folder",
-        f"{CROWDS} rounds of two runs, the notebooks without their figures",
-        "each run trained exactly once, equal, no deadlock",
+        f"{CROWDS} rounds, the notebooks without their figures",
+        "each run trained exactly once; equal; no deadlock",
     )
 
 
-KEPT = {"parameters", "check", "network", "train", "save"}
+# Ids of notebook cells that `without_figures` keeps, and the code of those that it replaces
+KEPT = {"parameters", "check", "data", "network", "train", "save"}
 INSTEAD = {
-    "data": """
-import torch
-
-from senet_lib.data import load_dataset
-from senet_lib.metrics import count_macs, count_params
-
-dataset = load_dataset(run.data)
-""",
     "load": """
 from senet_lib.analysis import shown_tables, tables
 from senet_lib.report.page import Page
@@ -493,14 +498,14 @@ page = Page(load_results(results))
 """,
     "networks-table": """
 every_run = tables.runs(page.results)
-page.table(shown_tables.shown_runs(every_run, "accuracy"), "runs", "Every run.")
+page.table(shown_tables.runs(every_run, "accuracy"), "runs", "Every run.")
 """,
     "write": "page.write()",
 }
 
 
 def without_figures(notebook: nbformat.NotebookNode) -> nbformat.NotebookNode:
-    """Keep only the cells that train and list the runs, because `soak` tests files, processes and locks."""
+    """Keep only the cells that train and list the runs: `soak` tests files, processes and locks, not figures."""
     for cell in notebook.cells:
         cell.source = INSTEAD.get(cell.id, cell.source)
     notebook.cells = [cell for cell in notebook.cells if cell.id in KEPT | INSTEAD.keys()]
@@ -536,10 +541,10 @@ def main() -> int:
             begun = time.monotonic()
             try:
                 rows += SECTIONS[name](place, say)
-            except Lost as lost:
-                print(f"{name}: LOST: {lost}", file=sys.stderr)
+            except Violation as violation:
+                print(f"{name}: FAILED: {violation}", file=sys.stderr)
                 return 1
-            finally:  # leave no process running
+            finally:
                 for process in psutil.Process().children(recursive=True):
                     with suppress(psutil.NoSuchProcess):
                         process.kill()
@@ -557,8 +562,8 @@ def page(rows: list[tuple], lines: list[str], seconds: float) -> str:
     versions = f"Python {record['python']}, torch {record['versions']['torch']}"
     return "\n".join(
         [
-            "One whole run of `make soak`. Equal: the final weights' sha256 and the history, all but its seconds, are",
-            "those of an undisturbed run on the same machine.",
+            "One complete run of `make soak`. *Equal* means: the sha256 of the final weights and the history, except",
+            "measured times, are those of an uninterrupted run on the same machine.",
             "",
             *table,
             "",

@@ -1,7 +1,7 @@
-"""Answers to source A's three open questions, as far as a study's results go: every sentence follows from a verdict.
+"""Answers to source A's three open questions, from a study's results: the verdicts select every sentence.
 
-The networks' labels are those of `studies/source_a_short.yaml`, `source_a_narrow.yaml` and `source_a.yaml`. No torch,
-as in all analysis: network sizes are the published figures, against which the tests check the library's own counts.
+The networks' labels are those of `studies/source_a_short.yaml`, `source_a_narrow.yaml` and `source_a.yaml`. Imports no
+torch: the network sizes are the published ones, which the tests compare with the library's own counts.
 """
 
 import tempfile
@@ -36,27 +36,27 @@ PLAIN_STEM: Pair = ("resnet50_imagenet_stem", "resnet50")
 STEMS = ("3x3, stride 1", "7x7, stride 2, and max-pool")
 STUDIES = ("source_a_short", "source_a_narrow")  # these answer the questions; the first that is published is used
 WHAT_TO_RUN = (
-    "`make reproduce STUDY=source_a_narrow` trains what these questions need at a quarter of the width (some hours on"
-    " two CPU cores for each seed), `STUDY=source_a_short` at full width (for a GPU); then give this notebook the"
-    ' results folder, for example results = "../results/source_a_narrow"'
+    "`make reproduce STUDY=source_a_narrow` trains these networks at a quarter of their width (several hours per seed"
+    " on two CPU cores), `STUDY=source_a_short` at full width (needs a GPU). Then set the notebook's parameter, for"
+    ' example results = "../results/source_a_narrow"'
 )
 
 
-def load(results: str) -> StudyResults:
-    """The study in a results folder. If `results` is empty: the published study or, without one, the plan alone.
+def load(folder: str) -> StudyResults:
+    """The study in a results folder. If `folder` is empty: the published study or, without one, the plan alone.
 
-    Raises FileNotFoundError with a message that says what to run.
+    Raises FileNotFoundError if the folder holds no study.
     """
-    if not results:
-        published = next((folder for folder in map(published_folder, STUDIES) if folder.is_dir()), None)
+    if not folder:
+        published = next((path for path in map(published_folder, STUDIES) if path.is_dir()), None)
         return load_results(published) if published else _planned(load_study(STUDIES[0], project_root() / "studies"))
-    if not (Path(results) / "study.json").is_file():
-        raise FileNotFoundError(f"{results}: no study's results there. {WHAT_TO_RUN}")
-    return load_results(results)
+    if not (Path(folder) / "study.json").is_file():
+        raise FileNotFoundError(f"{folder} has no study.json, so it is not a results folder. {WHAT_TO_RUN}")
+    return load_results(folder)
 
 
 def _planned(study: Study) -> StudyResults:
-    """A study without any trained run."""
+    """A study without trained runs."""
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / "study.json", study.record())
         return load_results(folder)
@@ -65,18 +65,18 @@ def _planned(study: Study) -> StudyResults:
 # ---------------------------------------------------------------------------------------------------- the comparisons
 
 
-def comparisons(study: StudyResults, pairs: Sequence[Pair]) -> list[stats.Comparison]:
+def comparisons(results: StudyResults, pairs: Sequence[Pair]) -> list[stats.Comparison]:
     """These comparisons, where both networks have a finished run.
 
-    Holm's correction covers all comparisons that the study planned. A comparison that it did not plan is uncorrected.
+    Planned comparisons are Holm-corrected over all comparisons of the study; a comparison outside the plan is not.
     """
-    planned = {(pair.treatment, pair.baseline): pair for pair in compare(study)}
+    planned = {(pair.treatment, pair.baseline): pair for pair in compare(results)}
     found = []
     for pair in pairs:
         if pair in planned:
             found.append(planned[pair])
         else:
-            found += stats.compare_all(accuracies(study), [pair], np.random.default_rng(0))
+            found += stats.compare_all(accuracies(results), [pair], np.random.default_rng(0))
     return found
 
 
@@ -85,9 +85,9 @@ def differences(found: Sequence[stats.Comparison]) -> dict[Pair, stats.Interval]
     return {(pair.treatment, pair.baseline): pair.difference for pair in found}
 
 
-def stem_cells(study: StudyResults) -> dict[str, dict[str, stats.Interval]]:
-    """network -> {stem: mean accuracy with its t interval}, where a run is finished; input of `plots.crossed`."""
-    values = accuracies(study)
+def stem_cells(results: StudyResults) -> dict[str, dict[str, stats.Interval]]:
+    """network -> {stem: mean accuracy with its t interval}, of the finished runs; input of `plots.crossed`."""
+    values = accuracies(results)
     cells: dict[str, dict[str, stats.Interval]] = {}
     for large, small in (PLAIN_STEM, SK_STEM):
         for stem, label in zip(STEMS, (small, large), strict=True):
@@ -96,31 +96,31 @@ def stem_cells(study: StudyResults) -> dict[str, dict[str, stats.Interval]]:
     return cells
 
 
-def stem_interaction(study: StudyResults) -> stats.Welch | None:
+def stem_interaction(results: StudyResults) -> stats.Welch | None:
     """SKNet-50's gain from the small-image stem minus ResNet-50's; None if any of the four networks has no run."""
-    values = accuracies(study)
+    values = accuracies(results)
     if not all(values.get(label) for label in (*SK_STEM, *PLAIN_STEM)):
         return None
     sk, plain = ([list(values[label].values()) for label in reversed(pair)] for pair in (SK_STEM, PLAIN_STEM))
     return stats.interaction(tuple(sk), tuple(plain))
 
 
-def stem_differences(study: StudyResults) -> dict[Pair, stats.Interval]:
+def stem_differences(results: StudyResults) -> dict[Pair, stats.Interval]:
     """The differences of question 3, with their interaction last."""
-    found, crossed = differences(comparisons(study, (SELECTIVE, SK_STEM, PLAIN_STEM))), stem_interaction(study)
-    return found if crossed is None else found | {("3x3 stem's gain, sknet50", "resnet50's"): crossed.interval}
+    found, crossed = differences(comparisons(results, (SELECTIVE, SK_STEM, PLAIN_STEM))), stem_interaction(results)
+    return found if crossed is None else found | {("gain from 3x3 stem: sknet50", "resnet50"): crossed.interval}
 
 
-def controls(study: StudyResults, pairs: Sequence[Pair]) -> str:
-    """For each pair, one line on how its two networks differ, from the study's own record."""
-    runs = {run["label"]: run for run in study.study["runs"]}
+def controls(results: StudyResults, pairs: Sequence[Pair]) -> str:
+    """For each pair, one line on the differences between its two networks, from the study's record."""
+    runs = {run["label"]: run for run in results.study["runs"]}
     lines = []
     for ours, theirs in pairs:
         if ours not in runs or theirs not in runs:
             continue
         (a, b) = runs[ours], runs[theirs]
         knobs = list(a["knobs"] | b["knobs"])
-        if a["model"] != b["model"]:  # an option that only one network sets is part of that network
+        if a["model"] != b["model"]:  # an option that only one network has is part of that network
             knobs = [knob for knob in a["knobs"] if knob in b["knobs"]]
         changed = {
             knob: (a["knobs"].get(knob, "default"), b["knobs"].get(knob, "default"))
@@ -128,21 +128,22 @@ def controls(study: StudyResults, pairs: Sequence[Pair]) -> str:
             if a["knobs"].get(knob) != b["knobs"].get(knob)
         }
         if a["model"] != b["model"]:
-            changed = {"the network": (a["model"], b["model"])} | changed
+            changed = {"model": (a["model"], b["model"])} | changed
         what = "; ".join(
             f"{escape_markdown(name)}: {', '.join(map(escape_markdown, values))}" for name, values in changed.items()
         )
         if len(changed) > 1:
-            what += " (more than one thing: their effects are not told apart)"
+            what += " (several differences: their effects are confounded)"
         lines.append(f"- {escape_markdown(ours)} and {escape_markdown(theirs)} differ in {what}.")
     return "\n".join(lines)
 
 
-def caption(study: StudyResults, number: int, drawn: str) -> str:
+def caption(results: StudyResults, number: int, drawn: str) -> str:
     """A figure's caption: what is drawn, with the metric, the epoch and n."""
     return (
-        f"**Figure {number}.** {drawn}: {evaluated(study)} accuracy after {last_epoch(study)}, {sample_sizes(study)},"
-        f" study {escape_markdown(study.study['name'])}. Bars: 95 % CIs over seeds, none where there is none."
+        f"**Figure {number}.** {drawn}: {evaluated(results)} accuracy after {last_epoch(results)},"
+        f" {sample_sizes(results)}, study {escape_markdown(results.study['name'])}. Bars: 95 % CIs over seeds, if there"
+        " are at least two."
     )
 
 
@@ -150,7 +151,7 @@ def caption(study: StudyResults, number: int, drawn: str) -> str:
 
 
 def published_runs() -> pd.DataFrame:
-    """Single published accuracies: label, model, mean (the accuracy) with Wilson's low and high, params, source."""
+    """Accuracies of single published runs: label, model, mean (the accuracy), low and high (Wilson), params, source."""
     reference = files("senet_lib") / "reference"
     table = pd.read_csv(reference / "published_accuracy.csv", keep_default_na=False)
     sizes = pd.read_csv(reference / "published_complexity.csv", keep_default_na=False)
@@ -173,48 +174,50 @@ def shown_published_runs(table: pd.DataFrame) -> pd.DataFrame:
             "Network": table["label"],
             "Parameters": table["params"].map(count),
             "Published (%)": table["mean"].map(percent),
-            "Wilson 95 %": [span(row.low, row.high, percent) for row in table.itertuples()],
-            "From": table["source"],
+            "Wilson 95 % CI": [span(row.low, row.high, percent) for row in table.itertuples()],
+            "Source": table["source"],
         }
     )
 
 
-def answer_size(study: StudyResults, published: pd.DataFrame) -> str:
+SIZE_ANSWERS = {  # verdict on SIZE -> answer to question 1
+    BETTER: "The larger network accounts for part of the gap: under the same recipe it is ahead.",
+    WORSE: "The gap comes from the recipe: under the same recipe the order is reversed.",
+    NO_DIFFERENCE: "The gap comes from the recipe: under the same recipe the two networks are equal within the margin.",
+    INCONCLUSIVE: "**Inconclusive**: these results do not separate the network from the recipe.",
+}
+
+
+def answer_size(results: StudyResults, published: pd.DataFrame) -> str:
     """Question 1: what the published numbers show, then what the study adds."""
     table = published.set_index("label")
     ours, theirs = table.loc["source_a_resnet50"], table.loc["resnet56"]
     overlap = ours["low"] <= theirs["high"] and theirs["low"] <= ours["high"]
     apart = (
-        "overlap: the finite test set alone could make the gap"
+        "overlap: the finite test set alone could explain the gap"
         if overlap
-        else "do not overlap: the finite test set alone does not make the gap, though seeds and recipes still may"
+        else "do not overlap: the finite test set alone does not explain the gap; seeds and recipes still may"
     )
     lines = [
         f"- The Wilson intervals of ResNet50 ({span(ours['low'], ours['high'], percent)} %) and ResNet-56"
         f" ({span(theirs['low'], theirs['high'], percent)} %) {apart}.",
-        f"- They are different networks: {count(ours['params'])} parameters against about {count(theirs['params'])},"
-        f" a factor of {ours['params'] / theirs['params']:.0f}. The question compares these two as if depth alone"
-        " named a network.",
+        f"- The two networks differ in more than depth: ResNet50 has {count(ours['params'])} parameters, ResNet-56"
+        f" about {count(theirs['params'])}, a factor of {ours['params'] / theirs['params']:.0f}.",
     ]
-    if found := comparisons(study, [SIZE]):
-        lines.append(f"- Under one recipe: {one_verdict(found[0])}.")
-        how = {
-            BETTER: "The network itself, under one and the same recipe, accounts for a part of the gap",
-            WORSE: "Under one and the same recipe the order is the reverse, so the gap would be the recipe's",
-            NO_DIFFERENCE: "Under one recipe the two are alike, so the gap would be the recipe's",
-            INCONCLUSIVE: "Whether the network or the recipe makes the gap remains open",
-        }
-        return "\n".join([*lines, "", f"**Verdict.** {how[found[0].verdict]}."])
-    lines.append(f"- {_own_size(study, theirs['params'])}")
-    verdict = (
-        "The question rests on two networks of different size; whether size or recipe makes the gap is **open**"
-        " here, since this study has not trained a ResNet-56 beside its ResNet50"
-    )
-    return "\n".join([*lines, "", f"**Verdict.** {verdict}."])
+    if found := comparisons(results, [SIZE]):
+        lines.append(f"- Under the same recipe: {one_verdict(found[0])}.")
+        verdict = SIZE_ANSWERS[found[0].verdict]
+    else:
+        lines.append(f"- {_own_size(results, theirs['params'])}")
+        verdict = (
+            "**Open**: the question compares two networks of different size, and this study has no ResNet-56 trained"
+            " under the same recipe as its ResNet50."
+        )
+    return "\n".join([*lines, "", f"**Verdict.** {verdict}"])
 
 
-def _own_size(study: StudyResults, params: float) -> str:
-    runs = study.done[study.done["label"] == "resnet50"]
+def _own_size(results: StudyResults, params: float) -> str:
+    runs = results.done[results.done["label"] == "resnet50"]
     if runs.empty:
         return "This study has no finished run of its resnet50."
     sample = stats.describe(runs["test_accuracy"].astype(float))
@@ -222,147 +225,139 @@ def _own_size(study: StudyResults, params: float) -> str:
     interval = sample.interval
     known = f"95 % CI {span(interval.low, interval.high, percent)} %" if interval.exists else interval.reason
     return (
-        f"This study's resnet50 has {count(size)} parameters, {size / params:.1f} times those of ResNet-56, and reaches"
-        f" {percent(sample.mean)} % ({known}) after {last_epoch(study)}. Other epochs and another width than published:"
-        " the number cannot be set beside theirs."
+        f"This study's resnet50 has {count(size)} parameters, {size / params:.1f} times as many as ResNet-56, and"
+        f" reaches {percent(sample.mean)} % ({known}) after {last_epoch(results)}. Its epochs and width differ from"
+        " those of the published runs, so the accuracies cannot be compared."
     )
 
 
 # -------------------------------------------------------------------------------------- question 2: the depth, the ReLU
 
+CLAIMS: dict[Pair, dict[str, str]] = {  # comparison -> its verdict -> what it means for questions 2 and 3
+    OBSERVED: {
+        BETTER: "A's observation, SENet18 above A's SENet50, is reproduced",
+        WORSE: "The reverse of A's observation is found",
+        NO_DIFFERENCE: "A's observation is not reproduced",
+        INCONCLUSIVE: "Whether A's observation holds is open",
+    },
+    RELU: {
+        BETTER: "Omitting the ReLU raises the accuracy",
+        WORSE: "Omitting the ReLU lowers the accuracy",
+        NO_DIFFERENCE: "Omitting the ReLU changes the accuracy by less than the margin",
+        INCONCLUSIVE: "The effect of omitting the ReLU is open",
+    },
+    DEPTH: {
+        BETTER: "With the ReLU in both, the shallower network is ahead",
+        WORSE: "With the ReLU in both, the deeper network is ahead",
+        NO_DIFFERENCE: "With the ReLU in both, depth changes the accuracy by less than the margin",
+        INCONCLUSIVE: "With the ReLU in both, the effect of depth is open",
+    },
+    SELECTIVE: {
+        BETTER: "With the stem for small images, SKNet50 is ahead of ResNet50",
+        WORSE: "With the stem for small images, SKNet50 is behind ResNet50",
+        NO_DIFFERENCE: "With the stem for small images, SKNet50 and ResNet50 are equal within the margin",
+        INCONCLUSIVE: "With the stem for small images, the order of SKNet50 and ResNet50 is open",
+    },
+}
+CLAIMS |= {
+    pair: {
+        BETTER: f"In {network} the stem for large images raises the accuracy",
+        WORSE: f"In {network} the stem for large images lowers the accuracy",
+        NO_DIFFERENCE: f"In {network} the stem changes the accuracy by less than the margin",
+        INCONCLUSIVE: f"In {network} the effect of the stem is open",
+    }
+    for pair, network in ((SK_STEM, "SKNet50"), (PLAIN_STEM, "ResNet50"))
+}
+RELU_ANSWERS = {  # answer to question 2, by the codes of `relu_answer`
+    "not established": "**Inconclusive**: these results do not establish A's observation, so nothing is explained yet.",
+    "not reproduced": "In this setting SENet18 is not above A's SENet50, so there is nothing to explain.",
+    "explains": "In this setting **the missing ReLU explains it**: with the ReLU, SENet18 is no longer above SENet50.",
+    "part": "In this setting the missing ReLU is **part of the cause**: SENet18 is also above SENet50 with the ReLU.",
+    "does not explain": "In this setting **the missing ReLU does not explain it**.",
+    "open": "**Inconclusive**: A's observation is reproduced, but the share of the ReLU in it is open.",
+}
 
-def answer_relu(study: StudyResults) -> str:
+
+def answer_relu(results: StudyResults) -> str:
     """Question 2: A's observation, the ReLU alone, the depth alone, each with its interval; then the conclusion."""
     pairs = (OBSERVED, RELU, DEPTH)
-    found = _found(study, pairs)
-    if missing := _missing(study, pairs):
-        return _with_verdict(study, found, {}, missing)
-    claims = {
-        OBSERVED: {
-            BETTER: "A's observation, SENet18 above A's SENet50, is seen here",
-            WORSE: "The reverse of A's observation is seen here",
-            NO_DIFFERENCE: "A's observation is not seen here",
-            INCONCLUSIVE: "Whether A's observation holds remains open here",
-        },
-        RELU: {
-            BETTER: "Leaving the ReLU out raises the accuracy",
-            WORSE: "Leaving the ReLU out costs accuracy",
-            NO_DIFFERENCE: "Leaving the ReLU out makes no difference that matters",
-            INCONCLUSIVE: "What leaving the ReLU out does remains open",
-        },
-        DEPTH: {
-            BETTER: "Where both have their ReLUs, the shallower network is ahead",
-            WORSE: "Where both have their ReLUs, the deeper network is ahead",
-            NO_DIFFERENCE: "Where both have their ReLUs, depth makes no difference that matters",
-            INCONCLUSIVE: "Where both have their ReLUs, which depth is ahead remains open",
-        },
-    }
-    return _with_verdict(study, found, claims, relu_verdict(*(found[pair].verdict for pair in pairs)))
+    found = _found(results, pairs)
+    verdict = _missing(results, pairs) or RELU_ANSWERS[relu_answer(*(found[pair].verdict for pair in pairs))]
+    return _with_verdict(results, found, verdict)
 
 
-def relu_verdict(observed: str, relu: str, depth: str) -> str:
-    """Question 2 in one sentence, from the verdicts on OBSERVED, RELU and DEPTH."""
+def relu_answer(observed: str, relu: str, depth: str) -> str:
+    """The key of question 2's answer in RELU_ANSWERS, from the verdicts on OBSERVED, RELU and DEPTH."""
     if observed == INCONCLUSIVE:
-        return "**Inconclusive**: these results do not establish A's observation, so there is nothing yet to explain."
+        return "not established"
     if observed != BETTER:
-        return "In this setting there is nothing to explain: SENet18 is not above A's SENet50."
-    if relu == WORSE and depth in (WORSE, NO_DIFFERENCE):
-        return "In this setting **the missing ReLU explains it**: with the ReLU, SENet18 is no longer above SENet50."
-    if relu == WORSE and depth == BETTER:
-        return "In this setting the missing ReLU is **a part of it**: SENet18 is above SENet50 with the ReLU, too."
+        return "not reproduced"
     if relu in (BETTER, NO_DIFFERENCE):
-        return "In this setting **the missing ReLU does not explain it**."
-    return "**Inconclusive**: A's observation is seen, and these results do not settle how much of it the ReLU makes."
+        return "does not explain"
+    if relu == INCONCLUSIVE or depth == INCONCLUSIVE:
+        return "open"
+    return "part" if depth == BETTER else "explains"
 
 
 # ------------------------------------------------------------------------------------------------ question 3: the stem
 
+STEM_ANSWERS = {  # first sentence of the answer to question 3, by the verdict on SK_STEM
+    BETTER: "In this setting **the stem for large images does not hold SKNet50 back**: it raises the accuracy.",
+    WORSE: "In this setting **the stem for large images holds SKNet50 back**.",
+    NO_DIFFERENCE: "In this setting **the stem for large images does not hold SKNet50 back**.",
+    INCONCLUSIVE: "**Inconclusive**: the effect of the stem on SKNet50 is open.",
+}
+INTERACTION_CLAIMS = {
+    BETTER: "The stem for small images raises SKNet50's accuracy more than ResNet50's",
+    WORSE: "The stem for small images raises SKNet50's accuracy less than ResNet50's",
+    NO_DIFFERENCE: "The stem for small images changes both networks' accuracy equally within the margin",
+    INCONCLUSIVE: "Whether the stem matters more to SKNet50 than to ResNet50 is open",
+}
 
-def answer_stem(study: StudyResults) -> str:
+
+def answer_stem(results: StudyResults) -> str:
     """Question 3: the stem in each network, the networks with the small-image stem, and the interaction."""
     pairs = (SELECTIVE, SK_STEM, PLAIN_STEM)
-    found, crossed = _found(study, pairs), stem_interaction(study)
-    if missing := _missing(study, pairs):
-        return _with_verdict(study, found, {}, missing)
-    stems = {
-        BETTER: "the stem made for large images raises the accuracy",
-        WORSE: "the stem made for large images costs accuracy",
-        NO_DIFFERENCE: "the stem makes no difference that matters",
-        INCONCLUSIVE: "what the stem does remains open",
-    }
-    claims = {
-        SELECTIVE: {
-            BETTER: "With the stem for small images, SKNet50 is ahead of ResNet50",
-            WORSE: "With the stem for small images, SKNet50 is behind ResNet50",
-            NO_DIFFERENCE: "With the stem for small images, SKNet50 and ResNet50 are alike",
-            INCONCLUSIVE: "With the stem for small images, which of the two is ahead remains open",
-        },
-        SK_STEM: {verdict: f"In SKNet50 {text}" for verdict, text in stems.items()},
-        PLAIN_STEM: {verdict: f"In ResNet50 {text}" for verdict, text in stems.items()},
-    }
-    verdict = stem_verdict(found[SELECTIVE].verdict, found[SK_STEM].verdict)
-    return _with_verdict(study, found, claims, verdict, [_interaction_line(crossed)])
-
-
-def stem_verdict(selective: str, sk_stem: str) -> str:
-    """Question 3 in one sentence, from the verdicts on SELECTIVE and SK_STEM."""
-    network = {
-        BETTER: "and with the stem for small images the network is ahead of ResNet50",
-        WORSE: "and the network is a second cause: with the stem for small images it is still behind ResNet50",
-        NO_DIFFERENCE: "and with the stem for small images the network is as good as ResNet50",
-        INCONCLUSIVE: "and whether the network is a second cause remains open",
-    }
-    if sk_stem == WORSE:
-        return f"In this setting **the stem holds SKNet50 back**, {network[selective]}."
-    if sk_stem == INCONCLUSIVE:
-        return "**Inconclusive**: these results do not settle what the stem does to SKNet50."
-    cause = "; the network itself is behind ResNet50" if selective == WORSE else ""
-    return f"In this setting **the stem does not hold SKNet50 back**{cause}."
+    found, crossed = _found(results, pairs), stem_interaction(results)
+    if missing := _missing(results, pairs):
+        return _with_verdict(results, found, missing)
+    verdict = f"{STEM_ANSWERS[found[SK_STEM].verdict]} {CLAIMS[SELECTIVE][found[SELECTIVE].verdict]}."
+    return _with_verdict(results, found, verdict, [_interaction_line(crossed)])
 
 
 def _interaction_line(crossed: stats.Welch) -> str:
     found = crossed.interval
-    claim = {
-        BETTER: "The stem for small images gains SKNet50 more than it gains ResNet50",
-        WORSE: "The stem for small images gains SKNet50 less than it gains ResNet50",
-        NO_DIFFERENCE: "The stem for small images gains both networks the same, within the margin",
-        INCONCLUSIVE: "Whether the stem matters more to SKNet50 than to ResNet50 remains open",
-    }[stats.verdict(found, crossed.p)]
+    claim = INTERACTION_CLAIMS[stats.verdict(found, crossed.p)]
     seen = f"95 % CI {span(found.low, found.high, points)}" if found.exists else found.reason
     return (
-        f"- {claim}: the difference of the two differences is {points(found.point)} pp ({seen}); not one of the"
-        " study's planned comparisons, so not corrected."
+        f"- {claim}: the difference between the two gains is {points(found.point)} pp ({seen}); not a planned"
+        " comparison, so without Holm's correction."
     )
 
 
 # --------------------------------------------------------------------------------------------------------------- pieces
 
 
-def _found(study: StudyResults, pairs: Sequence[Pair]) -> dict[Pair, stats.Comparison]:
-    return {(pair.treatment, pair.baseline): pair for pair in comparisons(study, pairs)}
+def _found(results: StudyResults, pairs: Sequence[Pair]) -> dict[Pair, stats.Comparison]:
+    return {(pair.treatment, pair.baseline): pair for pair in comparisons(results, pairs)}
 
 
-def _missing(study: StudyResults, pairs: Sequence[Pair]) -> str:
+def _missing(results: StudyResults, pairs: Sequence[Pair]) -> str:
     """Why the question has no answer: networks without a finished run, and what to run; empty if none is missing."""
-    values = accuracies(study)
+    values = accuracies(results)
     missing = [label for label in dict.fromkeys(label for pair in pairs for label in pair) if not values.get(label)]
     if not missing:
         return ""
-    study_name = escape_markdown(study.study["name"])
-    return f"**Not answered**: the study {study_name} has no finished run of {names(missing, 10)}. {WHAT_TO_RUN}."
+    study = escape_markdown(results.study["name"])
+    return f"**Not answered**: study {study} has no finished run of {names(missing, 10)}. {WHAT_TO_RUN}."
 
 
 def _with_verdict(
-    study: StudyResults,
-    found: Mapping[Pair, stats.Comparison],
-    claims: Mapping[Pair, Mapping[str, str]],
-    verdict: str,
-    more: Sequence[str] = (),
+    results: StudyResults, found: Mapping[Pair, stats.Comparison], verdict: str, more: Sequence[str] = ()
 ) -> str:
-    planned = set(planned_comparisons(study))
+    planned = set(planned_comparisons(results))
     lines = []
     for pair, comparison in found.items():
-        claim = f"{claims[pair][comparison.verdict]}: " if pair in claims else ""
-        note = "" if pair in planned else "; not one of the study's planned comparisons, so not corrected"
-        lines.append(f"- {claim}{one_verdict(comparison)}{note}.")
+        note = "" if pair in planned else "; not a planned comparison, so without Holm's correction"
+        lines.append(f"- {CLAIMS[pair][comparison.verdict]}: {one_verdict(comparison)}{note}.")
     return "\n".join([*lines, *more, "", f"**Verdict.** {verdict}"])

@@ -25,7 +25,7 @@ from senet_lib.report import publish as publishing
 from senet_lib.report.build import build_report
 from senet_lib.report.html_page import ReportError
 from senet_lib.results import NOTEBOOK, WEIGHTS, StudyResults, altered_files, is_intact, load_results
-from senet_lib.running.arguments import data_root_in, resolve_study, resume_option, study_options
+from senet_lib.running.arguments import data_root_in, resolve_study, study_options
 from senet_lib.running.local import Pool, threads_of_a_job
 from senet_lib.study import RunConfig, Study
 
@@ -43,7 +43,7 @@ def reproduce(options: argparse.Namespace) -> int:
         for place in (folder, folder / "runs", *filter(Path.exists, run_dirs)):
             check_writable(place)
     write_study(folder, study.record(classes, fingerprints))
-    print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} done before")
+    print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} already done")
     failed = Pool(options, folder).execute(pending) if pending else {}
 
     from senet_lib.report import pictures  # imports scipy: only after the runs
@@ -71,7 +71,7 @@ def plan(options: argparse.Namespace) -> int:
 
     networks = {run.label: run for run in runs}
     width = max(map(len, networks))
-    columns = f"{'params':>11}  {'MACs':>8}  {'ms/image':>8}  {'an epoch':>10}  {'a run':>10}  runs left"
+    columns = f"{'params':>11}  {'MACs':>8}  {'ms/image':>8}  {'per epoch':>10}  {'per run':>10}  runs left"
     print(f"\n{'network':<{width}}  {columns}")
     total = h100 = 0.0
     for label, run in networks.items():
@@ -85,14 +85,16 @@ def plan(options: argparse.Namespace) -> int:
             f"{left} of {sum(other.label == label for other in runs)}",
             flush=True,
         )
-    together = f"{options.jobs} at a time as if each were alone, " if options.jobs > 1 else ""
-    print(
-        f"\nIn all about {durations.rough(total / options.jobs)} on this machine ({together}{cost.precision}), "
-        "from a few measured steps a network."
+    jobs = (
+        f", {options.jobs} runs at a time, assuming that they do not slow each other down" if options.jobs > 1 else ""
     )
     print(
-        f"On one H100 perhaps {durations.rough(h100)}: not measured, but computed from the multiply-adds at {SHARE:.2f}"
-        " of its bf16 peak. Networks with little work a step take longer."
+        f"\nEstimated time on this machine: {durations.rough(total / options.jobs)} in {cost.precision}{jobs}. "
+        "Measured on a few training steps per network."
+    )
+    print(
+        f"Estimated time on one H100: {durations.rough(h100)}. Not measured: computed from the multiply-adds at "
+        f"{SHARE:.2f} of its bf16 peak; networks with little computation per step take longer."
     )
     for run in runs:
         print(f"  {run.run_id:<{width + 8}}  {run.hash}  {'done' if run.run_id in done else 'to do'}")
@@ -125,7 +127,7 @@ def _with_results(study: Study, *folders: Path) -> Path:
     for folder in folders:
         if (folder / "study.json").is_file():
             return folder
-    raise UserError(f"{_shown(folders[0])} has no results; `make reproduce STUDY={study.name}` writes them")
+    raise UserError(f"{_shown(folders[0])} has no results yet; `make reproduce STUDY={study.name}` writes them")
 
 
 def restore(options: argparse.Namespace) -> int:
@@ -144,7 +146,7 @@ def verify(options: argparse.Namespace) -> int:
         ours, published = _verify_runs(folder), _verify_runs(kept, left_behind=(NOTEBOOK, WEIGHTS))
     finished, damaged = ours[0] + published[0], ours[1] + published[1]
     if not finished:
-        raise UserError(f"{study.name} has no finished run; `make reproduce STUDY={study.name}` makes them")
+        raise UserError(f"{study.name} has no finished runs; `make reproduce STUDY={study.name}` trains them")
     print(f"{finished} finished runs, {damaged} damaged files")
     return 1 if damaged else 0
 
@@ -159,7 +161,7 @@ def _verify_runs(folder: Path, left_behind: tuple[str, ...] = ()) -> tuple[int, 
             path = summary.with_name(name)
             if path.exists() or name not in left_behind:
                 damaged += 1
-                what = "not what the run recorded" if path.exists() else "missing"
+                what = "differs from its recorded digest" if path.exists() else "missing"
                 print(f"{_shown(path)}: {what}", file=sys.stderr)
     return finished, damaged
 
@@ -217,7 +219,7 @@ def _print_beside_published(results: StudyResults) -> None:
         # Imports scipy, which takes a second: only if needed
         from senet_lib.analysis.against_published import beside_published
 
-        print("yours against published (accuracy of the last epoch):")
+        print("these results beside the published ones (accuracy of the last epoch):")
         print("\n".join(beside_published(results, published)), end="\n\n")
 
 
@@ -230,21 +232,21 @@ def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m senet_lib.cli", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command, help_text in (
-        (reproduce, "execute what is left of a study, then render its report"),
-        (plan, "print a study's runs and an estimate of their time here"),
+        (reproduce, "execute a study's unfinished runs, then render its report"),
+        (plan, "print a study's runs and estimate their time on this machine"),
         (report, "render a study's report again"),
         (publish, "copy a study's numbers and figures to results/published/"),
         (archive, "pack a study's finished runs into results/archive/"),
-        (restore, "take a study's published or archived runs as done, so that only what is missing is trained"),
-        (verify, "compare the files of a study's finished runs with the digests recorded at their end"),
+        (restore, "copy a study's published or archived runs to its results, so that only missing runs are trained"),
+        (verify, "compare the files of a study's finished runs with their recorded digests"),
     ):
         sub = commands.add_parser(command.__name__, help=help_text)
         study_options(sub)
-        sub.add_argument("--jobs", type=int, default=1, help="runs at a time")
-        sub.add_argument("--threads", type=int, default=None, help="CPU threads a run; default: the cores shared out")
+        sub.add_argument("--jobs", type=int, default=1, help="runs at the same time")
+        sub.add_argument(
+            "--threads", type=int, default=None, help="CPU threads per run; default: an equal share of the cores"
+        )
         sub.set_defaults(command=command)
-        if command is reproduce:
-            resume_option(sub)
     options = parser.parse_args(arguments)
     if os.environ.get("MAKELEVEL"):  # started by make: exit when make exits
         os.environ[SUPERVISED] = "1"

@@ -1,4 +1,4 @@
-"""Format durations given in seconds."""
+"""Durations in seconds as text."""
 
 
 def rough(seconds: float) -> str:

@@ -3,6 +3,7 @@
 A file gets its final name only when it is complete and on disk. Imports neither torch nor pandas.
 """
 
+import errno
 import hashlib
 import io
 import json
@@ -10,7 +11,7 @@ import os
 import tempfile
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -48,7 +49,7 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Ensure that an OSError in the block names `path`, not a temporary file or none (as on a full disk)."""
+    """Make an OSError in the block name `path` if it names a temporary file or, as on a full disk, no file."""
     try:
         yield
     except OSError as error:
@@ -81,11 +82,11 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises ValueError naming the file when it is not valid JSON."""
+    """The content of a JSON file. Raises ValueError naming the file if it is not valid JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path}: not a JSON file ({error})") from error
+        raise ValueError(f"{path} is not valid JSON: {error}") from error
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -111,12 +112,30 @@ def unpacked(archive: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def exclusive(lock: Path) -> Iterator[None]:
-    """Hold the lock file `lock` while the block runs. If locking is impossible, run the block without it."""
+def exclusive(lock: Path, *, waiting: str | None = None, required: bool = False) -> Iterator[None]:
+    """Hold the lock file `lock` while the block runs. The system releases the lock when the process ends, however it
+    ends; the file remains.
+
+    waiting: printed if another process holds the lock, before waiting for it.
+    required: raise OSError naming the lock file if locking fails. By default the block then runs without the lock.
+    """
     with ExitStack() as stack:
-        with suppress(OSError):
-            lock.parent.mkdir(parents=True, exist_ok=True)
-            handle = stack.enter_context(open(lock, "a"))
-            if fcntl is not None:
-                fcntl.flock(handle, fcntl.LOCK_EX)  # released by the system when the process dies
+        try:
+            with naming(lock):
+                lock.parent.mkdir(parents=True, exist_ok=True)
+                _lock(stack.enter_context(open(lock, "a")), waiting)
+        except OSError:
+            if required:
+                raise
         yield
+
+
+def _lock(file: IO[str], waiting: str | None) -> None:
+    if fcntl is None:
+        raise OSError(errno.ENOSYS, "this operating system has no file locks")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        if waiting:
+            print(waiting, flush=True)
+        fcntl.flock(file, fcntl.LOCK_EX)

@@ -34,7 +34,7 @@ def as_class_arrays(labels, predicted) -> tuple[np.ndarray, np.ndarray]:
     """Both as numpy arrays (N,), from any device. Raises ValueError unless the shapes are equal and N > 0."""
     labels, predicted = (np.asarray(x.cpu() if hasattr(x, "cpu") else x) for x in (labels, predicted))
     if labels.ndim != 1 or labels.shape != predicted.shape or not labels.size:
-        raise ValueError(f"labels {labels.shape} and predicted {predicted.shape} must be one shape (N,), N > 0")
+        raise ValueError(f"labels {labels.shape} and predicted {predicted.shape} must both have shape (N,), N > 0")
     return labels, predicted
 
 

@@ -1,4 +1,4 @@
-"""Process termination: handle each stop request once, and end with the parent process."""
+"""How processes end: each stop request is handled once, and a child process ends with its parent."""
 
 import ctypes
 import os
@@ -6,11 +6,11 @@ import signal
 import sys
 import time
 
-SUPERVISED = "SENET_SUPERVISED"  # set in processes started by a launcher, not in a user's own kernel
+SUPERVISED = "SENET_SUPERVISED"  # environment variable of processes that a launcher started; not set in a user's kernel
 
 
 class StopRequest:
-    """Merges signals that belong to one stop request, such as one from the process group and one from make."""
+    """Merges the signals of one stop request. Ctrl-C, for example, may arrive from the terminal and again from make."""
 
     SECONDS = 2.0  # a signal within this time of the previous request belongs to it
 
@@ -27,14 +27,15 @@ class StopRequest:
 
 
 def die_with_parent() -> None:
-    """Have the operating system kill this process when its parent dies for any reason.
+    """Let the operating system kill this process when its parent process ends, however it ends.
 
-    Takes effect only below a launcher and on Linux. Elsewhere an orphaned notebook kernel exits by its own polling.
+    Only on Linux, and only in processes that a launcher started. An orphaned notebook kernel elsewhere notices by
+    polling that its parent is gone, and exits.
     """
     if not os.environ.get(SUPERVISED) or not sys.platform.startswith("linux"):
         return
     parent = os.getppid()
     pr_set_pdeathsig = 1  # linux/prctl.h
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the call above took effect
+    if os.getppid() != parent:  # the parent ended before prctl took effect
         os._exit(1)

@@ -1,13 +1,13 @@
-"""The project's root folder, which contains studies/, notebooks/, data/ and results/."""
+"""The project's root folder, which holds studies/, notebooks/, data/ and results/."""
 
 import os
 from pathlib import Path
 
 
 def project_root() -> Path:
-    """The project's folder: $SENET_ROOT, else the checkout around the current folder, else the current folder.
+    """The project's root: $SENET_ROOT, else the checkout that contains the current folder, else the current folder.
 
-    A checkout is the nearest folder upwards with `studies/` and `pyproject.toml`. There is none in Colab, for example.
+    The checkout is the nearest folder upwards with `studies/` and `pyproject.toml`. Colab, for example, has none.
     """
     if override := os.environ.get("SENET_ROOT"):
         return Path(override).resolve()

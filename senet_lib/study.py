@@ -72,7 +72,7 @@ class Recipe(Strict):
     # resolution in the first epoch, below the images' own; None: no progressive resizing (resizing.py)
     first_size: Annotated[int, Field(ge=8)] | None = None
     full_size_from: Annotated[float, Field(gt=0, lt=1)] = 0.5  # fraction of the epochs at which full resolution starts
-    evaluate_in_training_mode: bool = False  # source B's defect; allowed only in studies named source_notes*
+    evaluate_in_training_mode: bool = False  # reproduces a defect of source B, which the report then states
 
     @model_validator(mode="after")
     def _consistent(self) -> "Recipe":
@@ -83,7 +83,7 @@ class Recipe(Strict):
         if list(self.milestones) != sorted(set(self.milestones)) or not all(0 < m < 1 for m in self.milestones):
             raise ValueError(f"milestones {self.milestones} must be ascending fractions between 0 and 1")
         if self.evaluate_in_training_mode and (self.averaging != "none" or self.test_time_augmentation):
-            raise ValueError("evaluate_in_training_mode goes with neither averaging nor test_time_augmentation")
+            raise ValueError("evaluate_in_training_mode excludes averaging and test_time_augmentation")
         return self
 
 
@@ -170,6 +170,8 @@ class Study(Strict):
     comparisons: tuple[tuple[str, str], ...] = ()  # planned (treatment, baseline) pairs; empty: each with `baseline`
     notes: str = ""  # for the reader: deviations, what was cut
     timed: bool = True  # false: runs shared a machine or used several, so the report omits wall-clock times
+    # variables of `make reproduce` that give this study, where they change its file; set by `override` alone
+    make_variables: dict[str, str | int] = {}
 
     @model_validator(mode="before")
     @classmethod
@@ -188,13 +190,12 @@ class Study(Strict):
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
         if len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds {list(self.seeds)} repeat")
+            raise ValueError(f"seeds {list(self.seeds)} must not repeat")
         for label in self.networks:
             if not LABEL.fullmatch(label):
                 raise ValueError(f"network label {label!r} must be letters, digits, '.', '_' or '-'")
         for label in self.networks:
-            if self.recipe_of(label).evaluate_in_training_mode and not self.name.startswith("source_notes"):
-                raise ValueError("evaluate_in_training_mode: only studies named source_notes* may have this defect")
+            self.recipe_of(label)  # raises if an override is invalid
         if self.baseline and self.baseline not in self.networks:
             raise ValueError(f"unknown baseline {self.baseline!r}; {did_you_mean(self.baseline, self.networks)}")
         for pair in self.comparisons:
@@ -219,9 +220,9 @@ class Study(Strict):
 
     def override(self, *, data: str | None = None, limit_epochs: int | None = None) -> "Study":
         """The study with other data or fewer epochs, renamed so that its results never mix with the study's own."""
-        changed, name = self.model_dump(), self.name
+        changed, name, variables = self.model_dump(), self.name, {}
         if data is not None and data != self.data:
-            changed["data"] = data
+            changed["data"] = variables["DATA"] = data
             name += f"+{data.split(':')[0]}"
         longest = max(self.recipe_of(label).epochs for label in self.networks)
         if limit_epochs is not None and limit_epochs < longest:
@@ -229,7 +230,10 @@ class Study(Strict):
                 for key, most in (("epochs", limit_epochs), ("warmup_epochs", limit_epochs / 2)):
                     if key in recipe:
                         recipe[key] = min(recipe[key], most)
+            variables["LIMIT_EPOCHS"] = limit_epochs
             name += f"+{limit_epochs}epoch"
+        if variables:
+            changed["make_variables"] = {"STUDY": self.name, **variables}
         return _validated(Study, {**changed, "name": name}, self.name)
 
     def runs(self) -> list[RunConfig]:
@@ -256,7 +260,8 @@ class Study(Strict):
         names = {"label", "model", "knobs", "data", "seed"}
         runs = [{**run.model_dump(include=names), "run_id": run.run_id, "config_hash": run.hash} for run in self.runs()]
         data = {"classes": list(classes), "fingerprints": dict(fingerprints or {})}
-        return self.model_dump(mode="json") | {"baseline": self.baseline_label} | data | {"runs": runs}
+        own = self.model_dump(mode="json", exclude=None if self.make_variables else {"make_variables"})
+        return own | {"baseline": self.baseline_label} | data | {"runs": runs}
 
     def _knobs(self, label: str) -> dict[str, Any]:
         network = self.networks[label]
@@ -279,9 +284,10 @@ def load_study(name: str, folder: Path) -> Study:
         raise StudyError(f"unknown study {name!r} ({path} does not exist); {did_you_mean(name, list_studies(folder))}")
     content = _read_yaml(path)
     if not isinstance(content, dict):
-        raise StudyError(f"{path}: a study is a mapping with the keys {', '.join(Study.model_fields)}")
-    if "name" in content:
-        raise StudyError(f"{path}: name: a study is named by its file")
+        known = ", ".join(field for field in Study.model_fields if field not in ("name", "make_variables"))
+        raise StudyError(f"{path}: a study file must be a mapping; its keys are {known}")
+    for key in {"name", "make_variables"} & content.keys():
+        raise StudyError(f"{path}: {key} is not allowed here: it follows from the file's name and the command line")
     if isinstance(content.get("recipe"), dict):
         content["recipe"] = _with_base(content["recipe"], path, folder / "recipes")
     return _validated(Study, {"name": path.stem, **content}, path)
@@ -313,7 +319,7 @@ def _with_base(recipe: dict, path: Path, folder: Path) -> dict:
         raise StudyError(f"{path}: recipe.base: unknown recipe {base!r}; {did_you_mean(str(base), named)}")
     options = _read_yaml(named[base])
     if not isinstance(options, dict):
-        raise StudyError(f"{named[base]}: a recipe is a mapping of its options")
+        raise StudyError(f"{named[base]}: a recipe file must be a mapping of option to value")
     _validated(Recipe, options, named[base])
     return options | {key: value for key, value in recipe.items() if key != "base"}
 
@@ -351,6 +357,6 @@ class _UniqueKeys(yaml.SafeLoader):
         for key_node, _ in node.value:
             key = self.construct_object(key_node, deep=True)
             if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"key {key!r} is given twice", key_node.start_mark)
+                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)

@@ -1,5 +1,5 @@
-"""Fixtures of more than one file. And before torch is imported anywhere: one thread a process, since the tests
-themselves run a process a core."""
+"""Fixtures of several files. Set before torch is imported: one thread per process, since pytest runs one process per
+core."""
 
 import os
 
@@ -8,9 +8,9 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def images(tmp_path_factory):
-    from project_folder import write_images  # here: it imports torch
+    from project_folder import write_images  # here, since it imports torch
 
     folder = tmp_path_factory.mktemp("images")
     write_images(folder)

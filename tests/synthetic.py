@@ -1,5 +1,6 @@
-"""Results folders as a study leaves them, without any training: written through the library's own writers."""
+"""Results folders of made-up studies, written without training by the library's own writers."""
 
+import functools
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -81,9 +82,11 @@ def write_study(
     baseline: str | None = None,
     comparisons: Sequence[tuple[str, str]] = (),
 ) -> Path:
-    """A study's folder. networks: label -> {model, params, macs, accuracy, seconds[, knobs, published, tta_gain]}.
+    """Write a study's results to `folder` and return it.
 
-    failed: run_id -> error; missing: run_ids; all others are done, with their accuracy drawn around the network's.
+    networks: label -> {model, params, macs, accuracy, seconds[, knobs, published, tta_gain]}.
+    failed: run_id -> error. missing: run_ids. Every other run is done; its accuracy is the network's with noise of
+        standard deviation `spread`.
     """
     failed = failed or {}
     planned = [
@@ -135,8 +138,8 @@ def write_study(
         write_history(run_dir, history)
         write_predictions(run_dir, label, predicted, np.full(images, 0.9))
         fingerprints = {"name": data, "fingerprints": study["fingerprints"]}
-        environment = environment_record(device="cpu", precision="fp32", threads=2, data=fingerprints)
-        write_json(run_dir / "environment.json", environment)
+        measured = {"device": "cpu", "precision": "fp32", "threads": 2, "data": fingerprints}
+        write_json(run_dir / "environment.json", {**_environment(), **measured})
         gain = network.get("tta_gain")
         write_summary(
             run_dir,
@@ -156,8 +159,14 @@ def write_study(
     return folder
 
 
+@functools.cache
+def _environment() -> dict:
+    """Once per process: every record asks git for the commit."""
+    return environment_record()
+
+
 def _predictions(accuracy: float, images: int, classes: int, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """label, predicted: (images,). Some classes are harder, and errors go mostly to the class's own neighbours."""
+    """label, predicted: (images,). Classes differ in difficulty, and each is confused mostly with a few others."""
     label = np.arange(images) % classes
     hardness = 1 + 0.8 * np.sin(2.1 * np.arange(classes))  # mean about 1
     error = np.clip((1 - accuracy) * hardness / hardness.mean(), 0, 1)

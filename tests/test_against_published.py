@@ -1,4 +1,4 @@
-"""One's own results beside the published ones: inside, outside, or in words why it cannot be said."""
+"""A user's results beside the published ones: inside, outside, or why they are not compared."""
 
 import pytest
 from synthetic import THREE, write_study
@@ -14,47 +14,46 @@ def published(tmp_path_factory):
     return load_results(write_study(tmp_path_factory.mktemp("published"), images=400))
 
 
-def test_the_same_numbers_lie_inside_and_others_outside(published, tmp_path):
+def is_compared(ours, published):
+    return ["not compared" not in line for line in beside_published(ours, published)]
+
+
+def test_lines_state_inside_or_outside(published, tmp_path):
     same = beside_published(published, published)
     assert [line.split()[0] for line in same] == published.labels
     for line, values in zip(same, tables.accuracies(published).values(), strict=True):
         interval = stats.t_interval(list(values.values()))
         assert f"(n = 3), inside the published 95 % CI {100 * interval.low:.2f} to" in line
-
     worse = {label: {**network, "accuracy": network["accuracy"] - 0.2} for label, network in THREE.items()}
     worse["resnet20"] = THREE["resnet20"]
-    other = beside_published(load_results(write_study(tmp_path, worse, images=400)), published)
+    other = beside_published(load_results(write_study(tmp_path / "worse", worse, images=400)), published)
     assert ["OUTSIDE" in line for line in other] == [False, True, True]
+    single = load_results(write_study(tmp_path / "single", seeds=(0,), images=100))
+    for line in beside_published(single, single):
+        assert line.endswith(f"0.00 pp apart ({stats.ONE_SEED})")
 
 
-def test_one_published_seed_has_no_interval(tmp_path):
-    study = load_results(write_study(tmp_path, seeds=(0,), images=100))
-    for line in beside_published(study, study):
-        assert line.endswith("0.00 pp apart (n = 1: no interval)")
-
-
-def test_what_cannot_be_compared_says_why(published, tmp_path):
-    write_study(tmp_path, images=100, missing=[f"se_resnet20-seed{seed}" for seed in (0, 1, 2)])
-    study = read_json(tmp_path / "study.json")
+def test_other_runs_are_not_compared(published, tmp_path):
+    missing = [f"se_resnet20-seed{seed}" for seed in (0, 1, 2)]
+    folder = write_study(tmp_path / "other", images=100, missing=missing)
+    study = read_json(folder / "study.json")
     for run in study["runs"]:
         if run["label"] == "sk_resnet20":
             run["config_hash"] = "another"
-    write_json(tmp_path / "study.json", study)
-    plain, gated, selective = beside_published(load_results(tmp_path), published)
-    assert "95 % CI" in plain
-    assert gated.endswith("not compared: no finished run")
-    assert selective.endswith("not compared: the published runs were configured otherwise")
-    _, turned, _ = beside_published(published, load_results(tmp_path))
-    assert turned.endswith("not compared: no finished run among the published")
+    write_json(folder / "study.json", study)
+    other = load_results(folder)  # a plain network as published, no finished SE run, another SK configuration
+    assert is_compared(other, published) == is_compared(published, other) == [True, False, False]
+    reasons = {
+        line.partition("not compared: ")[2]
+        for ours, theirs in ((other, published), (published, other))
+        for line in beside_published(ours, theirs)
+    }
+    assert len(reasons - {""}) == 3
 
-
-def test_more_seeds_are_compared_and_other_networks_and_seeds_are_not(published, tmp_path):
     more = load_results(write_study(tmp_path / "more", seeds=(0, 1, 2, 3), images=400))
-    assert all("95 % CI" in line for line in beside_published(more, published))
-    assert all("95 % CI" in line for line in beside_published(published, more))
-    other = load_results(write_study(tmp_path / "other", seeds=(7, 8), images=400))
-    for line in beside_published(other, published):
-        assert line.endswith("not compared: no seed in common with the published runs")
+    assert all(is_compared(more, published) + is_compared(published, more))
+    seeds = load_results(write_study(tmp_path / "seeds", seeds=(7, 8), images=100))
+    assert not any(is_compared(seeds, published))
     renamed = {("mine" if label == "resnet20" else label): network for label, network in THREE.items()}
-    mine = beside_published(load_results(write_study(tmp_path / "mine", renamed, images=400)), published)
-    assert mine[0] == "mine         not compared: not among the published networks"
+    mine = load_results(write_study(tmp_path / "mine", renamed, images=400))
+    assert is_compared(mine, published) == [False, True, True]

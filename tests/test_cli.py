@@ -1,4 +1,4 @@
-"""From the command line to the report, in processes of their own, as a user and a scheduler would start them."""
+"""The commands behind make, from the study's file to its report and its published results."""
 
 import json
 import re
@@ -7,15 +7,56 @@ import shutil
 import pandas as pd
 import pytest
 import torch
-from project_folder import TINY
+from project_folder import TINY, Project, completed
 
-from senet_lib.files import read_json
-from senet_lib.results import altered_files, load_results, read_history
+from senet_lib.files import read_json, write_json
+from senet_lib.results import altered_files, load_results, read_history, write_summary
+from senet_lib.study import load_study
 
 
-def test_a_study_from_its_file_to_its_report_and_a_second_time_nothing_is_done(project):
-    code, output = project.launch("reproduce", "tiny")
+@pytest.fixture(scope="module")
+def finished_project(tmp_path_factory, images):
+    """A project whose study `tiny` is done: two runs, started through the Makefile."""
+    project = Project(tmp_path_factory.mktemp("finished") / "project", images)
+    code, output = completed(project.make("reproduce", "tiny"))
     assert code == 0, output
+    return project
+
+
+@pytest.fixture
+def finished(finished_project, project):
+    """A copy of the finished project, to be changed by a test."""
+    shutil.copytree(finished_project.root / "results", project.root / "results")
+    return project
+
+
+def add_seed(project, study, seed):
+    """Add finished runs of another seed, copied from the first seed's, as if `reproduce` had trained them."""
+    planned = load_study(study, project.root / "studies")
+    path = project.root / "results" / study / "study.json"
+    known = read_json(path)
+    write_json(path, planned.record(known["classes"], known["fingerprints"]))
+    for run in planned.runs():
+        if run.seed == seed:
+            run_dir = project.run_dir(run.run_id)
+            shutil.copytree(project.run_dir(f"{run.label}-seed0"), run_dir)
+            write_json(run_dir / "config.json", run.record())
+            rewrite_summary(run_dir, hash=run.hash, run_id=run.run_id)
+
+
+def rewrite_summary(run_dir, **changes):
+    summary = read_json(run_dir / "summary.json")
+    for key in ("files", "digest"):
+        del summary[key]
+    write_summary(run_dir, {**summary, **changes})
+
+
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def test_reproduce_writes_runs_and_report(finished_project):
+    project = finished_project
     results = load_results(project.root / "results" / "tiny")
     assert list(results.runs["status"]) == ["done", "done"]
     assert len(results.predictions) == 2 * 24
@@ -31,30 +72,36 @@ def test_a_study_from_its_file_to_its_report_and_a_second_time_nothing_is_done(p
         assert config["hash"] == read_json(run_dir / "summary.json")["hash"]
         assert config["recipe"]["momentum"] == 0.9, "every default is written out"
         executed = json.loads((run_dir / "notebook.ipynb").read_text(encoding="utf-8"))
-        outputs = [output for cell in executed["cells"] for output in cell.get("outputs", [])]
-        assert any("image/png" in output.get("data", {}) for output in outputs), "it has its figures"
+        assert any(cell.get("outputs") for cell in executed["cells"])
     report = (project.root / "results" / "tiny" / "report.html").read_text(encoding="utf-8")
     assert "Does it run?" in report
+    assert "data:image/" in report
     assert "grey <b>" not in report
     assert "<script" not in report
 
-    before = {path: path.stat().st_mtime_ns for path in (project.root / "results").rglob("*") if path.is_file()}
-    code, output = project.launch("reproduce", "tiny")
+
+def test_second_reproduce_does_nothing(finished):
+    before = times(finished.root / "results")
+    code, output = finished.call("reproduce", "tiny")
     assert code == 0, output
-    assert "2 runs, 2 done before" in output
-    after = {path: path.stat().st_mtime_ns for path in (project.root / "results").rglob("*") if path.is_file()}
-    assert after == before
+    assert "2 runs, 2 already done" in output
+    assert times(finished.root / "results") == before
 
-    project.write_study("tiny", {**TINY, "data": f"folder:{project.images}", "question": "And now?"})
-    code, output = project.launch("reproduce", "tiny")
+    finished.write_study("tiny", {"question": "And now?"})
+    code, output = finished.call("reproduce", "tiny")
     assert code == 0, output
-    assert "2 runs, 2 done before" in output
-    assert "And now?" in (project.root / "results" / "tiny" / "report.html").read_text(encoding="utf-8")
+    assert "2 runs, 2 already done" in output
+    assert "And now?" in (finished.root / "results" / "tiny" / "report.html").read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "named"),
-    [
+def test_bad_input_is_one_line(project):
+    """Exit code 2, one line that names what is wrong, and nothing written."""
+    project.write_study("bad_network", {"networks": {"resnet21": None}})
+    project.write_study("bad_key", {"recipe": {"epoch": 1}})
+    knobs = {"model": "se_resnet20", "knobs": {"reduction": 1000}}
+    project.write_study("bad_knob", {"networks": {"resnet20": None, "se": knobs}})
+    project.write_study("no_data", {"data": "folder:nowhere"})
+    for arguments, named in (
         (["reproduce", "tinny"], ["'tinny'", "'tiny'"]),
         (["reproduce", "bad_network"], ["'resnet21'", "resnet20"]),
         (["reproduce", "bad_key"], ["bad_key.yaml", "'recipe.epoch'", "'epochs'"]),
@@ -63,180 +110,159 @@ def test_a_study_from_its_file_to_its_report_and_a_second_time_nothing_is_done(p
         (["reproduce", "tiny", "--data", "cifr10"], ["cifr10", "'cifar10'"]),
         (["reproduce", "tiny", "--limit-epochs", "0"], ["LIMIT_EPOCHS"]),
         (["reproduce", "tiny", "--jobs", "0"], ["JOBS"]),
-        (["report", "tiny"], ["no results"]),
-        (["publish", "tiny"], ["no seed that all of its networks have finished", "resnet-seed0"]),
-        (["archive", "tiny"], ["no results"]),
-    ],
-)
-def test_bad_input_is_one_line_code_2_and_nothing_written(project, arguments, named):
-    study = {**TINY, "data": f"folder:{project.images}"}
-    project.write_study("bad_network", {**study, "networks": {"resnet21": None}})
-    project.write_study("bad_key", {**study, "recipe": {"epoch": 1}})
-    knobs = {"model": "se_resnet20", "knobs": {"reduction": 1000}}
-    project.write_study("bad_knob", {**study, "networks": {"resnet20": None, "se": knobs}})
-    project.write_study("no_data", {**study, "data": "folder:nowhere"})
-    code, output = project.launch(*arguments)
-    assert code == 2, output
-    lines = [line for line in output.splitlines() if line]
-    assert len(lines) == 1, output
-    assert all(part in lines[0] for part in ("error: ", *named))
-    assert not (project.root / "results").exists()
+        (["report", "tiny"], ["no results", "make reproduce STUDY=tiny"]),
+        (["publish", "tiny"], ["resnet-seed0", "se-seed0"]),
+        (["archive", "tiny"], ["no results", "make reproduce STUDY=tiny"]),
+        (["restore", "tiny"], ["tiny"]),
+        (["verify", "tiny"], ["tiny"]),
+    ):
+        code, output = project.call(*arguments)
+        assert (code, output.count("\n")) == (2, 1), (arguments, output)
+        assert all(part in output for part in ("error: ", *named)), (arguments, output)
+        assert not (project.root / "results").exists(), arguments
 
 
-def test_a_failed_run_is_shown_as_failed_after_the_others_were_done(project):
-    # Decay of a thousand makes the weights grow step by step, and the loss overflows in the second epoch
+def test_failed_runs_are_reported(project):
+    # A weight decay of 1000 makes the weights grow step by step; the loss overflows in the second epoch
     late = {**TINY["networks"]["resnet"], "recipe": {"weight_decay": 1e3, "schedule": "constant"}}
     at_once = {**TINY["networks"]["se"], "recipe": {"lr": 1e30}}
-    study = {**TINY, "data": f"folder:{project.images}", "recipe": {**TINY["recipe"], "epochs": 3}}
-    project.write_study("broken", {**study, "networks": {"diverges": late, "too": at_once}})
-    code, output = project.launch("reproduce", "broken", "--jobs", "2")
+    changes = {"recipe": {**TINY["recipe"], "epochs": 3}, "networks": {"diverges": late, "too": at_once}}
+    project.write_study("broken", changes)
+    code, output = project.call("reproduce", "broken", "--jobs", "2")
     assert code == 1, output
     results = load_results(project.root / "results" / "broken")
     assert list(results.runs["status"]) == ["failed", "failed"], "the second was tried although the first had failed"
     for error, epoch in zip(results.runs["error"], (2, 1), strict=True):
         assert re.search(f"NonFiniteLoss: the loss is nan in epoch {epoch}, step . of 6, learning rate ", error)
     kept = torch.load(project.run_dir("diverges-seed0", "broken") / "checkpoint.pt", weights_only=True)
-    assert len(kept["history"]) == 1, "the last good one"
-    assert list(results.history["epoch"]) == [1], "what was trained is shown"
-    table = (project.root / "results" / "broken" / "tables" / "runs.csv").read_text(encoding="utf-8")
-    assert table.count(",failed,") == 2
-    report = (project.root / "results" / "broken" / "report.html").read_text(encoding="utf-8")
-    assert "failed" in report
-    assert "NonFiniteLoss" in report
+    assert len(kept["history"]) == 1, "the last good checkpoint"
+    assert list(results.history["epoch"]) == [1], "finished epochs are shown"
+    table = pd.read_csv(project.root / "results" / "broken" / "tables" / "runs.csv")
+    assert list(table["status"]) == ["failed", "failed"]
+    assert "NonFiniteLoss" in (project.root / "results" / "broken" / "report.html").read_text(encoding="utf-8")
 
 
-def test_a_changed_recipe_is_another_run_said_aloud_and_the_earlier_one_is_kept(project):
-    networks = {"resnet": TINY["networks"]["resnet"]}
-    study = {**TINY, "data": f"folder:{project.images}", "networks": networks}
-    project.write_study("tiny", study)
-    assert project.launch("reproduce", "tiny")[0] == 0
-    first = read_json(project.run_dir("resnet-seed0") / "summary.json")
-    project.write_study("tiny", {**study, "recipe": {**TINY["recipe"], "lr": 0.03}})
-    code, output = project.launch("reproduce", "tiny")
+def test_changed_recipe_is_another_run(finished):
+    first = read_json(finished.run_dir("se-seed0") / "summary.json")
+    other = {**TINY["networks"]["se"], "recipe": {"lr": 0.03}}
+    finished.write_study("tiny", {"networks": {**TINY["networks"], "se": other}})
+    code, output = finished.call("reproduce", "tiny")
     assert code == 0, output
-    assert "recipe changed" in output
-    assert read_json(project.run_dir("resnet-seed0") / "summary.json")["hash"] != first["hash"]
-    kept = list(project.run_dir("resnet-seed0").parent.glob(".resnet-seed0.superseded-*/summary.json"))
-    assert [read_json(path) for path in kept] == [first]
+    assert "2 runs, 1 already done" in output
+    assert "se-seed0: recipe changed" in output
+    assert read_json(finished.run_dir("se-seed0") / "summary.json")["hash"] != first["hash"]
+    kept = list(finished.run_dir("se-seed0").parent.glob(".se-seed0.superseded-*/summary.json"))
+    assert [read_json(path) for path in kept] == [first], "the earlier run is kept"
 
 
-def test_an_altered_file_is_named_and_only_that_run_is_done_again(project):
-    assert project.launch("reproduce", "tiny")[0] == 0
-    assert project.launch("verify", "tiny") == (0, "2 finished runs, 0 damaged files\n")
-    before = {run_id: read_json(project.run_dir(run_id) / "summary.json") for run_id in ("resnet-seed0", "se-seed0")}
-    other = (project.run_dir("resnet-seed0") / "summary.json").stat().st_mtime_ns
+def test_altered_run_is_trained_again(finished):
+    assert finished.call("verify", "tiny") == (0, "2 finished runs, 0 damaged files\n")
+    run_ids = ("resnet-seed0", "se-seed0")
+    before = {run_id: read_json(finished.run_dir(run_id) / "summary.json")["files"] for run_id in run_ids}
+    other = times(finished.run_dir("resnet-seed0"))
 
-    history = project.run_dir("se-seed0") / "history.csv"
+    history = finished.run_dir("se-seed0") / "history.csv"
     history.write_text(history.read_text(encoding="utf-8").replace("0.", "0.9", 1), encoding="utf-8")
-    (project.run_dir("se-seed0") / "predictions.npz").unlink()
-    code, output = project.launch("verify", "tiny")
+    (finished.run_dir("se-seed0") / "predictions.npz").unlink()
+    code, output = finished.call("verify", "tiny")
     assert code == 1
-    assert "results/tiny/runs/se-seed0/history.csv: not what the run recorded" in output
-    assert "results/tiny/runs/se-seed0/predictions.npz: missing" in output
+    folder = "results/tiny/runs/se-seed0"
+    assert {line.partition(":")[0] for line in output.splitlines()[:-1]} == {
+        f"{folder}/history.csv",
+        f"{folder}/predictions.npz",
+    }
 
-    code, output = project.launch("reproduce", "tiny")
+    code, output = finished.call("reproduce", "tiny")
     assert code == 0
-    assert "2 runs, 1 done before" in output
-    assert "se-seed0: history.csv, predictions.npz missing or not as recorded" in output
-    assert (project.run_dir("resnet-seed0") / "summary.json").stat().st_mtime_ns == other
-    after = read_json(project.run_dir("se-seed0") / "summary.json")
+    assert "2 runs, 1 already done" in output
+    assert "se-seed0: history.csv, predictions.npz: " in output
+    assert times(finished.run_dir("resnet-seed0")) == other
+    after = read_json(finished.run_dir("se-seed0") / "summary.json")["files"]
     for name in ("predictions.npz", "weights.safetensors"):
-        assert after["files"][name] == before["se-seed0"]["files"][name]
-    assert project.launch("verify", "tiny")[0] == 0
+        assert after[name] == before["se-seed0"][name]
+    assert finished.call("verify", "tiny")[0] == 0
 
 
-def test_a_dry_run_and_a_plan(project):
-    project.write_study("tiny", {**TINY, "data": f"folder:{project.images}", "recipe": {"epochs": 50}})
-    code, output = project.launch("plan", "tiny")
+def test_plan_and_dry_run(project):
+    project.write_study("tiny", {"recipe": {"epochs": 50}, "networks": {"se": TINY["networks"]["se"]}})
+    code, output = project.call("plan", "tiny")
     assert code == 0, output
-    assert "resnet-seed0" in output
-    assert "to do" in output
-    assert "On one H100 perhaps " in output
+    assert output.count("to do") == 1
     assert not (project.root / "results").exists()
-    code, output = project.launch("reproduce", "tiny", "--limit-epochs", "1")
+    code, output = project.run("se-seed0", "tiny", "--limit-epochs", "1")
     assert code == 0, output
     assert len(read_history(project.run_dir("se-seed0", "tiny+1epoch"))) == 1
 
 
-def test_published_results_hold_the_numbers_and_the_small_weights_of_the_first_seed(project):
-    networks = {"se": TINY["networks"]["se"], "large": {"model": "resnet20", "knobs": {"width": 2}}}  # of 3.4 MB
-    study = {**TINY, "data": f"folder:{project.images}", "networks": networks, "seeds": [3, 0]}
-    project.write_study("tiny", study)
-    assert project.launch("reproduce", "tiny")[0] == 0
-    code, output = project.launch("publish", "tiny")
+def test_publish_copies_numbers_and_small_weights(finished):
+    finished.write_study("tiny", {"seeds": [0, 3]})
+    add_seed(finished, "tiny", 3)
+    large = finished.run_dir("resnet-seed0")
+    (large / "weights.safetensors").write_bytes(bytes(3 * 2**20))
+    rewrite_summary(large)
+    code, output = finished.call("publish", "tiny")
     assert code == 0, output
-    published = project.root / "results" / "published" / "tiny"
-    assert load_results(published).runs.equals(load_results(project.root / "results" / "tiny").runs)
+    published = finished.root / "results" / "published" / "tiny"
+    assert len(load_results(published).done) == 4
     kinds = {path.suffix for path in published.rglob("*") if path.is_file()}
-    assert kinds == {".json", ".csv", ".npz", ".png", ".safetensors"}, "figures once, no report"
+    assert kinds == {".json", ".csv", ".npz", ".png", ".safetensors"}, "figures in one format, no report"
     weights = {path.parent.name for path in published.rglob("*.safetensors")}
-    assert weights == {"se-seed3"}, "neither the large network's nor the second seed's"
+    assert weights == {"se-seed0"}, "neither large weights nor a second seed's"
 
-    assert project.launch("verify", "tiny") == (0, "8 finished runs, 0 damaged files\n")
-    damaged = published / "runs" / "se-seed3" / "weights.safetensors"
+    assert finished.call("verify", "tiny") == (0, "8 finished runs, 0 damaged files\n")
+    damaged = published / "runs" / "se-seed0" / "weights.safetensors"
     content = damaged.read_bytes()
     damaged.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    code, output = project.launch("verify", "tiny")
+    code, output = finished.call("verify", "tiny")
     assert code == 1
-    assert "se-seed3/weights.safetensors: not what the run recorded" in output
+    assert "se-seed0/weights.safetensors: " in output
 
 
-def test_a_published_study_is_extended_by_training_only_what_is_missing(project):
-    code, output = project.launch("restore", "tiny")
-    assert (code, output) == (
-        2,
-        "error: no finished run of tiny, as it is configured now, is published or archived\n",
-    )
-    assert project.launch("reproduce", "tiny")[0] == project.launch("publish", "tiny")[0] == 0
-    before = load_results(project.root / "results" / "tiny").runs
-    shutil.rmtree(project.root / "results" / "tiny")
+def test_restore_trains_only_missing_runs(finished):
+    assert finished.call("publish", "tiny")[0] == 0
+    before = load_results(finished.root / "results" / "tiny").runs
+    shutil.rmtree(finished.root / "results" / "tiny")
 
     third = {"plain": {"model": "resnet20", "knobs": {"width": 0.25}}}
-    asked = {**TINY, "data": f"folder:{project.images}", "networks": {**TINY["networks"], **third}}
-    project.write_study("tiny", asked)
-    assert project.launch("restore", "tiny") == (0, "restored: 2 of 3 runs\n")
-    assert project.launch("restore", "tiny")[1].startswith("restored: 0 of 3")
-    code, output = project.launch("reproduce", "tiny")
-    assert code == 0
-    assert "3 runs, 2 done before" in output
-    assert "yours against published" in output
-    lines = [line for line in output.splitlines() if "0.00 pp apart (n = 1: no interval)" in line]
-    assert [line.split()[0] for line in lines] == ["resnet", "se"]
-    after = load_results(project.root / "results" / "tiny").runs
+    finished.write_study("tiny", {"networks": {**TINY["networks"], **third}})
+    assert finished.call("restore", "tiny") == (0, "restored: 2 of 3 runs\n")
+    assert finished.call("restore", "tiny")[1].startswith("restored: 0 of 3")
+    code, output = finished.call("reproduce", "tiny")
+    assert code == 0, output
+    assert "3 runs, 2 already done" in output
+    lines = [line for line in output.splitlines() if "0.00 pp" in line]
+    assert [line.split()[0] for line in lines] == ["resnet", "se"], "beside the published numbers"
+    after = load_results(finished.root / "results" / "tiny").runs
     assert after[after["label"] != "plain"].reset_index(drop=True).equals(before)
-    assert project.launch("publish", "tiny")[0] == 0
 
 
-def test_complete_seeds_are_published_and_an_archived_study_is_restored_with_its_report(project):
-    study = {**TINY, "data": f"folder:{project.images}"}
-    project.write_study("tiny", {**study, "seeds": [0, 1]})
-    assert project.launch("reproduce", "tiny")[0] == 0
-    shutil.rmtree(project.run_dir("se-seed1"))
-    shutil.copytree(project.run_dir("resnet-seed0"), aside := project.root / "aside")
-    code, output = project.launch("publish", "tiny")
+def test_archive_keeps_every_finished_run(finished):
+    finished.write_study("tiny", {"seeds": [0, 1]})
+    add_seed(finished, "tiny", 1)
+    shutil.rmtree(finished.run_dir("se-seed1"))
+    shutil.copytree(finished.run_dir("resnet-seed0"), aside := finished.root / "aside")
+    code, output = finished.call("publish", "tiny")
     assert code == 0, output
-    published = project.root / "results" / "published" / "tiny"
-    assert {path.name for path in (published / "runs").iterdir()} == {"resnet-seed0", "se-seed0"}
-    before = load_results(published)
-    assert list(pd.read_csv(published / "tables" / "networks.csv")["n"]) == [1, 1], (
-        "not resnet-seed1, which is finished"
-    )
+    published = finished.root / "results" / "published" / "tiny"
+    assert {path.name for path in (published / "runs").iterdir()} == {"resnet-seed0", "se-seed0"}, "complete seeds"
+    assert list(pd.read_csv(published / "tables" / "networks.csv")["n"]) == [1, 1]
+    predictions = load_results(published).predictions
 
-    assert project.launch("archive", "tiny") == (0, "archived: results/archive/tiny.zip\n")
-    archive = project.root / "results" / "archive" / "tiny.zip"
+    assert finished.call("archive", "tiny") == (0, "archived: results/archive/tiny.zip\n")
+    archive = finished.root / "results" / "archive" / "tiny.zip"
     first = archive.read_bytes()
-    assert set(load_results(archive).done["run_id"]) == {"resnet-seed0", "se-seed0", "resnet-seed1"}
-    packed = load_results(archive).predictions
-    assert packed[packed["seed"] == 0].reset_index(drop=True).equals(before.predictions)
+    packed = load_results(archive)
+    assert set(packed.done["run_id"]) == {"resnet-seed0", "se-seed0", "resnet-seed1"}
+    of_seed = packed.predictions["seed"] == 0
+    assert packed.predictions[of_seed].reset_index(drop=True).equals(predictions)
     shutil.rmtree(published)
-    shutil.rmtree(project.root / "results" / "tiny")
-    assert project.launch("verify", "tiny") == (0, "3 finished runs, 0 damaged files\n")
-    assert project.launch("restore", "tiny") == (0, "restored: 3 of 4 runs\n")
+    shutil.rmtree(finished.root / "results" / "tiny")
+    assert finished.call("verify", "tiny") == (0, "3 finished runs, 0 damaged files\n")
+    assert finished.call("restore", "tiny") == (0, "restored: 3 of 4 runs\n")
     for name in ("config.json", "history.csv", "predictions.npz", "summary.json", "environment.json"):
-        assert (project.run_dir("resnet-seed0") / name).read_bytes() == (aside / name).read_bytes()
-    shutil.move(project.images, project.root / "gone")
-    code, output = project.launch("report", "tiny")
+        assert (finished.run_dir("resnet-seed0") / name).read_bytes() == (aside / name).read_bytes()
+    code, output = finished.call("report", "tiny")
     assert code == 0, output
-    assert "Does it run?" in (project.root / "results" / "tiny" / "report.html").read_text(encoding="utf-8")
-    assert project.launch("archive", "tiny")[0] == 0
-    assert archive.read_bytes() == first
+    assert "Does it run?" in (finished.root / "results" / "tiny" / "report.html").read_text(encoding="utf-8")
+    assert finished.call("archive", "tiny")[0] == 0
+    assert archive.read_bytes() == first, "the same runs give the same bytes"

@@ -1,9 +1,8 @@
-"""The five data sets: where they are found, that their content is checked, and that one order and split come out."""
+"""The data sets: where they are found, the check of their content, their order and splits, and the cache."""
 
 import gzip
 import hashlib
 import io
-import itertools
 import json
 import os
 import pickle
@@ -21,7 +20,7 @@ import pytest
 import torch
 from PIL import Image
 from safetensors import safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 
 from senet_lib.data import DATASETS, DataError, content_fingerprint, load_dataset
 from senet_lib.data import cifar as cifar_module
@@ -37,7 +36,7 @@ REAL_DATA = os.environ.get("SENET_TEST_DATA") or os.environ.get("SENET_DATA")
 
 @pytest.fixture(autouse=True)
 def project(tmp_path, monkeypatch):
-    """An empty project folder; no data set from elsewhere and no network comes into a test by accident."""
+    """An empty project folder; no test finds a data set elsewhere or uses the network."""
     root = tmp_path / "project"
     root.mkdir()
     monkeypatch.setenv("SENET_ROOT", str(root))
@@ -51,11 +50,11 @@ def project(tmp_path, monkeypatch):
 
 
 # ---------------------------------------------------------------------------------------------------------------------
-# small data sets, written here
+# small data sets
 
 
 def write_tree(folder, images, suffix=".png", splits=("train", "test")):
-    """images: {class: list of (H, W, 3) arrays}; the test split gets each image plus one, so that the splits differ."""
+    """images: {class: list of (H, W, 3) arrays}; in the test split each image plus one, so that the splits differ."""
     for split in splits:
         for class_name, arrays in images.items():
             (folder / split / class_name).mkdir(parents=True, exist_ok=True)
@@ -80,7 +79,7 @@ def pack(folder, archive, top="", mode="w"):
 
 
 class Python2Pickler(pickle._Pickler):
-    """Writes str and bytes as Python 2's str (BINSTRING), as the official archives have them."""
+    """Writes str and bytes as Python 2's str (BINSTRING), as in the official archives."""
 
     def save_string(self, value):
         value = value.encode("latin1") if isinstance(value, str) else value
@@ -100,7 +99,7 @@ def python3_pickle(value):
 
 
 class SmallCifar:
-    """A made-up CIFAR: the official files' layout and number of classes, two training and one test image a class."""
+    """A random CIFAR in the official layout: all classes, with two training images and one test image per class."""
 
     def __init__(self, name, folder, dump=python2_pickle):
         self.name, self.folder = name, folder
@@ -186,14 +185,19 @@ def same_tensors(one, other):
     )
 
 
-def one_line(error):
+def rejected(name, *arguments, facts):
+    """Check that loading fails with a message of one line that contains the facts."""
+    with pytest.raises(DataError) as error:
+        load_dataset(name, *arguments)
     message = str(error.value)
     assert "\n" not in message
+    missing = [fact for fact in facts if str(fact) not in message]
+    assert not missing, (missing, message)
     return message
 
 
 def slow_fingerprint(images, labels):
-    """The definition, word for word."""
+    """The definition of the fingerprint."""
     digests = []
     for image, label in zip(np.asarray(images), labels.tolist(), strict=True):
         digests.append(hashlib.sha256(bytes([label]) + image.tobytes(order="C")).hexdigest())
@@ -201,7 +205,7 @@ def slow_fingerprint(images, labels):
 
 
 def check_invariants(dataset):
-    """What every loaded data set is, whatever its name."""
+    """Properties of every loaded data set."""
     for split in ("train", "test"):
         images, labels = getattr(dataset, f"{split}_images"), getattr(dataset, f"{split}_labels")
         assert images.dtype == torch.uint8 and images.shape[3] == 3 and images.is_contiguous()
@@ -220,35 +224,26 @@ def check_invariants(dataset):
 # names
 
 
-@pytest.mark.parametrize(
-    ("wrong", "near"), [("cifar-10", "cifar10"), ("fashionmnist", "fashion_mnist"), ("digit", "digits")]
-)
-def test_an_unknown_name_is_told_the_nearest_ones(wrong, near):
-    with pytest.raises(ValueError) as error:
-        load_dataset(wrong)
-    message = one_line(error)
-    assert repr(wrong) in message and f"did you mean {near!r}" in message
-    assert all(name in message for name in DATASETS)
+def test_unknown_names_get_the_nearest():
+    for wrong, near in (("cifar-10", "cifar10"), ("fashionmnist", "fashion_mnist"), ("digit", "digits")):
+        rejected(wrong, facts=[repr(wrong), f"did you mean {near!r}", *DATASETS])
+    rejected("folder:", facts=["folder:PATH", "train/<class>/*"])
 
 
 # ---------------------------------------------------------------------------------------------------------------------
 # digits
 
 
-def test_digits():
-    digits = load_dataset("digits")
+def test_digits_keep_the_order_of_the_file():
+    from sklearn.datasets import load_digits
+
+    bundle, digits = load_digits(), load_dataset("digits")
     assert digits.name == "digits" and digits.classes == tuple("0123456789") and not digits.flip
     assert digits.train_images.shape == (1415, 32, 32, 3) and digits.test_images.shape == (382, 32, 32, 3)
     assert torch.bincount(digits.test_labels).min() >= 35
     assert digits.image_shape == (3, 32, 32)
     check_invariants(digits)
-
-
-def test_digits_are_the_bundled_ones_split_in_the_files_order():
-    from sklearn.datasets import load_digits
-
-    bundle, digits = load_digits(), load_dataset("digits")
-    # averaging each 4x4 field nearly undoes the enlargement: enough to recognise every digit in its split
+    # averaging each 4x4 field nearly undoes the enlargement, enough to recognise every digit in its split
     for split, rows in (("train", slice(0, 1415)), ("test", slice(1415, None))):
         expected = torch.from_numpy(bundle.images[rows]).reshape(-1, 64) * 255 / 16
         small = getattr(digits, f"{split}_images")[..., 0].double().unfold(1, 4, 4).unfold(2, 4, 4).mean((3, 4))
@@ -303,22 +298,23 @@ def small_fashion(tmp_path, monkeypatch):
     return folder
 
 
-@pytest.mark.parametrize("found_by", ["debian", "SENET_DATA", "project", "root"])
-def test_fashion_mnist_is_found(small_fashion, project, monkeypatch, found_by):
-    root = None
-    if found_by == "debian":
-        monkeypatch.setattr(load_module, "DEBIAN_FOLDER", small_fashion)
-    elif found_by == "SENET_DATA":
-        monkeypatch.setenv("SENET_DATA", str(small_fashion.parent))
-    elif found_by == "project":
-        small_fashion.parent.rename(project / "data")
-    else:
-        root = small_fashion.parent
-    fashion = load_dataset("fashion_mnist", root)
-    assert fashion.train_images.shape == (30, 28, 28, 3) and fashion.test_images.shape == (10, 28, 28, 3)
-    assert fashion.classes[0] == "T-shirt/top" and fashion.classes[9] == "Ankle boot" and fashion.flip
-    assert (fashion.train_images[..., :1] == fashion.train_images).all()
-    check_invariants(fashion)
+def test_fashion_mnist_is_found_everywhere(small_fashion, project, monkeypatch):
+    def check(root=None):
+        fashion = load_dataset("fashion_mnist", root, cache=False)
+        assert fashion.train_images.shape == (30, 28, 28, 3) and fashion.test_images.shape == (10, 28, 28, 3)
+        assert fashion.classes[0] == "T-shirt/top" and fashion.classes[9] == "Ankle boot" and fashion.flip
+        assert (fashion.train_images[..., :1] == fashion.train_images).all()
+        check_invariants(fashion)
+
+    check(small_fashion.parent)
+    with monkeypatch.context() as patch:
+        patch.setattr(load_module, "DEBIAN_FOLDER", small_fashion)
+        check()
+    with monkeypatch.context() as patch:
+        patch.setenv("SENET_DATA", str(small_fashion.parent))
+        check()
+    small_fashion.parent.rename(project / "data")
+    check()
 
 
 def test_fashion_mnist_is_downloaded(small_fashion, project, monkeypatch):
@@ -334,38 +330,38 @@ def test_fashion_mnist_is_downloaded(small_fashion, project, monkeypatch):
     )
 
 
-def test_fashion_mnist_of_other_content_names_file_expected_and_found(small_fashion):
-    file = small_fashion / "t10k-labels-idx1-ubyte"
-    expected = hashlib.sha256(file.read_bytes()).hexdigest()
-    file.write_bytes(file.read_bytes()[:-1] + b"\0")
-    with pytest.raises(DataError) as error:
-        load_dataset("fashion_mnist", small_fashion)
-    message = one_line(error)
-    assert str(file) in message and expected in message
-    assert hashlib.sha256(file.read_bytes()).hexdigest() in message
+def test_damaged_fashion_mnist_is_named(small_fashion):
+    labels, images = small_fashion / "t10k-labels-idx1-ubyte", small_fashion / "train-images-idx3-ubyte.gz"
+    sound = labels.read_bytes()
+    expected = hashlib.sha256(sound).hexdigest()
+    labels.write_bytes(sound[:-1] + b"\0")
+    found = hashlib.sha256(labels.read_bytes()).hexdigest()
+    rejected("fashion_mnist", small_fashion, facts=[labels, expected, found])
+    labels.write_bytes(sound)
+    images.write_bytes(images.read_bytes()[:1000])
+    rejected("fashion_mnist", small_fashion, facts=[images])
+    images.unlink()
+    rejected("fashion_mnist", small_fashion, facts=[small_fashion, images.name, "missing"])
 
 
-def test_fashion_mnist_damaged_or_in_part(small_fashion):
-    file = small_fashion / "train-images-idx3-ubyte.gz"
-    file.write_bytes(file.read_bytes()[:1000])
-    with pytest.raises(DataError, match="train-images-idx3-ubyte.gz' cannot be read"):
-        load_dataset("fashion_mnist", small_fashion)
-    file.unlink()
-    with pytest.raises(DataError, match="train-images-idx3-ubyte.gz is missing"):
-        load_dataset("fashion_mnist", small_fashion)
-
-
-def test_fashion_mnist_nowhere_says_where_it_was_looked_for(project):
-    with pytest.raises(DataError) as error:
-        load_dataset("fashion_mnist")
-    message = one_line(error)
-    assert str(project / "data") in message and "no-debian-package" in message and "SENET_DATA" in message
+def test_missing_data_lists_searched_places(project, tmp_path, monkeypatch):
+    rejected("fashion_mnist", facts=[project / "data", "no-debian-package", "SENET_DATA"])
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.setenv("SENET_DATA", str(elsewhere))
+    layouts = ["cifar-10-python.tar.gz", "cifar-10-batches-py/", "cifar10.tar", "train/<class>/*"]
+    places = [elsewhere, project / "data", "file:///nowhere/cifar-10-python.tar.gz"]
+    rejected("cifar10", facts=[*layouts, *places, "SENET_DATA"])
+    with pytest.raises(DataError, match="download=False"):
+        load_dataset("cifar10", download=False)
+    monkeypatch.setenv("SENET_DATA", str(tmp_path / "missing"))
+    rejected("cifar10", facts=["SENET_DATA", tmp_path / "missing", "does not exist"])
 
 
 @pytest.mark.skipif(
     not fashion_module.DEBIAN_FOLDER.is_dir(), reason="Debian's package dataset-fashion-mnist is not installed"
 )
-def test_fashion_mnist_itself():
+def test_debian_fashion_mnist_has_published_statistics():
     fashion = load_dataset("fashion_mnist", fashion_module.DEBIAN_FOLDER, cache=False)
     assert fashion.train_images.shape == (60_000, 28, 28, 3) and fashion.test_images.shape == (10_000, 28, 28, 3)
     assert torch.bincount(fashion.train_labels).tolist() == [6000] * 10
@@ -376,7 +372,7 @@ def test_fashion_mnist_itself():
 # cifar10, cifar100
 
 
-def test_cifar_is_the_same_from_every_container(small_cifar, tmp_path, monkeypatch):
+def test_cifar_is_equal_from_every_container(small_cifar, tmp_path, monkeypatch):
     name, cifar = small_cifar.name, small_cifar.cifar
     archive = small_cifar.archive(tmp_path / "packed" / cifar.archive)
     expect_md5_of(archive, name, monkeypatch)
@@ -413,171 +409,100 @@ def test_cifar_is_the_same_from_every_container(small_cifar, tmp_path, monkeypat
         assert label_of[image.tobytes()] == label
 
 
-def test_cifar_pickled_by_python_3(tmp_path, small_cifar10):
+def test_cifar_of_either_python_is_equal(tmp_path, small_cifar10):
     modern = SmallCifar("cifar10", tmp_path / "modern", dump=python3_pickle)
     assert modern.files != small_cifar10.files
     folder = modern.unpacked(tmp_path / "modern")
     assert load_dataset("cifar10", folder).fingerprints == small_cifar10.fingerprints
-
-
-def test_the_written_pickles_are_python_2s(small_cifar10):
+    # the other files have the opcodes of Python 2, as the official ones
     content = small_cifar10.files["data_batch_1"]
     assert b"cnumpy.core.multiarray\n_reconstruct" in content and b"_codecs" not in content
     assert not {opcode.name for opcode, _, _ in pickletools.genops(content)} & {"BINUNICODE", "SHORT_BINBYTES"}
 
 
-@pytest.mark.parametrize("found_by", ["SENET_DATA folder", "SENET_DATA file", "project"])
-def test_cifar_is_found_by_default(small_cifar10, tmp_path, project, monkeypatch, found_by):
+def test_cifar_is_found_by_default(small_cifar10, tmp_path, project, monkeypatch):
     tree = small_cifar10.tree(tmp_path / "tree")
-    if found_by == "project":
-        (project / "data").mkdir()
-        tree.rename(project / "data" / "cifar10")
-    elif found_by == "SENET_DATA folder":
-        monkeypatch.setenv("SENET_DATA", str(tree))
-    else:
-        monkeypatch.setenv("SENET_DATA", str(pack(tree, tmp_path / "cifar10.tar", "cifar10")))
+    for place in (tree, pack(tree, tmp_path / "cifar10.tar", "cifar10")):
+        with monkeypatch.context() as patch:
+            patch.setenv("SENET_DATA", str(place))
+            assert load_dataset("cifar10").fingerprints == small_cifar10.fingerprints, place
+    (project / "data").mkdir(exist_ok=True)
+    tree.rename(project / "data" / "cifar10")
     assert load_dataset("cifar10").fingerprints == small_cifar10.fingerprints
 
 
-def test_cifar_is_downloaded_whole_or_not_at_all(small_cifar, tmp_path, project, monkeypatch, capsys):
-    name, cifar = small_cifar.name, small_cifar.cifar
-    archive = small_cifar.archive(tmp_path / "server" / cifar.archive)
+def test_cifar_download_is_complete_or_absent(small_cifar10, tmp_path, project, monkeypatch, capsys):
+    name, cifar = small_cifar10.name, small_cifar10.cifar
+    archive = small_cifar10.archive(tmp_path / "server" / cifar.archive)
     url = archive.as_uri()
-    monkeypatch.setitem(cifar_module.CIFAR, name, cifar._replace(url=url))  # the md5 is still the real archive's
-    with pytest.raises(DataError) as error:
-        load_dataset(name)
-    message = one_line(error)
-    assert cifar.md5 in message and hashlib.md5(archive.read_bytes()).hexdigest() in message and url in message
+    monkeypatch.setitem(cifar_module.CIFAR, name, cifar._replace(url=url))  # the md5 is still the official archive's
+    rejected(name, facts=[cifar.md5, hashlib.md5(archive.read_bytes()).hexdigest(), url])
     assert not list((project / "data").glob("*cifar*tmp")) and not (project / "data" / cifar.archive).exists()
 
     expect_md5_of(archive, name, monkeypatch, url)
     dataset = load_dataset(name)
-    assert dataset.fingerprints == small_cifar.fingerprints
+    assert dataset.fingerprints == small_cifar10.fingerprints
     assert (project / "data" / cifar.archive).read_bytes() == archive.read_bytes()
     assert url in capsys.readouterr().err
     archive.unlink()  # the next load needs no download
     assert same_tensors(load_dataset(name, cache=False), dataset)
 
 
-def test_cifar_nowhere_says_what_was_looked_for_where_and_what_to_do(project, tmp_path, monkeypatch):
-    elsewhere = tmp_path / "elsewhere"
-    elsewhere.mkdir()
-    monkeypatch.setenv("SENET_DATA", str(elsewhere))
-    with pytest.raises(DataError) as error:
-        load_dataset("cifar10")
-    message = one_line(error)
-    for part in (
-        "cifar-10-python.tar.gz",
-        "cifar-10-batches-py/",
-        "cifar10.tar",
-        "train/<class>/*",
-        str(elsewhere),
-        str(project / "data"),
-        "file:///nowhere/cifar-10-python.tar.gz",
-        "SENET_DATA",
-    ):
-        assert part in message
-
-
-def test_a_root_that_is_given_is_the_only_place(small_cifar10, tmp_path, project):
+def test_only_a_given_root_is_searched(small_cifar10, tmp_path, project):
     small_cifar10.unpacked(project / "data")
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(DataError, match="leave root out") as error:
-        load_dataset("cifar10", empty)
-    assert str(empty) in one_line(error) and str(project) not in str(error.value)
-    with pytest.raises(DataError, match="does not exist"):
-        load_dataset("cifar10", tmp_path / "missing")
+    assert str(project) not in rejected("cifar10", empty, facts=[empty, "root"])
+    rejected("cifar10", tmp_path / "missing", facts=["root", tmp_path / "missing", "does not exist"])
 
 
-def test_a_missing_SENET_DATA_is_named(tmp_path, monkeypatch):
-    monkeypatch.setenv("SENET_DATA", str(tmp_path / "missing"))
-    with pytest.raises(DataError, match="correct SENET_DATA") as error:
-        load_dataset("cifar10")
-    assert str(tmp_path / "missing") in one_line(error)
+def test_damaged_archives_are_named(small_cifar10, tmp_path):
+    official = small_cifar10.archive(tmp_path / "cifar-10-python.tar.gz")
+    found, expected = hashlib.md5(official.read_bytes()).hexdigest(), "c58f30108f718f92721af3b95e74349a"
+    rejected("cifar10", official, facts=[official, found, expected])
+
+    copy, tar = tmp_path / "copy.tar.gz", pack(small_cifar10.tree(tmp_path / "tree"), tmp_path / "cifar10.tar")
+    for sound, archive in ((official.read_bytes(), copy), (tar.read_bytes(), tar)):
+        half = len(sound) // 2
+        for damaged in (sound[:half], sound[: half + 700], b"hello" * 400, b""):
+            archive.write_bytes(damaged)
+            rejected("cifar10", archive, facts=[archive])
 
 
-def test_an_official_archive_of_another_md5_names_both(small_cifar10, tmp_path):
-    archive = small_cifar10.archive(tmp_path / "cifar-10-python.tar.gz")
-    with pytest.raises(DataError) as error:
-        load_dataset("cifar10", archive)
-    message = one_line(error)
-    assert str(archive) in message and hashlib.md5(archive.read_bytes()).hexdigest() in message
-    assert "c58f30108f718f92721af3b95e74349a" in message
+def test_changed_images_or_labels_are_rejected(small_cifar10, tmp_path, project):
+    tree, known = small_cifar10.tree(tmp_path / "tree"), small_cifar10.fingerprints
+    changed = tree / "test" / small_cifar10.names[3] / "3.webp"
+    small_cifar10.test[3, 0, 0, 0] ^= 1  # the smallest possible change
+    Image.fromarray(small_cifar10.test[3]).save(changed, lossless=True)
+    rejected("cifar10", tree, facts=[tree, "test images", known["test"], small_cifar10.fingerprints["test"]])
 
-
-@pytest.mark.parametrize("damage", ["truncated", "not an archive", "empty"])
-def test_a_damaged_archive_is_named(small_cifar10, tmp_path, damage):
-    archive = small_cifar10.archive(tmp_path / "copy.tar.gz")
-    content = archive.read_bytes()
-    archive.write_bytes(
-        {"truncated": content[: len(content) // 2], "not an archive": b"hello" * 400, "empty": b""}[damage]
-    )
-    with pytest.raises(DataError) as error:
-        load_dataset("cifar10", archive)
-    assert str(archive) in one_line(error)
-
-
-def test_a_truncated_tar_of_a_tree_is_named(small_cifar10, tmp_path):
-    archive = pack(small_cifar10.tree(tmp_path / "tree"), tmp_path / "cifar10.tar")
-    content = archive.read_bytes()
-    for length in (len(content) // 2, len(content) // 2 + 700):
-        archive.write_bytes(content[:length])
-        with pytest.raises(DataError) as error:
-            load_dataset("cifar10", archive)
-        assert str(archive) in one_line(error)
-
-
-def test_other_images_are_refused_with_both_fingerprints(small_cifar, tmp_path, monkeypatch):
-    name = small_cifar.name
-    tree = small_cifar.tree(tmp_path / "tree")
-    known = small_cifar.fingerprints
-    changed = tree / "test" / small_cifar.names[3] / "3.webp"
-    pixels = small_cifar.test[3].copy()
-    pixels[0, 0, 0] ^= 1  # the smallest change there is
-    Image.fromarray(pixels).save(changed, lossless=True)
-    with pytest.raises(DataError) as error:
-        load_dataset(name, tree)
-    message = one_line(error)
-    small_cifar.test[3] = pixels
-    assert known["test"] in message and small_cifar.fingerprints["test"] in message and "test images" in message
-    assert not list((tmp_path / "project").rglob("*.safetensors")), "what is refused must not be kept"
-
-
-def test_an_exchanged_label_is_noticed(small_cifar10, tmp_path):
-    tree = small_cifar10.tree(tmp_path / "tree")
     first, second = (tree / "train" / name for name in small_cifar10.names[:2])
     (first / "0.webp").rename(second / "0.webp")
     (second / "2.webp").rename(first / "2.webp")
-    with pytest.raises(DataError, match="train images .* fingerprint"):
-        load_dataset("cifar10", tree)
+    rejected("cifar10", tree, facts=["train images", known["train"]])
+    assert not list(project.rglob("*.safetensors")), "rejected data was cached"
 
 
-def test_the_wrong_cifar_is_refused_before_it_is_decoded(tmp_path, monkeypatch):
+def test_another_cifar_is_rejected_before_decoding(tmp_path, monkeypatch):
     other = SmallCifar("cifar100", tmp_path / "small")
     monkeypatch.setattr(tree_module, "_decode", None)
     tree = other.tree(tmp_path / "tree")
-    with pytest.raises(DataError, match="holds 100 classes, expected 10"):
-        load_dataset("cifar10", tree)
-    with pytest.raises(DataError, match="holds 100 classes, expected 10"):
-        load_dataset("cifar10", pack(tree, tmp_path / "cifar10.tar"))
+    for place in (tree, pack(tree, tmp_path / "cifar10.tar")):
+        rejected("cifar10", place, facts=[place, "100 classes", "10"])
     archive = other.archive(tmp_path / "cifar-100.tar.gz")
-    with pytest.raises(DataError) as error:
-        load_dataset("cifar10", archive)
-    assert str(archive) in one_line(error)
+    rejected("cifar10", archive, facts=[archive])
 
 
-def test_a_missing_batch_is_named(small_cifar10, tmp_path):
+def test_missing_batches_are_named(small_cifar10, tmp_path):
     folder = small_cifar10.unpacked(tmp_path)
     (folder / "data_batch_3").unlink()
     for root in (tmp_path, folder, pack(folder, tmp_path / "part.tar", folder.name)):
-        with pytest.raises(DataError, match="data_batch_3 is missing"):
-            load_dataset("cifar10", root)
+        rejected("cifar10", root, facts=["data_batch_3", "missing", root])
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_damaged_batches_are_named(small_cifar10, tmp_path):
+    folder = small_cifar10.unpacked(tmp_path)
+    for change in (
         lambda batch: batch.update({b"data": batch[b"data"][:, :3071]}),
         lambda batch: batch.update({b"data": batch[b"data"].astype(np.float32)}),
         lambda batch: batch.update({b"labels": batch[b"labels"][1:]}),
@@ -585,15 +510,14 @@ def test_a_missing_batch_is_named(small_cifar10, tmp_path):
         lambda batch: batch.update({b"labels": ["0"] * (len(batch[b"labels"]) - 1) + ["x"]}),
         lambda batch: batch.pop(b"data"),
         lambda batch: batch.pop(b"labels"),
-    ],
-)
-def test_a_batch_of_the_wrong_make_is_named(small_cifar10, tmp_path, change):
-    folder = small_cifar10.unpacked(tmp_path)
-    batch = small_cifar10.batch(small_cifar10.test, small_cifar10.test_labels)
-    change(batch)
-    (folder / "test_batch").write_bytes(python2_pickle(batch))
-    with pytest.raises(DataError, match="test_batch of .* does not hold images and labels"):
-        load_dataset("cifar10", folder)
+    ):
+        batch = small_cifar10.batch(small_cifar10.test, small_cifar10.test_labels)
+        change(batch)
+        (folder / "test_batch").write_bytes(python2_pickle(batch))
+        rejected("cifar10", folder, facts=["test_batch", folder, "CIFAR-10"])
+    for content in (b"", b"\x80\x02}", b"not a pickle", pickle.dumps([1, 2])):
+        (folder / "data_batch_5").write_bytes(content)
+        rejected("cifar10", folder, facts=["data_batch_5", folder])
 
 
 class Malicious:
@@ -606,36 +530,26 @@ class Malicious:
         return self.function, self.arguments
 
 
-@pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("attack", ["os.system", "open", "getattr of numpy"])
-def test_a_malicious_pickle_is_not_executed(small_cifar10, tmp_path, attack, packed):
+def test_malicious_pickles_are_not_executed(small_cifar10, tmp_path):
     marker = tmp_path / "executed"
-    payload = {
-        "os.system": Malicious(os.system, f"touch '{marker}'"),
+    attacks = {
+        "os": Malicious(os.system, f"touch '{marker}'"),
         "open": Malicious(open, str(marker), "w"),
-        "getattr of numpy": Malicious(np.save, str(marker), np.zeros(1)),
-    }[attack]
-    small_cifar10.files["data_batch_2"] = pickle.dumps({b"data": payload}, protocol=2)
-    root = small_cifar10.archive(tmp_path / "copy.tar.gz") if packed else small_cifar10.unpacked(tmp_path)
-    with pytest.raises(DataError, match="data_batch_2 of .* is not a pickle of plain arrays") as error:
-        load_dataset("cifar10", root)
-    one_line(error)
-    assert not list(tmp_path.glob("executed*"))
-    pickle.loads(small_cifar10.files["data_batch_2"])  # but it would have run
-    assert list(tmp_path.glob("executed*"))
-
-
-@pytest.mark.parametrize("content", [b"", b"\x80\x02}", b"not a pickle", pickle.dumps([1, 2])])
-def test_a_damaged_pickle_is_named(small_cifar10, tmp_path, content):
-    folder = small_cifar10.unpacked(tmp_path)
-    (folder / "data_batch_5").write_bytes(content)
-    with pytest.raises(DataError, match="data_batch_5 of ") as error:
-        load_dataset("cifar10", folder)
-    one_line(error)
+        "numpy": Malicious(np.save, str(marker), np.zeros(1)),
+    }
+    for attack, payload in attacks.items():
+        small = SmallCifar("cifar10", tmp_path / attack)
+        small.files["data_batch_2"] = pickle.dumps({b"data": payload}, protocol=2)
+        for root in (small.unpacked(tmp_path / attack), small.archive(tmp_path / attack / "copy.tar.gz")):
+            rejected("cifar10", root, facts=["data_batch_2", root])
+        assert not list(tmp_path.glob("executed*")), attack
+        pickle.loads(small.files["data_batch_2"])  # the plain unpickler runs it
+        (executed,) = tmp_path.glob("executed*")
+        executed.unlink()
 
 
 def real_cifar10():
-    """Where CIFAR-10 lies on this machine, if anywhere: SENET_TEST_DATA, SENET_DATA, data/ or a shared/data/ beside."""
+    """Where CIFAR-10 is, or None: in SENET_TEST_DATA, SENET_DATA, data/ or ../shared/data/."""
     named = [Path(REAL_DATA)] if REAL_DATA else []
     for place in (*named, PROJECT / "data", PROJECT.parent / "shared" / "data"):
         if place.exists() and cifar_module.find_cifar("cifar10", place):
@@ -644,9 +558,9 @@ def real_cifar10():
 
 
 @pytest.mark.skipif(
-    real_cifar10() is None, reason="CIFAR-10 is not at hand: set SENET_TEST_DATA to a folder or archive with it"
+    real_cifar10() is None, reason="CIFAR-10 was not found: set SENET_TEST_DATA to its folder or archive"
 )
-def test_cifar10_itself():
+def test_real_cifar10_has_published_statistics():
     # through a cache that outlives the test, by default the project's: decoding takes half a minute the first time
     dataset = load_dataset(
         "cifar10", real_cifar10(), cache=os.environ.get("SENET_TEST_CACHE", PROJECT / "data" / "cache")
@@ -668,7 +582,7 @@ def test_cifar10_itself():
 ODD_NAMES = ('<b onclick="x">&amp;', "Größe 大", "a b'c", "naïve")
 
 
-def test_a_folder_of_images(tmp_path):
+def test_image_folder_loads_with_odd_names(tmp_path):
     images = {name: random_images(3, 7, 9, seed) for seed, name in enumerate(ODD_NAMES)}
     folder = write_tree(tmp_path / "tree", images)
     dataset = load_dataset(f"folder:{folder}")
@@ -683,7 +597,7 @@ def test_a_folder_of_images(tmp_path):
     assert cached.classes == dataset.classes and same_tensors(cached, dataset)
 
 
-def test_a_relative_folder_is_meant_from_the_project_or_root(project, tmp_path, monkeypatch):
+def test_relative_folders_start_at_project_or_root(project, tmp_path, monkeypatch):
     write_tree(project / "mine", two_classes())
     write_tree(tmp_path / "other" / "mine", two_classes(5))
     monkeypatch.chdir(tmp_path)
@@ -692,7 +606,7 @@ def test_a_relative_folder_is_meant_from_the_project_or_root(project, tmp_path, 
     assert other.fingerprints == load_dataset(f"folder:{tmp_path / 'other' / 'mine'}").fingerprints
 
 
-def test_images_of_every_mode_become_rgb(tmp_path):
+def test_all_image_modes_become_rgb(tmp_path):
     for split in ("train", "test"):
         folder = tmp_path / split / "only"
         folder.mkdir(parents=True)
@@ -710,19 +624,17 @@ def test_images_of_every_mode_become_rgb(tmp_path):
 
 
 def break_tree(folder, how):
-    """Damage a tree of the classes ant and bee; the words that the message must have."""
-    if how == "missing":
-        return folder / "nowhere", ["nowhere", "does not exist", "train/<class>"]
+    """Damage a tree of the classes ant and bee; the path to load, and the facts that the message must have."""
     if how == "empty":
         empty = folder / "empty"
         empty.mkdir()
-        return empty, [str(empty), "train/<class>/*"]
+        return empty, ["train/<class>/*"]
     if how == "no test":
         (folder / "test").rename(folder / "validation")
-        return folder, ["test/<class>/*", str(folder)]
+        return folder, ["test/<class>/*"]
     if how == "class in train only":
         (folder / "test" / "bee").rename(folder / "elsewhere")
-        return folder, ["'bee'", "train/", "not in test/", str(folder)]
+        return folder, ["'bee'", "train/", "not in test/"]
     if how == "class in test only":
         (folder / "train" / "ant").rename(folder / "elsewhere")
         return folder, ["'ant'", "test/", "not in train/"]
@@ -737,10 +649,9 @@ def break_tree(folder, how):
         file = folder / "train" / "ant" / "2.png"
         file.write_bytes(file.read_bytes()[:60])
         return folder, ["train/ant/2.png", "cannot be decoded"]
-    if how == "another size":
-        Image.new("RGB", (8, 3)).save(folder / "test" / "ant" / "2.png")
-        return folder, ["test/ant/2.png", "8x3", "5x6"]
-    raise AssertionError(how)
+    assert how == "another size"
+    Image.new("RGB", (8, 3)).save(folder / "test" / "ant" / "2.png")
+    return folder, ["test/ant/2.png", "8x3", "5x6"]
 
 
 BREAKAGES = (
@@ -755,39 +666,28 @@ BREAKAGES = (
 )
 
 
-@pytest.mark.parametrize(("how", "packed"), [("missing", False), *itertools.product(BREAKAGES, (False, True))])
-def test_a_broken_tree_is_named_in_one_line(tmp_path, how, packed):
-    folder, words = break_tree(write_tree(tmp_path / "tree", two_classes()), how)
-    if packed:
-        words = [word for word in words if word != str(folder)] + ["tree.tar"]
-        folder = pack(folder, tmp_path / "tree.tar")
-    with pytest.raises(DataError) as error:
-        load_dataset(f"folder:{folder}")
-    message = one_line(error)
-    for word in words:
-        assert word in message
-
-
-def test_a_folder_without_a_name():
-    with pytest.raises(DataError, match="names no folder"):
-        load_dataset("folder:")
-
-
-def test_too_many_classes(tmp_path, monkeypatch):
-    folder = write_tree(tmp_path / "tree", two_classes())
+def test_broken_image_trees_are_named(tmp_path, monkeypatch):
+    for how in BREAKAGES:
+        folder, facts = break_tree(write_tree(tmp_path / how, two_classes()), how)
+        for place in (folder, pack(folder, tmp_path / f"{how}.tar")):
+            rejected(f"folder:{place}", facts=[place, *facts])
+    rejected(f"folder:{tmp_path / 'nowhere'}", facts=[tmp_path / "nowhere", "does not exist", "train/<class>"])
     monkeypatch.setattr(tree_module, "MAX_CLASSES", 1)
-    with pytest.raises(DataError, match="2 classes; at most 1"):
-        load_dataset(f"folder:{folder}")
+    folder = write_tree(tmp_path / "tree", two_classes())
+    rejected(f"folder:{folder}", facts=[folder, "2 classes", "at most 1"])
 
 
-@pytest.mark.parametrize("member", ["../evil.png", "/etc/evil.png", "train/../../evil.png"])
-def test_a_tar_with_members_outside_is_refused(tmp_path, member):
-    archive = pack(write_tree(tmp_path / "tree", two_classes()), tmp_path / "tree.tar")
-    with tarfile.open(archive, "a") as tar:
-        tar.addfile(tarfile.TarInfo(member), io.BytesIO())
-    with pytest.raises(DataError, match="outside") as error:
-        load_dataset(f"folder:{archive}")
-    assert repr(member) in one_line(error)
+def test_unsafe_or_ambiguous_tars_are_rejected(tmp_path):
+    folder = write_tree(tmp_path / "tree", two_classes())
+    for member in ("../evil.png", "/etc/evil.png", "train/../../evil.png"):
+        archive = pack(folder, tmp_path / "tree.tar")
+        with tarfile.open(archive, "a") as tar:
+            tar.addfile(tarfile.TarInfo(member), io.BytesIO())
+        rejected(f"folder:{archive}", facts=[archive, repr(member), "outside"])
+    with tarfile.open(tmp_path / "two.tar", "w") as tar:
+        tar.add(folder, "one")
+        tar.add(folder, "two")
+    rejected(f"folder:{tmp_path / 'two.tar'}", facts=["two.tar", "'one', 'two'"])
 
 
 def test_links_in_a_tar_are_not_followed(tmp_path):
@@ -799,16 +699,7 @@ def test_links_in_a_tar_are_not_followed(tmp_path):
     assert len(load_dataset(f"folder:{archive}").train_images) == 7
 
 
-def test_two_trees_in_one_tar_are_refused(tmp_path):
-    folder = write_tree(tmp_path / "tree", two_classes())
-    with tarfile.open(tmp_path / "two.tar", "w") as tar:
-        tar.add(folder, "one")
-        tar.add(folder, "two")
-    with pytest.raises(DataError, match="more than one image tree: 'one', 'two'"):
-        load_dataset(f"folder:{tmp_path / 'two.tar'}")
-
-
-def test_a_constant_channel_has_std_one(tmp_path):
+def test_constant_channel_has_std_one(tmp_path):
     black = {"only": [np.zeros((4, 4, 3), np.uint8)]}
     dataset = load_dataset(f"folder:{write_tree(tmp_path, black)}")
     assert dataset.mean == (0.0, 0.0, 0.0) and dataset.std == (1.0, 1.0, 1.0)
@@ -818,7 +709,7 @@ def test_a_constant_channel_has_std_one(tmp_path):
 # fingerprint and holdout
 
 
-def test_the_fingerprint_depends_on_content_only():
+def test_fingerprint_depends_on_content_only():
     images, labels = np.stack(random_images(10)), np.arange(10) % 3
     fingerprint = content_fingerprint(images, labels)
     assert fingerprint == slow_fingerprint(images, labels)[0]
@@ -838,13 +729,13 @@ def as_set(images, labels):
     return {(image.numpy().tobytes(), int(label)) for image, label in zip(images, labels, strict=True)}
 
 
-def test_holdout_comes_out_of_the_training_images_only():
+def test_holdout_splits_the_training_images():
     digits = load_dataset("digits")
     tuned = digits.holdout(200)
     assert tuned.evaluation_split == "holdout" and (len(tuned.train_labels), len(tuned.test_labels)) == (1215, 200)
     whole, rest = as_set(digits.train_images, digits.train_labels), as_set(tuned.train_images, tuned.train_labels)
-    aside, test = as_set(tuned.test_images, tuned.test_labels), as_set(digits.test_images, digits.test_labels)
-    assert rest | aside == whole and not rest & aside and not aside & test
+    held, test = as_set(tuned.test_images, tuned.test_labels), as_set(digits.test_images, digits.test_labels)
+    assert rest | held == whole and not rest & held and not held & test
     # each class gives its share, to the image
     share = torch.bincount(digits.train_labels) * 200 / 1415
     assert ((torch.bincount(tuned.test_labels) - share).abs() < 1).all()
@@ -857,17 +748,17 @@ def test_holdout_comes_out_of_the_training_images_only():
     assert (tuned.name, tuned.classes, tuned.flip) == (digits.name, digits.classes, digits.flip)
 
 
-def test_holdout_of_impossible_size(tmp_path):
+def test_impossible_holdout_is_rejected(tmp_path):
     digits = load_dataset("digits")
     for n in (0, -1, 1415, 2.5, "200"):
-        with pytest.raises(ValueError, match="between 1 and 1414"):
+        with pytest.raises(ValueError, match=f"holdout={n!r}.*1 to 1414"):
             digits.holdout(n)
     with pytest.raises(ValueError, match="already"):
         digits.holdout(100).holdout(100)
     small = load_dataset(f"folder:{write_tree(tmp_path, two_classes())}")  # 3 and 4 images
     assert torch.bincount(small.holdout(1).test_labels, minlength=2).tolist() == [0, 1]
     assert torch.bincount(small.holdout(5).test_labels, minlength=2).tolist() == [2, 3]
-    with pytest.raises(ValueError, match="no training image of class 'ant'"):
+    with pytest.raises(ValueError, match="holdout=6.*'ant'"):
         small.holdout(6)
 
 
@@ -883,7 +774,7 @@ def test_to_moves_every_tensor():
 
 @pytest.fixture
 def no_decoding(monkeypatch):
-    """Call it to make every further decoding an error."""
+    """A function after whose call decoding fails."""
 
     def fail(*arguments):
         raise AssertionError("the images were decoded again")
@@ -896,7 +787,7 @@ def cache_file(project):
     return file
 
 
-def test_the_second_load_comes_from_the_cache(tmp_path, project, no_decoding):
+def test_second_load_uses_the_cache(tmp_path, project, no_decoding):
     folder = write_tree(tmp_path / "tree", two_classes())
     first = load_dataset(f"folder:{folder}")
     no_decoding()
@@ -909,73 +800,57 @@ def test_the_second_load_comes_from_the_cache(tmp_path, project, no_decoding):
     assert cache_file(project).stat().st_mode & 0o777 == (folder / "train" / "ant" / "0.png").stat().st_mode & 0o777
 
 
-@pytest.mark.parametrize("packed", [False, True])
-def test_a_changed_source_is_read_again(tmp_path, project, packed):
-    folder = write_tree(tmp_path / "tree", two_classes())
-    place = pack(folder, tmp_path / "tree.tar") if packed else folder
-    first = load_dataset(f"folder:{place}")
-    Image.fromarray(random_images(1, seed=9)[0]).save(folder / "train" / "ant" / "0.png")
-    if packed:
-        pack(folder, place)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        second = load_dataset(f"folder:{place}")
-    assert second.fingerprints["train"] != first.fingerprints["train"]
-    assert second.fingerprints["test"] == first.fingerprints["test"]
-    assert load_dataset(f"folder:{place}", cache=False).fingerprints == second.fingerprints
-    cache_file(project)  # still one file: the old one was replaced
+def test_changed_source_is_read_again(tmp_path):
+    for packed in (False, True):
+        folder = write_tree(tmp_path / f"tree {packed}", two_classes())
+        place, cache = pack(folder, tmp_path / "tree.tar") if packed else folder, tmp_path / f"cache {packed}"
+        first = load_dataset(f"folder:{place}", cache=cache)
+        Image.fromarray(random_images(1, seed=9)[0]).save(folder / "train" / "ant" / "0.png")
+        if packed:
+            pack(folder, place)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            second = load_dataset(f"folder:{place}", cache=cache)
+        assert second.fingerprints["train"] != first.fingerprints["train"]
+        assert second.fingerprints["test"] == first.fingerprints["test"]
+        assert load_dataset(f"folder:{place}", cache=False).fingerprints == second.fingerprints
+        assert len(list(cache.glob("*.safetensors"))) == 1, "the old file was not replaced"
 
 
-def test_a_flipped_byte_in_the_cache_is_noticed_wherever_it_is(tmp_path, project):
+def test_damaged_cache_is_rebuilt(tmp_path, project):
     name = f"folder:{write_tree(tmp_path / 'tree', two_classes())}"
     first = load_dataset(name)
     file = cache_file(project)
     sound = file.read_bytes()
     header = int.from_bytes(sound[:8], "little") + 8
-    for place in [*range(0, header, 7), *range(header, len(sound), (len(sound) - header) // 60), len(sound) - 1]:
-        damaged = bytearray(sound)
-        damaged[place] ^= 1
-        file.write_bytes(damaged)
+    contents = {"no bytes": b"", "text": b"hello", "ones": b"\xff" * 100}
+    positions = [*range(0, header, 15), *range(header, len(sound), (len(sound) - header) // 30), len(sound) - 1]
+    for position in positions:
+        contents[f"flipped byte {position}"] = flipped = bytearray(sound)
+        flipped[position] ^= 1
+    with safe_open(file, framework="pt") as stored:
+        metadata, tensors = stored.metadata(), {key: stored.get_tensor(key).clone() for key in stored.keys()}  # noqa: SIM118
+    for field in ("train_images", "train_labels"):
+        tensors[field] = tensors[field].flip(0).contiguous()
+    contents["another order"] = save(tensors, metadata)
+    for damage, content in contents.items():
+        file.write_bytes(content)
         with pytest.warns(UserWarning, match="damaged"):
             again = load_dataset(name)
-        assert same_tensors(first, again) and again.classes == first.classes, place
+        assert same_tensors(first, again) and again.classes == first.classes, damage
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             load_dataset(name)
 
 
-def test_another_order_in_the_cache_is_noticed(tmp_path, project):
-    name = f"folder:{write_tree(tmp_path / 'tree', two_classes())}"
-    first = load_dataset(name)
-    with safe_open(cache_file(project), framework="pt") as stored:
-        metadata, tensors = stored.metadata(), {key: stored.get_tensor(key).clone() for key in stored.keys()}  # noqa: SIM118
-    for field in ("train_images", "train_labels"):
-        tensors[field] = tensors[field].flip(0).contiguous()
-    save_file(tensors, cache_file(project), metadata)
-    with pytest.warns(UserWarning, match="damaged"):
-        assert same_tensors(load_dataset(name), first)
-
-
-@pytest.mark.parametrize("content", [b"", b"hello", b"\xff" * 100])
-def test_a_cache_file_that_is_none_is_built_again(tmp_path, project, content):
-    name = f"folder:{write_tree(tmp_path / 'tree', two_classes())}"
-    first = load_dataset(name)
-    cache_file(project).write_bytes(content)
-    with pytest.warns(UserWarning, match="damaged"):
-        assert same_tensors(load_dataset(name), first)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        assert same_tensors(load_dataset(name), first)
-
-
-def test_an_unwritable_cache_costs_a_warning_only(tmp_path, project):
+def test_unwritable_cache_only_warns(tmp_path, project):
     (tmp_path / "file").write_text("")
-    with pytest.warns(UserWarning, match="could not be kept"):
+    with pytest.warns(UserWarning, match="could not be cached in .*SENET_CACHE"):
         dataset = load_dataset("digits", cache=tmp_path / "file" / "cache")
     assert len(dataset.train_labels) == 1415 and not (project / "data").exists()
 
 
-def test_where_the_cache_is(tmp_path, project, monkeypatch):
+def test_cache_folder_can_be_chosen(tmp_path, project, monkeypatch):
     load_dataset("digits", cache=False)
     assert not (project / "data").exists()
     load_dataset("digits", cache=tmp_path / "given")
@@ -987,26 +862,24 @@ def test_where_the_cache_is(tmp_path, project, monkeypatch):
     assert not (project / "data").exists()
 
 
-def test_nothing_is_left_of_a_killed_writer(tmp_path, project):
+def test_failed_builds_leave_no_files(tmp_path, project, monkeypatch):
     name = f"folder:{write_tree(tmp_path / 'tree', two_classes())}"
     load_dataset(name)
     file = cache_file(project)
-    left = file.with_name(f".{file.name}.12345.tmp")
+    left = file.with_name(f".{file.name}.12345.tmp")  # as of a killed process
     left.write_bytes(b"half")
     file.unlink()
     load_dataset(name)
     assert file.exists() and not left.exists()
 
-
-def test_a_killed_or_failed_build_leaves_no_cache(tmp_path, project, monkeypatch):
-    folder = write_tree(tmp_path / "tree", two_classes())
+    file.unlink()
     monkeypatch.setattr(os, "replace", lambda *arguments: (_ for _ in ()).throw(OSError("disk full")))
     with pytest.warns(UserWarning, match="disk full"):
-        load_dataset(f"folder:{folder}")
+        load_dataset(name)
     assert [path.suffix for path in (project / "data" / "cache").iterdir()] == [".lock"]
 
 
-def test_a_second_process_waits_for_the_first_ones_work(tmp_path, monkeypatch):
+def test_second_process_waits_for_the_first(tmp_path, monkeypatch):
     folder = write_tree(tmp_path / "tree", two_classes())
     program = (
         "import json, sys; from senet_lib.data import image_tree, load_dataset\n"
@@ -1022,7 +895,7 @@ def test_a_second_process_waits_for_the_first_ones_work(tmp_path, monkeypatch):
     def start_the_second_and_decode(*arguments):
         second.append(subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment))
         assert second[0].stdout.readline() == "loading\n"
-        time.sleep(0.5)  # it would have decoded by now, if nothing held it back
+        time.sleep(0.5)  # without the lock it would have decoded by now
         return decode(*arguments)
 
     monkeypatch.setattr(tree_module, "_decode", start_the_second_and_decode)

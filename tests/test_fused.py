@@ -1,8 +1,8 @@
-"""The hand-written pass of SE and SK against autograd on the plain operations."""
+"""The fused pass of SE and SK against autograd on the plain operations."""
 
 import copy
+import itertools
 
-import pytest
 import torch
 
 from senet_lib.models import create_model
@@ -23,10 +23,10 @@ BLOCKS = {
     "sk, three branches, strided, select bias": lambda: SelectiveKernelConv(
         16, 32, stride=2, kernels="3x3+5x5+7x7", groups=2, select_bias=True
     ),
-    "se, the shortcut and the ReLU": lambda: ResidualBlock(
+    "se with shortcut and ReLU": lambda: ResidualBlock(
         conv_bn(16, 16, 3), torch.nn.Identity(), SqueezeExcitation(16, 4)
     ),
-    "se and the shortcut of a pre-activation block": lambda: PreactivationBlock(
+    "se with the shortcut of a pre-activation block": lambda: PreactivationBlock(
         16, conv(16, 24, 3, 2), conv(16, 24, 1, 2), SqueezeExcitation(24, 4)
     ),
 }
@@ -34,30 +34,35 @@ BLOCKS = {
 
 def passes(block, x, monkeypatch, use_fused):
     """Output, gradients of input and parameters, and buffers after one training step's forward and backward."""
+    calls = []
     monkeypatch.setattr("senet_lib.models.blocks.use_fused", lambda module: use_fused)
+    monkeypatch.setattr(
+        "senet_lib.models.blocks.weighted_by_mean", lambda *given: calls.append(given) or weighted_by_mean(*given)
+    )
     block, x = copy.deepcopy(block).train(), x.clone().requires_grad_()
     y = block(x)
+    assert len(calls) == use_fused
     (y * torch.linspace(-1, 1, y.numel(), dtype=y.dtype).view_as(y)).sum().backward()
     gradients = {name: p.grad for name, p in block.named_parameters()}
     return {"y": y, "x": x.grad, **gradients, **dict(block.named_buffers())}
 
 
-@pytest.mark.parametrize("make", BLOCKS.values(), ids=BLOCKS)
-@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-@pytest.mark.parametrize("batch", [3, 1])
-@pytest.mark.parametrize("cached", [2**19, 2 * 32 * 6 * 5])  # all images in one piece; two at a time
-def test_equals_autograd(make, layout, batch, cached, monkeypatch):
-    monkeypatch.setattr("senet_lib.models.fused.CACHED", cached)
-    torch.manual_seed(0)
-    block = make().double().to(memory_format=layout)
-    x = torch.randn(batch, 16, 6, 5, dtype=torch.float64).contiguous(memory_format=layout)
-    plain, fast = (passes(block, x, monkeypatch, use_fused) for use_fused in (False, True))
-    assert plain.keys() == fast.keys()
-    for name, value in plain.items():
-        torch.testing.assert_close(fast[name], value, rtol=1e-10, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")
+def test_fused_pass_equals_autograd(monkeypatch):
+    pieces = (2**19, 2 * 32 * 6 * 5)  # all images at once; two at a time
+    layouts = (torch.contiguous_format, torch.channels_last)
+    for (kind, make), layout, batch, cached in itertools.product(BLOCKS.items(), layouts, (3, 1), pieces):
+        monkeypatch.setattr("senet_lib.models.fused.CACHED", cached)
+        torch.manual_seed(0)
+        block = make().double().to(memory_format=layout)
+        x = torch.randn(batch, 16, 6, 5, dtype=torch.float64).contiguous(memory_format=layout)
+        plain, fused = (passes(block, x, monkeypatch, use_fused) for use_fused in (False, True))
+        assert plain.keys() == fused.keys()
+        for name, value in plain.items():
+            case = f"{kind}, {layout}, batch {batch}, {cached}: {name}: "
+            torch.testing.assert_close(fused[name], value, rtol=1e-10, atol=1e-12, msg=lambda m, c=case: c + m)
 
 
-def test_gradient_numerically():
+def test_gradient_equals_finite_differences():
     torch.manual_seed(0)
     fc = torch.nn.Linear(3, 6).double()
     maps = [torch.randn(2, 3, 4, 4, dtype=torch.float64, requires_grad=True) for _ in range(3)]
@@ -74,19 +79,17 @@ def test_gradient_numerically():
     assert torch.autograd.gradcheck(gated, (*maps, fc.weight, fc.bias))
 
 
-def test_bf16_under_autocast_stays_as_near_to_fp32_as_the_plain_operations(monkeypatch):
+def test_fused_bf16_is_as_accurate_as_plain(monkeypatch):
     torch.manual_seed(0)
     block, x = SqueezeExcitation(32, 4), torch.randn(8, 32, 8, 8)
     exact = passes(block, x, monkeypatch, False)
     with torch.autocast("cpu", torch.bfloat16):
-        plain, fast = (passes(block, x.bfloat16(), monkeypatch, use_fused) for use_fused in (False, True))
+        plain, fused = (passes(block, x.bfloat16(), monkeypatch, use_fused) for use_fused in (False, True))
     for name, value in exact.items():
-        assert fast[name].dtype == plain[name].dtype, name
+        assert fused[name].dtype == plain[name].dtype, name
         scale = value.abs().max()
-        error = {
-            kind: (got[name].float() - value).abs().max() / scale for kind, got in (("plain", plain), ("fast", fast))
-        }
-        assert error["fast"] <= max(1.5 * error["plain"], 0.02), (name, error)
+        plain_error, fused_error = ((found[name].float() - value).abs().max() / scale for found in (plain, fused))
+        assert fused_error <= max(1.5 * plain_error, 0.02), (name, plain_error, fused_error)
 
 
 def test_frozen_parameters_get_no_gradient():
@@ -97,13 +100,13 @@ def test_frozen_parameters_get_no_gradient():
     assert block.fc2.weight.grad is not None
 
 
-@pytest.mark.parametrize("name", ["se_resnet20", "sk_resnet20", "sk_se_resnet20"])
-def test_evaluation_gives_what_training_taught(name):
-    """The plain operations, which evaluation takes, and the hand-written pass are one network."""
-    torch.manual_seed(0)
-    model, x = create_model(name).double(), torch.randn(4, 3, 32, 32, dtype=torch.float64)
-    for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
-            module.eval()  # running statistics in both, so that only the gates' code differs
-    fast = model(x)
-    torch.testing.assert_close(fast, model.eval()(x), rtol=1e-10, atol=1e-12)
+def test_evaluation_equals_training_function():
+    """Training uses the fused pass, evaluation the plain operations."""
+    for name in ("se_resnet20", "sk_resnet20", "sk_se_resnet20"):
+        torch.manual_seed(0)
+        model, x = create_model(name).double(), torch.randn(4, 3, 32, 32, dtype=torch.float64)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.eval()  # running statistics in both, so that only the gates' code differs
+        fused = model(x)
+        torch.testing.assert_close(fused, model.eval()(x), rtol=1e-10, atol=1e-12, msg=lambda m, n=name: f"{n}: {m}")

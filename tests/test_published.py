@@ -1,8 +1,10 @@
-"""The numbers of every published and archived study, recomputed from its committed predictions."""
+"""Every number of the published and archived studies, recomputed from the committed predictions."""
 
+import functools
 import io
+import json
 import re
-import shutil
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pandas as pd
@@ -11,37 +13,39 @@ from synthetic import THREE, write_study
 
 from senet_lib.analysis import tables
 from senet_lib.data.catalog import DATASETS
-from senet_lib.files import read_json
+from senet_lib.files import read_json, unpacked
 from senet_lib.metrics import count_macs, count_params
 from senet_lib.models import create_model
 from senet_lib.project import project_root
-from senet_lib.report.publish import committed_runs
-from senet_lib.results import (
-    NOTEBOOK,
-    WEIGHTS,
-    StudyResults,
-    altered_files,
-    load_results,
-    read_predictions,
-    write_predictions,
-)
+from senet_lib.results import NOTEBOOK, WEIGHTS, altered_files, load_results, write_summary
 from senet_lib.study import RunConfig, load_study
 
 RESULTS = project_root() / "results"
-PUBLISHED = sorted(path.parent.name for path in (RESULTS / "published").glob("[!.]*/study.json"))
-ARCHIVED = sorted(path.stem for path in (RESULTS / "archive").glob("*.zip"))
-RECOMPUTED = ("networks", "comparisons", "class_accuracies", "mcnemar", "confused_pairs")
-OPTIONAL = {"comparisons", "mcnemar", "confused_pairs"}  # not written where they would have no row
+PUBLISHED = sorted(path.parent for path in (RESULTS / "published").glob("[!.]*/study.json"))
+ARCHIVED = sorted((RESULTS / "archive").glob("*.zip"))
+OPTIONAL = {"comparisons", "mcnemar", "confused_pairs"}  # not written without rows
+MACHINE_PATH = re.compile(r'"(/|[A-Z]:\\)[a-z]')
 
 
-def from_predictions(results: StudyResults) -> StudyResults:
-    """The study with each accuracy counted anew from predictions.npz, in place of what its summary says."""
+@pytest.fixture(scope="session")
+def studies():
+    """name -> results of every committed study; archives are unpacked and read once."""
+    with ExitStack() as stack:
+        folders = {path.name: path for path in PUBLISHED}
+        folders |= {path.stem: stack.enter_context(unpacked(path)) for path in ARCHIVED}
+        assert len(folders) == len(PUBLISHED) + len(ARCHIVED), "a study is published and archived"
+        yield {name: load_results(folder) for name, folder in folders.items()}
+
+
+def accuracies(results):
+    """run_id -> accuracy, counted from predictions.npz."""
     hits = results.predictions["true"] == results.predictions["predicted"]
-    counted = hits.groupby(results.predictions["run_id"]).mean()
-    return replace(results, runs=results.runs.assign(test_accuracy=results.runs["run_id"].map(counted)))
+    return hits.groupby(results.predictions["run_id"]).mean()
 
 
-def recomputed(results: StudyResults) -> dict[str, pd.DataFrame]:
+def recomputed(results):
+    """Every published table of numbers, from the predictions in place of the summaries' accuracies."""
+    results = replace(results, runs=results.runs.assign(test_accuracy=results.runs["run_id"].map(accuracies(results))))
     comparisons = tables.compare(results)
     return {
         "networks": tables.networks(results, comparisons),
@@ -52,122 +56,108 @@ def recomputed(results: StudyResults) -> dict[str, pd.DataFrame]:
     }
 
 
-def assert_tables_hold(folder):
-    found = recomputed(from_predictions(load_results(folder)))
-    for name in RECOMPUTED:
-        path = folder / "tables" / f"{name}.csv"
-        if found[name].empty and name in OPTIONAL:
-            assert not path.exists()
+def check_tables(results):
+    for name, table in recomputed(results).items():
+        path = results.path / "tables" / f"{name}.csv"
+        if table.empty and name in OPTIONAL:
+            assert not path.exists(), path
             continue
-        expected = pd.read_csv(io.StringIO(found[name].to_csv(index=False)))  # a CSV file has no empty text, no None
-        pd.testing.assert_frame_equal(pd.read_csv(path), expected, rtol=1e-9, atol=1e-12, obj=path.name)
+        expected = pd.read_csv(io.StringIO(table.to_csv(index=False)))  # as text: a CSV file has no None
+        pd.testing.assert_frame_equal(pd.read_csv(path), expected, rtol=1e-9, atol=1e-12, obj=str(path))
 
 
-def assert_summaries_hold(folder):
-    for run_dir in sorted((folder / "runs").iterdir()):
-        predictions, summary = read_predictions(run_dir), read_json(run_dir / "summary.json")
-        assert summary["hash"] == read_json(run_dir / "config.json")["hash"]
-        assert summary["test_accuracy"] == pytest.approx((predictions["true"] == predictions["predicted"]).mean())
+def check_summaries(results):
+    name, counted = results.study["name"], accuracies(results)
+    assert set(counted.index) == {path.name for path in (results.path / "runs").iterdir()}, name
+    for run in results.done.itertuples():
+        assert run.test_accuracy == pytest.approx(counted[run.run_id]), f"{name}: {run.run_id}"
 
 
-@pytest.fixture(scope="module", params=[*PUBLISHED, *ARCHIVED])
-def kept(request):
-    """The folder of each study that the repository keeps, unpacked where it is archived."""
-    with committed_runs(request.param) as folder:
-        yield request.param, folder
+@functools.cache
+def size_of(model, knobs, classes, pixels):
+    network = create_model(model, num_classes=classes, **json.loads(knobs))
+    return count_params(network), count_macs(network, (3, pixels, pixels))
 
 
-def test_something_is_published_and_no_study_is_kept_twice():
+def test_published_tables_equal_the_predictions(studies):
     assert PUBLISHED
-    assert not set(PUBLISHED) & set(ARCHIVED)
+    for path in PUBLISHED:
+        check_tables(studies[path.name])
 
 
-@pytest.mark.parametrize("name", PUBLISHED)
-def test_tables_equal_the_predictions(name):
-    assert_tables_hold(RESULTS / "published" / name)
+def test_summaries_equal_the_predictions(studies):
+    for results in studies.values():
+        check_summaries(results)
 
 
-def test_summaries_equal_the_predictions(kept):
-    _, folder = kept
-    assert_summaries_hold(folder)
+def test_files_match_their_digests(studies):
+    """Notebooks and most weights are not committed."""
+    for results in studies.values():
+        for run_dir in (results.path / "runs").iterdir():
+            altered = set(altered_files(run_dir))
+            assert altered <= {NOTEBOOK, WEIGHTS}, run_dir
+            assert not [name for name in altered if (run_dir / name).exists()], run_dir
 
 
-def test_files_have_their_recorded_digests(kept):
-    """A notebook stays on its machine, and most weights."""
-    _, folder = kept
-    for run_dir in (folder / "runs").iterdir():
-        altered = altered_files(run_dir)
-        assert set(altered) == {name for name in altered if not (run_dir / name).exists()} <= {NOTEBOOK, WEIGHTS}
+def test_hashes_follow_from_study_and_config(studies):
+    for name, results in studies.items():
+        planned = {run.run_id: run.hash for run in load_study(name, project_root() / "studies").runs()}
+        assert {run["run_id"]: run["config_hash"] for run in results.study["runs"]} == planned, name
+        for run_dir in (results.path / "runs").iterdir():
+            config = read_json(run_dir / "config.json")
+            recorded = config.pop("hash")
+            del config["run_id"]
+            assert RunConfig.from_parameters(**config).hash == recorded == planned[run_dir.name], run_dir
+            assert read_json(run_dir / "summary.json")["hash"] == recorded, run_dir
 
 
-def test_hashes_are_recomputed_and_planned(kept):
-    """Each run's hash follows from its config.json, and the study's YAML file plans a run of that hash."""
-    name, folder = kept
-    planned = {run.run_id: run.hash for run in load_study(name, project_root() / "studies").runs()}
-    assert {run["run_id"]: run["config_hash"] for run in read_json(folder / "study.json")["runs"]} == planned
-    for run_dir in (folder / "runs").iterdir():
-        config = read_json(run_dir / "config.json")
-        recorded = config.pop("hash")
-        del config["run_id"]
-        assert RunConfig.from_parameters(**config).hash == recorded == planned[run_dir.name]
+def test_networks_have_the_size_that_was_trained(studies):
+    """A run's hash names its network but does not change with the library's code."""
+    for name, results in studies.items():
+        facts = DATASETS[results.study["data"]]
+        for label, network in results.study["networks"].items():
+            knobs = json.dumps(network["knobs"], sort_keys=True)
+            params, macs = size_of(network["model"], knobs, facts.classes, facts.pixels)
+            trained = results.done[results.done["label"] == label]
+            assert set(trained["params"]) == {params}, f"{name}: {label}"
+            assert set(trained["macs"]) == {macs}, f"{name}: {label}"
 
 
-def test_networks_still_have_the_size_that_was_trained(kept):
-    """A hash names its network and does not see the network change: a change would void the study."""
-    _, folder = kept
-    study = load_results(folder)
-    facts = DATASETS[study.study["data"]]
-    for label, network in study.study["networks"].items():
-        model = create_model(network["model"], num_classes=facts.classes, **network["knobs"])
-        trained = study.done[study.done["label"] == label]
-        assert set(trained["params"]) == {count_params(model)}, label
-        assert set(trained["macs"]) == {count_macs(model, (3, facts.pixels, facts.pixels))}, label
+def test_test_set_log_names_every_study(studies):
+    rows = [line for line in (RESULTS / "test_set_log.md").read_text("utf-8").splitlines() if line.startswith("|")]
+    for name, results in studies.items():
+        if set(results.done["evaluated_on"]) != {"holdout"}:
+            assert any(f"`{name}`" in row for row in rows), name
 
 
-def test_every_look_at_the_test_set_is_logged(kept):
-    name, folder = kept
-    log = (RESULTS / "test_set_log.md").read_text(encoding="utf-8")
-    if set(load_results(folder).done["evaluated_on"]) != {"holdout"}:
-        rows = [line for line in log.splitlines() if line.startswith("|") and f"`{name}`" in line]
-        assert rows, f"results/test_set_log.md has no row for `{name}`"
+def test_files_contain_no_machine_paths(studies):
+    for results in studies.values():
+        for path in results.path.rglob("*"):
+            if path.suffix in (".json", ".csv"):
+                assert not MACHINE_PATH.search(path.read_text("utf-8")), path
 
 
-def test_no_file_names_a_place_of_a_machine(kept):
-    _, folder = kept
-    for path in folder.rglob("*"):
-        if path.suffix in (".json", ".csv"):
-            assert not re.search(r'"(/|[A-Z]:\\)[a-z]', path.read_text(encoding="utf-8")), path
-
-
-@pytest.fixture
-def made_up(tmp_path):
-    """A study as it is published, of two networks and three seeds."""
+def test_wrong_number_is_found(tmp_path):
     two = {label: THREE[label] for label in ("resnet20", "sk_resnet20")}
-    folder = write_study(tmp_path / "study", two, images=200)
+    folder = write_study(tmp_path, two, images=200)
     (folder / "tables").mkdir()
-    for name, table in recomputed(load_results(folder)).items():
+    numbers = recomputed(load_results(folder))
+    for name, table in numbers.items():
         table.to_csv(folder / "tables" / f"{name}.csv", index=False, lineterminator="\n")
-    return folder
+    check_tables(load_results(folder))
+    for name in numbers:
+        path = folder / "tables" / f"{name}.csv"
+        original, table = path.read_bytes(), pd.read_csv(path)
+        column = table.select_dtypes("number").dropna(axis="columns").columns[-1]
+        table[column] = table[column] + 0.001
+        table.to_csv(path, index=False, lineterminator="\n")
+        with pytest.raises(AssertionError, match=column):
+            check_tables(load_results(folder))
+        path.write_bytes(original)
 
-
-@pytest.mark.parametrize("name", RECOMPUTED)
-def test_a_number_that_is_not_what_the_predictions_give_is_found(made_up, name):
-    assert_tables_hold(made_up)
-    path = made_up / "tables" / f"{name}.csv"
-    table = pd.read_csv(path)
-    column = table.select_dtypes("number").dropna(axis="columns").columns[-1]
-    table[column] = table[column] + 0.001
-    table.to_csv(path, index=False, lineterminator="\n")
-    with pytest.raises(AssertionError, match=column):
-        assert_tables_hold(made_up)
-
-
-def test_a_summary_that_says_more_than_its_predictions_is_found(made_up, tmp_path):
-    assert_summaries_hold(made_up)
-    shutil.copytree(made_up, tmp_path / "copy")
-    run_dir = tmp_path / "copy" / "runs" / "resnet20-seed0"
-    predictions = read_predictions(run_dir)
-    right = predictions["true"].to_numpy()
-    write_predictions(run_dir, right, right, predictions["confidence"].to_numpy())
-    with pytest.raises(AssertionError):
-        assert_summaries_hold(tmp_path / "copy")
+    check_summaries(load_results(folder))
+    run_dir = folder / "runs" / "resnet20-seed0"
+    summary = read_json(run_dir / "summary.json")
+    write_summary(run_dir, {**summary, "test_accuracy": summary["test_accuracy"] + 0.005})
+    with pytest.raises(AssertionError, match="resnet20-seed0"):
+        check_summaries(load_results(folder))

@@ -1,6 +1,7 @@
-"""Source A's questions: each sentence follows from the numbers, and says so where there are none."""
+"""Source A's questions: the numbers select every sentence, and missing runs leave a question open."""
 
 import copy
+import itertools
 import re
 import subprocess
 import sys
@@ -14,6 +15,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import source_a_questions as questions
+from source_a_questions import CLAIMS, DEPTH, OBSERVED, PLAIN_STEM, RELU, RELU_ANSWERS, SELECTIVE, SIZE, SK_STEM
 from synthetic import SOURCE_A, SOURCE_A_COMPARISONS, THREE, write_study
 
 from senet_lib.analysis import format, plots, sentences, stats, tables
@@ -24,182 +26,119 @@ from senet_lib.running.notebook import execute
 from senet_lib.study import load_study
 
 NOTEBOOK = project_root() / "notebooks" / "questions.ipynb"
+OPTIONS = {"name": "source_a_quarter", "images": 1000, "epochs": 2, "comparisons": SOURCE_A_COMPARISONS}
 
 
-def write(folder, changes=None, **options):
-    networks = {
-        label: network | {"accuracy": (changes or {}).get(label, network["accuracy"])}
-        for label, network in SOURCE_A.items()
-    }
-    options = {"name": "source_a_quarter", "images": 2000, "epochs": 2, "comparisons": SOURCE_A_COMPARISONS} | options
-    return write_study(folder, networks, **options)
-
-
-def answers(study):
+def answers(results):
     published = questions.published_runs()
-    return questions.answer_size(study, published), questions.answer_relu(study), questions.answer_stem(study)
+    return questions.answer_size(results, published), questions.answer_relu(results), questions.answer_stem(results)
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory):
-    return load_results(write(tmp_path_factory.mktemp("whole")))
+    """Every network of the questions with three seeds; the differences are large against the spread."""
+    options = OPTIONS | {"images": 4000, "spread": 0.001}
+    return load_results(write_study(tmp_path_factory.mktemp("whole"), SOURCE_A, **options))
 
 
-@pytest.mark.parametrize("name", ["source_a_short", "source_a_narrow", "source_a"])
-def test_the_studies_have_the_networks_that_the_questions_need(name):
-    study = load_study(name, project_root() / "studies")
-    asked = (questions.RELU, questions.DEPTH, questions.SELECTIVE, questions.SK_STEM, questions.PLAIN_STEM)
-    assert {label for pair in asked for label in pair} <= set(study.networks)
-    assert {questions.OBSERVED, questions.RELU, questions.SK_STEM} <= set(study.comparisons)
+def test_studies_have_the_needed_networks():
+    for name in ("source_a_short", "source_a_narrow", "source_a"):
+        study = load_study(name, project_root() / "studies")
+        needed = {label for pair in (RELU, DEPTH, SELECTIVE, SK_STEM, PLAIN_STEM) for label in pair}
+        assert needed <= set(study.networks), name
+        assert {OBSERVED, RELU, SK_STEM} <= set(study.comparisons), name
 
 
-def test_planned_comparisons_are_corrected_as_the_study_plans_and_others_not_at_all(whole):
+def test_only_planned_comparisons_are_corrected(whole):
     planned = {(pair.treatment, pair.baseline): pair for pair in tables.compare(whole)}
-    observed, relu = questions.comparisons(whole, (questions.OBSERVED, questions.RELU))
-    assert relu == planned[questions.RELU]
-    assert relu.p_welch_holm > relu.welch.p
-    assert questions.OBSERVED not in planned
-    assert observed.p_welch_holm == observed.welch.p
-    assert "not one of the study's planned comparisons" in questions.answer_relu(whole)
+    observed, relu = questions.comparisons(whole, (OBSERVED, RELU))
+    assert relu == planned[RELU] and relu.p_welch_holm > relu.welch.p
+    assert OBSERVED not in planned and observed.p_welch_holm == observed.welch.p
 
 
-def test_every_answer_shows_the_interval_of_each_of_its_comparisons(whole):
+def test_answers_show_claims_and_intervals(whole):
     _, relu, stem = answers(whole)
-    for text, pairs in (
-        (relu, (questions.OBSERVED, questions.RELU, questions.DEPTH)),
-        (stem, (questions.SELECTIVE, questions.SK_STEM, questions.PLAIN_STEM)),
+    verdicts = {}
+    for text, pairs in ((relu, (OBSERVED, RELU, DEPTH)), (stem, (SELECTIVE, SK_STEM, PLAIN_STEM))):
+        for pair, found in zip(pairs, questions.comparisons(whole, pairs), strict=True):
+            assert f"- {CLAIMS[pair][found.verdict]}: {sentences.one_verdict(found)}" in text
+            verdicts[pair] = found.verdict
+    assert {verdicts[pair] for pair in (OBSERVED, DEPTH)} == {BETTER} and verdicts[RELU] == WORSE
+    assert relu.endswith(RELU_ANSWERS["part"])
+    assert questions.STEM_ANSWERS[WORSE] in stem and stem.endswith(f"{CLAIMS[SELECTIVE][verdicts[SELECTIVE]]}.")
+
+    crossed = questions.stem_interaction(whole)
+    assert format.span(crossed.interval.low, crossed.interval.high, format.points) in stem
+    assert questions.INTERACTION_CLAIMS[stats.verdict(crossed.interval, crossed.p)] in stem
+    differences = questions.stem_differences(whole)
+    *_, last = differences.values()
+    assert last.point == pytest.approx(differences[PLAIN_STEM].point - differences[SK_STEM].point)
+
+
+def test_relu_answer_covers_every_verdict():
+    verdicts = (BETTER, WORSE, NO_DIFFERENCE, INCONCLUSIVE)
+    found = {codes: questions.relu_answer(*codes) for codes in itertools.product(verdicts, repeat=3)}
+    assert set(found.values()) == set(RELU_ANSWERS)
+    for codes, answer in (
+        ((INCONCLUSIVE, WORSE, WORSE), "not established"),
+        ((NO_DIFFERENCE, WORSE, WORSE), "not reproduced"),
+        ((WORSE, WORSE, WORSE), "not reproduced"),
+        ((BETTER, WORSE, NO_DIFFERENCE), "explains"),
+        ((BETTER, WORSE, WORSE), "explains"),
+        ((BETTER, WORSE, BETTER), "part"),
+        ((BETTER, NO_DIFFERENCE, BETTER), "does not explain"),
+        ((BETTER, BETTER, INCONCLUSIVE), "does not explain"),
+        ((BETTER, INCONCLUSIVE, WORSE), "open"),
+        ((BETTER, WORSE, INCONCLUSIVE), "open"),
     ):
-        for pair in questions.comparisons(whole, pairs):
-            assert sentences.one_verdict(pair) in text
-    crossed = questions.stem_interaction(whole).interval
-    assert format.span(crossed.low, crossed.high, format.points) in stem
+        assert found[codes] == answer, codes
+    for sentences_by_verdict in (questions.SIZE_ANSWERS, questions.STEM_ANSWERS, *CLAIMS.values()):
+        assert set(sentences_by_verdict) == set(verdicts)
 
 
-def test_the_interaction_is_the_difference_of_the_two_stem_effects(whole):
-    by_pair = questions.stem_differences(whole)
-    *_, last = by_pair.values()
-    expected = -by_pair[questions.SK_STEM].point + by_pair[questions.PLAIN_STEM].point
-    assert last.point == pytest.approx(expected)
-    assert (last.low, last.high) != (None, None)
+def test_one_seed_is_inconclusive(tmp_path):
+    _, relu, stem = texts = answers(load_results(write_study(tmp_path, SOURCE_A, seeds=(0,), **OPTIONS)))
+    assert relu.endswith(RELU_ANSWERS["not established"])
+    assert questions.STEM_ANSWERS[INCONCLUSIVE] in stem
+    assert not [text for text in texts if "None" in text or "nan" in text]
 
 
-@pytest.mark.parametrize(
-    ("changes", "relu", "stem"),
-    [
-        (
-            {"se_resnet18": 0.68, "source_a_senet50": 0.63},
-            "missing ReLU explains it",
-            "**the stem holds SKNet50 back**, and",
-        ),
-        ({}, "**a part of it**", "costs accuracy"),
-        ({"se_resnet18": 0.6}, "nothing to explain", ""),
-        ({"source_a_senet50": 0.715, "se_resnet50": 0.66}, "does not explain it", ""),
-        (
-            {"sknet50": 0.5, "sknet50_imagenet_stem": 0.6},
-            "",
-            "does not hold SKNet50 back**; the network itself is behind",
-        ),
-        ({"sknet50": 0.66}, "", "a second cause: with the stem for small images it is still behind"),
-        ({"resnet50_imagenet_stem": 0.4}, "", "gains SKNet50 less than it gains ResNet50"),
-        ({"sknet50_imagenet_stem": 0.4}, "", "gains SKNet50 more than it gains ResNet50"),
-    ],
-)
-def test_the_verdict_turns_with_the_numbers(tmp_path, changes, relu, stem):
-    _, about_relu, about_stem = answers(load_results(write(tmp_path, changes, spread=0.001, seeds=range(6))))
-    assert relu in about_relu
-    assert stem in about_stem
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "said"),
-    [
-        ((INCONCLUSIVE, WORSE, WORSE), "do not establish"),
-        ((NO_DIFFERENCE, WORSE, WORSE), "nothing to explain"),
-        ((BETTER, WORSE, NO_DIFFERENCE), "the missing ReLU explains it"),
-        ((BETTER, WORSE, BETTER), "a part of it"),
-        ((BETTER, NO_DIFFERENCE, BETTER), "does not explain it"),
-        ((BETTER, INCONCLUSIVE, WORSE), "do not settle how much"),
-        ((BETTER, WORSE, INCONCLUSIVE), "do not settle how much"),
-    ],
-)
-def test_the_relus_verdict(verdicts, said):
-    assert said in questions.relu_verdict(*verdicts)
-
-
-@pytest.mark.parametrize(
-    ("verdicts", "said"),
-    [
-        ((INCONCLUSIVE, WORSE), "whether the network is a second cause remains open"),
-        ((NO_DIFFERENCE, WORSE), "as good as ResNet50"),
-        ((BETTER, INCONCLUSIVE), "do not settle what the stem does"),
-        ((BETTER, NO_DIFFERENCE), "the stem does not hold SKNet50 back**."),
-    ],
-)
-def test_the_stems_verdict(verdicts, said):
-    assert said in questions.stem_verdict(*verdicts)
-
-
-def test_one_seed_decides_nothing(tmp_path):
-    for text in answers(load_results(write(tmp_path, seeds=(0,)))):
-        verdict = text.rsplit("**Verdict.**", 1)[1]
-        assert "nconclusive" in verdict or "**open**" in verdict
-        assert "None" not in text
-        assert "nan" not in text
-
-
-def test_networks_that_are_missing_are_named_with_what_to_run(tmp_path):
-    missing = [f"sknet50_imagenet_stem-seed{seed}" for seed in (0, 1, 2)]
-    _, relu, stem = answers(load_results(write(tmp_path, missing=missing)))
-    assert "Not answered" not in relu
-    assert "no finished run of sknet50_imagenet_stem" in stem
-    assert "`make reproduce STUDY=source_a_narrow`" in stem
-    assert "SKNet50 back" not in stem
-
-
-def test_another_study_answers_nothing_and_draws_nothing(tmp_path):
-    study = load_results(write_study(tmp_path, THREE, images=100))
-    size, relu, stem = answers(study)
-    assert "no finished run of its resnet50" in size
-    assert "Not answered" in relu
-    assert "Not answered" in stem
-    drawn = plots.crossed(questions.stem_cells(study), {}, factor="stem")
-    assert [text.get_text() for text in drawn.texts] == ["no finished run"]
+def test_missing_networks_leave_questions_open(tmp_path):
+    missing = [f"sknet50_imagenet_stem-seed{seed}" for seed in (0, 1)]
+    results = load_results(write_study(tmp_path / "part", SOURCE_A, seeds=(0, 1), missing=missing, **OPTIONS))
+    _, relu, stem = answers(results)
+    assert questions.WHAT_TO_RUN not in relu
+    assert "sknet50_imagenet_stem" in stem and questions.WHAT_TO_RUN in stem
+    other = load_results(write_study(tmp_path / "other", THREE, images=100))  # another study altogether
+    assert all(questions.WHAT_TO_RUN in text for text in answers(other)[1:])
+    assert len(plots.crossed(questions.stem_cells(other), {}, factor="stem").texts) == 1
     plt.close("all")
 
 
-def test_without_results_it_says_what_to_run(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"make reproduce STUDY=source_a_narrow.*STUDY=source_a_short`"):
+def test_load_without_results(monkeypatch, tmp_path):
+    with pytest.raises(FileNotFoundError, match="make reproduce STUDY=source_a_narrow"):
         questions.load(str(tmp_path / "nothing"))
-
-
-def test_without_a_published_study_the_questions_are_open_and_the_plan_is_shown(monkeypatch, tmp_path):
     monkeypatch.setattr(questions, "STUDIES", ("source_a",))
     monkeypatch.setattr(questions, "published_folder", lambda name: tmp_path / name)
-    study = questions.load("")
-    assert study.study["name"] == "source_a"
-    assert study.done.empty and len(study.runs) == 55
-    for text in answers(study):
-        assert "**Verdict.**" in text and ("Not answered" in text or "**open**" in text)
+    results = questions.load("")  # the plan of an unpublished study
+    assert results.study["name"] == "source_a"
+    assert results.done.empty and len(results.runs) == 55
+    assert all("**Verdict.**" in text for text in answers(results))
 
 
-def test_what_differs_comes_from_the_record(whole):
-    said = questions.controls(whole, (questions.SK_STEM, questions.PLAIN_STEM, questions.RELU))
-    sk, plain, relu = said.splitlines()
-    assert "stem: imagenet, default; select_bias: True, default (more than one thing" in sk
-    assert plain.endswith("differ in stem: imagenet, default.")
-    assert "source_a_senet50, se_resnet50" in relu
-
-
-def test_what_two_networks_differ_in_beside_their_names_is_said(whole):
+def test_controls_list_recorded_differences(whole):
+    sk, plain, relu = questions.controls(whole, (SK_STEM, PLAIN_STEM, RELU)).splitlines()
+    assert "stem: imagenet, default; select_bias: True, default (" in sk  # several differences, so a warning
+    assert plain.endswith("stem: imagenet, default.")
+    assert "source_a_senet50, se_resnet50" in relu and "(" not in relu
     study = copy.deepcopy(whole.study)
     runs = {run["label"]: run for run in study["runs"]}
     for label, init in (("source_a_senet50", "pytorch"), ("se_resnet50", "kaiming")):
         runs[label]["knobs"] = runs[label]["knobs"] | {"init": init}
-    said = questions.controls(replace(whole, study=study), (questions.RELU,))
-    assert "init: pytorch, kaiming (more than one thing: their effects are not told apart)" in said
+    assert "init: pytorch, kaiming (" in questions.controls(replace(whole, study=study), (RELU,))
 
 
-def test_published_runs_have_wilsons_interval_and_the_published_size():
+def test_published_runs_have_wilson_intervals():
     table = questions.published_runs().set_index("label")
     assert table.loc["source_a_resnet50", "params"] == 23_520_842
     assert table.loc["resnet56", "params"] == 850_000
@@ -208,36 +147,34 @@ def test_published_runs_have_wilsons_interval_and_the_published_size():
     assert (table["low"] < table["mean"]).all()
 
 
-@pytest.mark.parametrize(("resnet56", "said"), [(0.6, "accounts for a part of the gap"), (0.8, "order is the reverse")])
-def test_question_one_is_answered_where_the_study_has_a_resnet56(tmp_path, resnet56, said):
-    small = {"model": "resnet56", "params": 850_000, "macs": 126_000_000, "accuracy": resnet56, "seconds": 80.0}
-    networks = {"resnet50": SOURCE_A["resnet50"], "resnet56": small}
-    study = load_results(write_study(tmp_path, networks, comparisons=[questions.SIZE], images=2000))
-    assert said in questions.answer_size(study, questions.published_runs())
+def test_size_is_answered_with_a_resnet56(tmp_path):
+    small = {"model": "resnet56", "params": 850_000, "macs": 126_000_000, "seconds": 80.0}
+    for accuracy, verdict in ((0.6, BETTER), (0.8, WORSE)):
+        networks = {"resnet50": SOURCE_A["resnet50"], "resnet56": small | {"accuracy": accuracy}}
+        folder = write_study(tmp_path / verdict, networks, comparisons=[SIZE], images=1000)
+        text = questions.answer_size(load_results(folder), questions.published_runs())
+        assert text.endswith(questions.SIZE_ANSWERS[verdict])
 
 
-def test_no_torch_is_imported():
-    code = "import sys, source_a_questions, senet_lib.analysis.plots; print('torch' in sys.modules)"
-    assert (
-        subprocess.run(
-            [sys.executable, "-c", code], cwd=NOTEBOOK.parent, check=True, capture_output=True, text=True
-        ).stdout
-        == "False\n"
-    )
+def test_questions_and_gate_measures_import_no_torch():
+    modules = "source_a_questions, senet_lib.gates.measures, senet_lib.gates.figures, senet_lib.gates.sentences"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, cwd=NOTEBOOK.parent, check=True, capture_output=True, text=True)
+    assert found.stdout == "False\n"
 
 
-def test_the_notebook_runs_headless_on_a_whole_study(whole, tmp_path):
+def test_notebook_stops_without_results(tmp_path):
+    (load,) = [cell for cell in nbformat.read(NOTEBOOK, as_version=4).cells if cell.id == "load"]
+    with pytest.raises(FileNotFoundError, match="make reproduce"):
+        exec(load.source, {"results": str(tmp_path / "nothing")})
+
+
+def test_notebook_runs_headless(whole, tmp_path):
     executed = execute(NOTEBOOK, tmp_path / "executed.ipynb", {"results": str(whole.path)}, cwd=str(NOTEBOOK.parent))
     outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
     assert sum("image/png" in output.get("data", {}) for output in outputs) == 4
-    said = "\n".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
-    assert said.count("**Verdict.**") == 3
-    assert re.findall(r"\*\*Figure (\d)\.", said) == ["2", "3", "4"]
+    text = "\n".join(output.get("data", {}).get("text/markdown", "") for output in outputs)
+    assert text.count("**Verdict.**") == 3
+    assert re.findall(r"\*\*Figure (\d)\.", text) == ["2", "3", "4"]
     assert not [output for output in outputs if output.get("name") == "stderr"]
-
-
-def test_without_results_the_notebook_stops_with_the_command(tmp_path):
-    source = nbformat.read(NOTEBOOK, as_version=4)
-    (load,) = [cell for cell in source.cells if cell.id == "load"]
-    with pytest.raises(FileNotFoundError, match="make reproduce STUDY=source_a_narrow"):
-        exec(load.source, {"results": str(tmp_path / "nothing")})

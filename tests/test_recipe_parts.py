@@ -1,4 +1,4 @@
-"""The parts of a fast recipe, each against its formula worked out by hand or by another route."""
+"""The parts of a fast recipe, each compared with its formula computed in another way."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ from senet_lib.data import normalise
 from senet_lib.models import create_model
 from senet_lib.study import Recipe
 from senet_lib.training.averaging import WeightAverage
-from senet_lib.training.optimizer import MUON_MOMENTUM, make_optimizer, orthogonal, set_learning_rate
+from senet_lib.training.optimizer import MUON_MOMENTUM, Muon, make_optimizers, orthogonal, set_learning_rate
 from senet_lib.training.resizing import image_size, pixel_shares, resized
 from senet_lib.training.tta import tta_accuracy
 from senet_lib.training.whitening import EPS, patch_covariance, whiten_stem
@@ -28,21 +28,22 @@ def small():
 
 
 def steps(model, recipe, lr, gradient, count=1, settled=False):
-    """Every parameter's value before, and after `count` steps under a constant gradient, which may have lasted."""
-    optimizer = make_optimizer(model, recipe, fused=False)
+    """Every parameter before and after `count` SGD steps under a constant gradient. settled: the momentum has reached
+    its limit under that gradient."""
+    (optimizer,) = make_optimizers(model, recipe, fused=False)
     if settled:
         for parameter in model.parameters():
             optimizer.state[parameter]["momentum_buffer"] = torch.full_like(parameter, gradient / (1 - recipe.momentum))
     before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
     for _ in range(count):
-        set_learning_rate(optimizer, recipe, lr)
+        set_learning_rate(optimizer, lr)
         for parameter in model.parameters():
             parameter.grad = torch.full_like(parameter, gradient)
         optimizer.step()
     return before, {name: parameter.detach() for name, parameter in model.named_parameters()}
 
 
-def test_batch_norms_biases_alone_learn_faster_and_decay_as_all_do():
+def test_bias_lr_factor():
     recipe = Recipe(lr=0.1, momentum=0.5, weight_decay=0.02, bias_lr_factor=8)
     before, after = steps(small(), recipe, 0.05, 2.0)
     for name, old in before.items():
@@ -52,68 +53,75 @@ def test_batch_norms_biases_alone_learn_faster_and_decay_as_all_do():
         torch.testing.assert_close(after[name], expected, msg=name)
 
 
-def test_every_parameter_is_in_one_group_and_the_second_has_one_bias_a_batch_norm():
+def test_each_parameter_is_in_one_group():
     model = create_model("sk_se_resnet20", width=0.25, reduction=2)
-    groups = make_optimizer(model, Recipe(bias_lr_factor=2), fused=False).param_groups
-    ids = [id(parameter) for group in groups for parameter in group["params"]]
-    assert sorted(ids) == sorted(id(parameter) for parameter in model.parameters())
-    assert len(groups[1]["params"]) == sum(isinstance(module, nn.BatchNorm2d) for module in model.modules())
-    assert len(make_optimizer(model, Recipe(), fused=False).param_groups) == 1, "checkpoints of earlier runs fit"
+    for recipe, kinds in (
+        (Recipe(), [nn.Module]),
+        (Recipe(bias_lr_factor=2), [nn.Module, nn.BatchNorm2d]),
+        (Recipe(bias_lr_factor=2, muon_lr=0.1), [nn.Module, nn.BatchNorm2d, nn.Conv2d]),
+    ):
+        optimizers = make_optimizers(model, recipe, fused=False)
+        groups = [group["params"] for optimizer in optimizers for group in optimizer.param_groups]
+        ids = [id(parameter) for group in groups for parameter in group]
+        assert sorted(ids) == sorted(id(parameter) for parameter in model.parameters())
+        assert len(groups) == len(kinds)
+        for group, kind in list(zip(groups, kinds, strict=True))[1:]:
+            count = sum(isinstance(module, kind) for module in model.modules())
+            assert len(group) == count - (kind is nn.Conv2d), "all convolutions except the first"
 
 
-@pytest.mark.parametrize("batch_size", [128, 1024])
-@pytest.mark.parametrize("momentum", [{"momentum": 0.9}, {"momentum": 0.6, "nesterov": False}, PLAIN])
-def test_decoupled_a_constant_gradient_moves_by_lr_with_every_1024_images(batch_size, momentum):
-    recipe = Recipe(lr=0.4, weight_decay=0.0, decoupled=True, batch_size=batch_size, **momentum)
-    before, after = steps(small(), recipe, 0.4, 0.5, 1024 // batch_size, settled=True)
-    for name, old in before.items():
-        torch.testing.assert_close(after[name], old - 0.4 * 0.5, msg=name)
+def test_decoupled_lr_is_per_1024_images():
+    for batch_size in (128, 1024):
+        for momentum in ({"momentum": 0.9}, {"momentum": 0.6, "nesterov": False}, PLAIN):
+            recipe = Recipe(lr=0.4, weight_decay=0.0, decoupled=True, batch_size=batch_size, **momentum)
+            before, after = steps(small(), recipe, 0.4, 0.5, 1024 // batch_size, settled=True)
+            for name, old in before.items():
+                torch.testing.assert_close(after[name], old - 0.4 * 0.5, msg=f"{name}, {recipe}")
 
 
-@pytest.mark.parametrize("lr", [0.4, 4.0])
-@pytest.mark.parametrize("factor", [1, 64])
-def test_decoupled_weight_decay_is_a_fraction_for_every_1024_images_whatever_the_learning_rate(lr, factor):
-    recipe = Recipe(lr=lr, weight_decay=0.03, decoupled=True, batch_size=512, bias_lr_factor=factor, **PLAIN)
-    before, after = steps(small(), recipe, lr, 0.0, count=2)
-    for name, old in before.items():
-        torch.testing.assert_close(after[name], old * (1 - 0.03 / 2) ** 2, msg=name)
+def test_decoupled_decay_is_per_1024_images():
+    for lr in (0.4, 4.0):
+        for factor in (1, 64):
+            recipe = Recipe(lr=lr, weight_decay=0.03, decoupled=True, batch_size=512, bias_lr_factor=factor, **PLAIN)
+            before, after = steps(small(), recipe, lr, 0.0, count=2)
+            for name, old in before.items():
+                torch.testing.assert_close(after[name], old * (1 - 0.03 / 2) ** 2, msg=f"{name}, {lr}, {factor}")
 
 
-@pytest.mark.parametrize("shape", [(5, 12), (12, 5), (6, 6)])
-def test_an_orthogonalised_matrix_keeps_its_directions_and_loses_its_stretch(shape):
-    x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
-    u, s, vt = torch.linalg.svd(x, full_matrices=False)
-    x = u @ torch.diag(torch.linspace(3.0, 0.6, len(s), dtype=torch.float64)) @ vt
-    inside = u.T @ orthogonal(x) @ vt.T
-    torch.testing.assert_close(inside, torch.diag(inside.diagonal()), atol=1e-9, rtol=0)
-    assert inside.diagonal().min() > 0.5
-    assert inside.diagonal().max() < 1.5
+def test_orthogonal_keeps_directions():
+    for shape in ((5, 12), (12, 5), (6, 6)):
+        x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
+        u, s, vt = torch.linalg.svd(x, full_matrices=False)
+        x = u @ torch.diag(torch.linspace(3.0, 0.6, len(s), dtype=torch.float64)) @ vt
+        inside = u.T @ orthogonal(x) @ vt.T
+        torch.testing.assert_close(inside, torch.diag(inside.diagonal()), atol=1e-9, rtol=0)
+        assert inside.diagonal().min() > 0.5
+        assert inside.diagonal().max() < 1.5
 
 
-def test_muons_iteration_can_compute_in_bfloat16_and_turns_hardly_elsewhere():
-    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.Conv2d(8, 16, 3))
+def test_muon_in_bfloat16():
     updates = {}
     for dtype in (None, torch.bfloat16):
         torch.manual_seed(0)
-        model[1].weight.grad = torch.randn(16, 8, 3, 3)
-        optimizer = make_optimizer(model, Recipe(muon_lr=0.2), fused=False, muon_dtype=dtype)
-        optimizer.step()
-        updates[dtype] = model[1].weight.grad.flatten()
+        weight = nn.Parameter(torch.randn(16, 8, 3, 3))
+        weight.grad = torch.randn(16, 8, 3, 3)
+        scaled = weight.detach() * 4 / weight.detach().norm()
+        Muon([weight], lr=1.0, dtype=dtype).step()
+        updates[dtype] = (scaled - weight.detach()).flatten()
         assert updates[dtype].dtype == torch.float32
     assert not torch.equal(*updates.values())
     assert torch.cosine_similarity(*updates.values(), dim=0) > 0.999
 
 
-def test_muon_moves_every_convolution_but_the_first_along_the_orthogonalised_update():
+def test_muon_follows_its_formula():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Conv2d(4, 6, 3, bias=False), nn.Flatten(), nn.Linear(6, 2)).double()
     recipe = Recipe(lr=0.5, weight_decay=0.1, momentum=0.0, nesterov=False, muon_lr=0.2)
-    optimizer = make_optimizer(model, recipe, fused=False)
+    optimizers = make_optimizers(model, recipe, fused=False)
     generator = torch.Generator().manual_seed(1)
     expected = {name: p.detach().clone() for name, p in model.named_parameters()}
     buffer = torch.zeros_like(model[1].weight)
     for lr in (0.5, 0.25):
-        set_learning_rate(optimizer, recipe, lr)
         for name, p in model.named_parameters():
             gradient = torch.randn(p.shape, dtype=p.dtype, generator=generator)
             p.grad = gradient.clone()
@@ -124,7 +132,9 @@ def test_muon_moves_every_convolution_but_the_first_along_the_orthogonalised_upd
             update = orthogonal((gradient + MUON_MOMENTUM * buffer).flatten(1)).view(p.shape)
             scaled = expected[name] * 6**0.5 / expected[name].norm()
             expected[name] = scaled - 0.2 * lr / 0.5 * update
-        optimizer.step()
+        for optimizer in optimizers:
+            set_learning_rate(optimizer, lr)
+            optimizer.step()
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.detach(), expected[name], msg=name)
 
@@ -142,24 +152,24 @@ def averaged(kind, values, *, every, decay):
     return model.weight.item(), average.state["weight"].item()
 
 
-@pytest.mark.parametrize("kind", ["ema", "lookahead"])
-def test_the_average_follows_its_recurrence(kind):
+def test_average_follows_its_recurrence():
     values = [3.0, -1.0, 4.0, 1.0, -5.0, 9.0, 2.0]
-    weight = average = 10.0
-    for step, value in enumerate(values, start=1):
-        weight += value
-        if step in (1, 3, 5, 7):  # every second, the last included
-            share = 0.9**2 * (step / 7) ** 3
-            average = share * average + (1 - share) * weight
-            weight = average if kind == "lookahead" else weight
-    assert averaged(kind, values, every=2, decay=0.9) == pytest.approx((weight, average))
+    for kind in ("ema", "lookahead"):
+        weight = average = 10.0
+        for step, value in enumerate(values, start=1):
+            weight += value
+            if step in (1, 3, 5, 7):  # every second step, including the last
+                share = 0.9**2 * (step / 7) ** 3
+                average = share * average + (1 - share) * weight
+                weight = average if kind == "lookahead" else weight
+        assert averaged(kind, values, every=2, decay=0.9) == pytest.approx((weight, average)), kind
 
 
-def test_without_decay_the_average_is_the_last_weight():
+def test_average_without_decay():
     assert averaged("ema", [1.0, 2.0], every=1, decay=0.0) == (13.0, 13.0)
 
 
-def test_batch_norms_statistics_are_averaged_as_the_weights_are_and_given_back_to_the_bit():
+def test_batch_norm_statistics_are_averaged():
     model = nn.BatchNorm2d(2)
     average = WeightAverage(model, Recipe(averaging="ema", averaging_steps=1, averaging_decay=0.5), 2)
     for step, mean in enumerate((1.0, 3.0), start=1):
@@ -188,24 +198,24 @@ class OnePixel(nn.Module):
         return torch.stack((torch.full_like(seen, self.threshold), seen), 1)
 
 
-# where a single bright pixel lies, and how much the views count that show it in row 1, column 1
+# position of a single bright pixel -> total weight of the views that show it in row 1, column 1
 SEEN = {(1, 1): 0.25, (1, 2): 0.25, (0, 0): 0.125, (0, 1): 0.125, (2, 2): 0.125, (2, 3): 0.125}
 SEEN_UNMIRRORED = {(1, 1): 0.5, (0, 0): 0.25, (2, 2): 0.25}
 
 
-@pytest.mark.parametrize(("mirror", "seen"), [(True, SEEN), (False, SEEN_UNMIRRORED)])
-@pytest.mark.parametrize("threshold", [0.01, 0.12, 0.13, 0.24, 0.26, 0.49, 0.51])
-def test_every_view_counts_what_it_should(mirror, seen, threshold):
+def test_tta_weights_of_views():
     images = torch.zeros(16, 4, 4, 3, dtype=torch.uint8)
     images.view(16, 16, 3)[range(16), range(16), 0] = 255  # a bright pixel in each place
     labels = torch.ones(16, dtype=torch.int64)
-    model = OnePixel(threshold).train()
-    found = tta_accuracy(model, images, labels, mean=(0,) * 3, std=(1,) * 3, mirror=mirror, batch_size=5)
-    assert found == sum(weight > threshold for weight in seen.values()) / 16
-    assert model.training, "the mode is given back"
+    for mirror, seen in ((True, SEEN), (False, SEEN_UNMIRRORED)):
+        for threshold in (0.01, 0.12, 0.13, 0.24, 0.26, 0.49, 0.51):
+            model = OnePixel(threshold).train()
+            found = tta_accuracy(model, images, labels, mean=(0,) * 3, std=(1,) * 3, mirror=mirror, batch_size=5)
+            assert found == sum(weight > threshold for weight in seen.values()) / 16, (mirror, threshold)
+            assert model.training, "the mode is restored"
 
 
-def test_tta_sees_a_reflected_border():
+def test_tta_border_is_reflected():
     images = torch.zeros(1, 4, 4, 3, dtype=torch.uint8)
     images[0, 1, 1, 0] = 255  # beyond the corner of a reflected border, too
 
@@ -226,7 +236,7 @@ def smooth_images(n=40):
     return (smooth / smooth.max() * 255).to(torch.uint8).permute(0, 2, 3, 1).contiguous()
 
 
-def test_the_patches_covariance_is_numpys():
+def test_patch_covariance_equals_numpy():
     images = smooth_images(7)
     x = normalise(images, MEAN, STD).double().numpy()
     patches = np.lib.stride_tricks.sliding_window_view(x, (3, 3), axis=(2, 3))  # (N, 3, 14, 14, 3, 3)
@@ -235,7 +245,7 @@ def test_the_patches_covariance_is_numpys():
     np.testing.assert_allclose(found.numpy(), np.cov(patches.T, bias=True), atol=1e-12)
 
 
-def test_a_whitened_stem_gives_uncorrelated_outputs_of_variance_one_and_their_negatives():
+def test_whitened_stem_decorrelates():
     images = smooth_images()
     torch.manual_seed(0)
     stem = nn.Conv2d(3, 64, 3, padding=1, bias=False)
@@ -251,7 +261,7 @@ def test_a_whitened_stem_gives_uncorrelated_outputs_of_variance_one_and_their_ne
     assert torch.equal(weight[54:], before[54:]), "filters beyond the patch's numbers stay"
 
 
-def test_a_narrow_stem_gets_the_largest_eigenvalues():
+def test_narrow_stem_gets_largest_eigenvalues():
     images = smooth_images()
     wide, narrow = nn.Conv2d(3, 64, 3), nn.Conv2d(3, 9, 3)
     last = narrow.weight[8].detach().clone()
@@ -264,41 +274,38 @@ def test_a_narrow_stem_gets_the_largest_eigenvalues():
     assert (sizes[1:] >= sizes[:-1] * (1 - 1e-5)).all(), "the larger the eigenvalue, the shorter the filter"
 
 
-@pytest.mark.parametrize("model", [nn.Linear(3, 2), nn.Conv2d(1, 4, 3), nn.Conv2d(3, 6, 3, groups=3)])
-def test_a_network_without_such_a_stem_is_refused(model):
-    with pytest.raises(ValueError, match="whiten_stem needs a network whose first convolution reads the 3 colours"):
-        whiten_stem(model, smooth_images(2), mean=MEAN, std=STD)
+def test_whitening_needs_an_rgb_stem():
+    for model in (nn.Linear(3, 2), nn.Conv2d(1, 4, 3), nn.Conv2d(3, 6, 3, groups=3)):
+        with pytest.raises(ValueError, match="whiten_stem needs .* 3"):
+            whiten_stem(model, smooth_images(2), mean=MEAN, std=STD)
 
 
-@pytest.mark.parametrize(
-    ("first", "full_from", "epochs", "sizes"),
-    [
+def test_image_size_per_epoch():
+    for first, full_from, epochs, sizes in (
         (16, 0.5, 8, [16, 20, 24, 28, 32, 32, 32, 32]),
         (20, 0.75, 8, [20, 20, 24, 24, 28, 28, 32, 32]),  # 20, 22, 24, 26, 28, 30, rounded down
         (18, 0.5, 4, [18, 24, 32, 32]),
         (None, 0.5, 3, [32, 32, 32]),
         (32, 0.9, 3, [32, 32, 32]),
-    ],
-)
-def test_images_grow_epoch_by_epoch(first, full_from, epochs, sizes):
-    recipe = Recipe(epochs=epochs, first_size=first, full_size_from=full_from)
-    assert [image_size(recipe, epoch, 32) for epoch in range(epochs)] == sizes
+    ):
+        recipe = Recipe(epochs=epochs, first_size=first, full_size_from=full_from)
+        assert [image_size(recipe, epoch, 32) for epoch in range(epochs)] == sizes, recipe
 
 
-def test_crops_grow_up_to_their_own_size():
+def test_image_size_of_crops():
     recipe = Recipe(epochs=6, crop_size=26, first_size=16, full_size_from=0.5)
     assert [image_size(recipe, epoch, 32) for epoch in range(6)] == [16, 16, 20, 26, 26, 26]
     assert pixel_shares(recipe, 32)[-1] == (26 / 32) ** 2, "of the whole image's pixels"
 
 
-def test_images_cannot_begin_larger_than_they_are():
+def test_first_size_above_full_resolution():
     with pytest.raises(ValueError, match="first_size=40 is larger than the images; allowed: 8 to 32"):
         image_size(Recipe(first_size=40), 0, 32)
     with pytest.raises(ValueError, match="first_size=30 is larger than the crops; allowed: 8 to 28"):
         image_size(Recipe(first_size=30, crop_size=28), 0, 32)
 
 
-def test_resized_images_keep_their_mean_and_their_place():
+def test_resized_keeps_mean_and_position():
     x = torch.rand(2, 3, 32, 24, generator=torch.Generator().manual_seed(0))
     assert resized(x, 32) is x
     small = resized(x, 16)

@@ -37,7 +37,7 @@ def with_badges(readme: str, repo: str, names: list[str]) -> str:
 
 def main(repo: str, root: Path = ROOT) -> int:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", repo):
-        print(f"error: REPO is {repo!r}; allowed: owner/name, as in `make badges REPO=owner/name`", file=sys.stderr)
+        print(f"error: REPO is {repo!r}; write `make badges REPO=owner/name`", file=sys.stderr)
         return 2
     notebooks = sorted((root / "notebooks").glob("*.ipynb"))
     for path in notebooks:
@@ -45,7 +45,7 @@ def main(repo: str, root: Path = ROOT) -> int:
         path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     readme = root / "README.md"
     readme.write_text(with_badges(readme.read_text(encoding="utf-8"), repo, [p.name for p in notebooks]), "utf-8")
-    print(f"badges for {repo} in README.md and {len(notebooks)} notebooks")
+    print(f"wrote badges for {repo} into README.md and {len(notebooks)} notebooks")
     return 0
 
 

@@ -5,7 +5,7 @@ tables.py             a study's results as tables of numbers
 shown_tables.py       those tables as text, with units
 sentences.py          sentences whose wording and numbers follow from the results
 format.py             single quantities as text: percent, percentage points, seconds, p values
-markup.py             tables of text as HTML and Markdown, escaped
+markup.py             tables of text as escaped HTML and Markdown
 plots/                the figures
 examples.py           selects the misclassified images that a report shows
 against_published.py  compares a user's own results with the published ones

@@ -5,44 +5,42 @@ from senet_lib.results import StudyResults
 
 
 def beside_published(ours: StudyResults, published: StudyResults) -> list[str]:
-    """One line per network: whether our mean lies inside the published mean's 95 % CI.
-
-    Where there is no interval, no finished run, no common seed or another config hash, the line says so.
-    """
+    """One line per network: whether the user's mean lies inside the 95 % CI of the published mean, or why it was not
+    compared."""
     yours, theirs = tables.accuracies(ours), tables.accuracies(published)
     width = max(map(len, ours.labels))
     lines = []
     for label in ours.labels:
-        said = _incomparable(_hashes(ours, label), _hashes(published, label))
-        said = said or _line(list(yours[label].values()), list(theirs[label].values()))
-        lines.append(f"{label:<{width}}  {said}")
+        text = _incomparable(_hashes(ours, label), _hashes(published, label))
+        text = text or _line(list(yours[label].values()), list(theirs[label].values()))
+        lines.append(f"{label:<{width}}  {text}")
     return lines
 
 
 def _incomparable(ours: dict[str, str], published: dict[str, str]) -> str:
     """Why a network's runs (run_id -> hash) cannot be compared with the published ones; empty if they can."""
     if not published:
-        return "not compared: not among the published networks"
+        return "not compared: this network has no published runs"
     common = ours.keys() & published.keys()
     if not common:
-        return "not compared: no seed in common with the published runs"
+        return "not compared: no published run has the same seed"
     if any(ours[run_id] != published[run_id] for run_id in common):
-        return "not compared: the published runs were configured otherwise"
+        return "not compared: the published runs have another configuration"
     return ""
 
 
 def _line(yours: list[float], theirs: list[float]) -> str:
     if not yours or not theirs:
-        return "not compared: no finished run" + ("" if not yours else " among the published")
+        return "not compared: no published run has finished" if yours else "not compared: no run has finished"
     mine, published = stats.describe(yours), stats.describe(theirs)
-    said = f"yours {format.percent(mine.mean)} % (n = {mine.n})"
+    text = f"yours {format.percent(mine.mean)} % (n = {mine.n})"
     known = published.interval
     if not known.exists:
         apart = format.points(mine.mean - published.mean)
-        return f"{said}, published {format.percent(published.mean)} %, {apart} pp apart ({known.reason})"
+        return f"{text}, published {format.percent(published.mean)} %, {apart} pp apart ({known.reason})"
     inside = known.low <= mine.mean <= known.high
     where = "inside" if inside else "OUTSIDE"
-    return f"{said}, {where} the published 95 % CI {format.span(known.low, known.high, format.percent)} %"
+    return f"{text}, {where} the published 95 % CI {format.span(known.low, known.high, format.percent)} %"
 
 
 def _hashes(results: StudyResults, label: str) -> dict[str, str]:

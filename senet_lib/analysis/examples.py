@@ -1,8 +1,8 @@
-"""Selects the most confused images from the predictions, and reads their stored pictures for the report.
+"""Selects the images that a report shows as examples of misclassification, and reads their stored pixels.
 
-The analysis loads no data set. The launcher, which has the data, stores the pictures in the results folder, in
-`examples.npz`: `image` (n,), indices into the evaluated images; `true` (n,), their classes; `pixels` (n, h, w, 3)
-uint8. The runs' predictions say which image was misclassified as what. Without the file there is no figure.
+The analysis loads no data set. `report/pictures.py` stores the pixels in the results folder while the data is
+available, in `examples.npz`: `image` (n,), indices into the evaluated images; `true` (n,), their classes; `pixels`
+(n, h, w, 3) uint8. Without this file the report has no such figure.
 """
 
 from pathlib import Path
@@ -19,22 +19,22 @@ PAIRS, EACH = 4, 6  # number of class pairs, and of images per pair
 def choose(results: StudyResults) -> pd.DataFrame:
     """For each of the most confused class pairs, the images that most runs misclassified as the other class.
 
-    Columns: first, second, image, true, taken (runs that misclassified it so), runs. Ties go to the lower image index.
+    Columns: first, second, image, true, wrong (runs that misclassified it so), runs. Ties go to the lower image index.
     Empty without runs, or if runs were evaluated on different images.
     """
-    columns = ["first", "second", "image", "true", "taken", "runs"]
+    columns = ["first", "second", "image", "true", "wrong", "runs"]
     classes, predictions = results.study["classes"], results.predictions
     runs = predictions["run_id"].nunique()
-    seen = predictions.groupby("image")["true"].agg(["nunique", "size"])
-    if not runs or (seen["nunique"] > 1).any() or (seen["size"] != runs).any():
+    per_image = predictions.groupby("image")["true"].agg(["nunique", "size"])
+    if not runs or (per_image["nunique"] > 1).any() or (per_image["size"] != runs).any():
         return pd.DataFrame(columns=columns)
     rows = []
     for pair in confused_pairs(results, PAIRS).itertuples():
         both = {classes.index(pair.first), classes.index(pair.second)}
         wrong = predictions[predictions["true"] != predictions["predicted"]]
         wrong = wrong[wrong["true"].isin(both) & wrong["predicted"].isin(both)]
-        taken = wrong.groupby("image")["true"].agg(["first", "size"])  # sorted by image: ties keep the lower index
-        for image, true, count in taken.sort_values("size", ascending=False, kind="stable").head(EACH).itertuples():
+        errors = wrong.groupby("image")["true"].agg(["first", "size"])  # sorted by image: ties keep the lower index
+        for image, true, count in errors.sort_values("size", ascending=False, kind="stable").head(EACH).itertuples():
             rows.append((pair.first, pair.second, image, classes[true], count, runs))
     return pd.DataFrame(rows, columns=columns)
 
@@ -57,10 +57,11 @@ def by_network(results: StudyResults, chosen: pd.DataFrame) -> pd.DataFrame:
     classes, by_image = results.study["classes"], results.predictions.groupby("image")
     for row in chosen.itertuples():
         other = row.second if row.true == row.first else row.first
-        seen = by_image.get_group(row.image)
-        seen = (seen["predicted"] == classes.index(other)).groupby(seen["label"]).agg(["sum", "size"])
-        counts = {label: f"{seen.loc[label, 'sum']} of {seen.loc[label, 'size']}" for label in seen.index}
-        text = {"Image": str(row.image), "True class": row.true, "Taken for": other}
+        rows_of_image = by_image.get_group(row.image)
+        wrong = rows_of_image["predicted"] == classes.index(other)
+        wrong = wrong.groupby(rows_of_image["label"]).agg(["sum", "size"])
+        counts = {label: f"{wrong.loc[label, 'sum']} of {wrong.loc[label, 'size']}" for label in wrong.index}
+        text = {"Image": str(row.image), "True class": row.true, "Misclassified as": other}
         rows.append(text | {label: counts[label] for label in results.labels if label in counts})
     return pd.DataFrame(rows)
 

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from senet_lib.analysis.stats import NO_SPREAD, ONE_SEED
 from senet_lib.durations import rough
 
 MINUS = "\N{MINUS SIGN}"
@@ -24,7 +25,7 @@ def span(low: float, high: float, format_value) -> str:
 def interval(low: float | None, high: float | None, n: int) -> str:
     if not pd.isna(low):
         return span(low, high, percent)
-    return {0: "", 1: "n = 1: no interval"}.get(n, "all seeds alike: no interval")
+    return {0: "", 1: ONE_SEED}.get(n, NO_SPREAD)
 
 
 def difference(point: float | None, low: float | None, high: float | None) -> str:
@@ -55,7 +56,7 @@ def seconds(value: float | None) -> str:
 
 
 def run_seconds(value: float | None) -> str:
-    """The wall-clock time of a whole run: no decimals from 100 s on."""
+    """The wall-clock time of a whole run: no decimals above 100 s."""
     return count(value) if not pd.isna(value) and value >= 100 else seconds(value)
 
 

@@ -28,12 +28,12 @@ def notice(results: StudyResults) -> str:
         f"{len(runs)} {word} ({names(runs['run_id'])})" for word, runs in left.groupby("status", sort=False)
     )
     without = [label for label in results.labels if label not in set(results.done["label"])]
-    absent = f" Without a finished run, and so in no figure: {names(without, 10)}." if without else ""
+    absent = f" No finished run, so in no figure: {names(without, 10)}." if without else ""
     if results.done.empty:
-        return f"**No run of this study is finished**, so it says nothing yet: {counts}."
+        return f"**No run of this study has finished**, so there are no results yet: {counts}."
     return (
-        f"**This study is incomplete**: {len(results.done)} of {len(planned)} planned runs are finished; {counts}."
-        f"{absent} Everything below speaks of the finished runs alone."
+        f"**This study is incomplete**: {len(results.done)} of {len(planned)} planned runs have finished; {counts}."
+        f"{absent} All results below are of the finished runs only."
     )
 
 
@@ -54,17 +54,15 @@ def last_epoch(results: StudyResults) -> str:
 
 
 def how_to_reproduce(results: StudyResults) -> str:
-    """The command that reproduces these results; the suffixes of `name+data+3epoch` are DATA and LIMIT_EPOCHS."""
-    name, *deviations = results.study["name"].split("+")
-    options = [
-        f"LIMIT_EPOCHS={part.removesuffix('epoch')}" if part.endswith("epoch") else f"DATA={data_name(results)}"
-        for part in deviations
-    ]
-    return escape_markdown(" ".join(["make reproduce", f"STUDY={name}", *options]))
+    """The command that reproduces these results."""
+    variables = dict(results.study.get("make_variables") or {"STUDY": results.study["name"]})
+    if "DATA" in variables:
+        variables["DATA"] = data_name(results)
+    return escape_markdown(" ".join(["make reproduce", *(f"{name}={value}" for name, value in variables.items())]))
 
 
 def data_name(results: StudyResults) -> str:
-    """The data set's name; for a folder only the last path component, so that no local path is published."""
+    """The data set's name; of a folder's path only the last part, so that no local path is published."""
     kind, _, place = results.study["data"].partition(":")
     return f"folder:{place.rstrip('/').rsplit('/', 1)[-1]}" if place else kind
 
@@ -76,32 +74,28 @@ def deviations(results: StudyResults) -> list[str]:
         found.append(escape_markdown(study["notes"]))
     if held := study["recipe"].get("holdout"):
         found.append(
-            f"Evaluated on a validation split of {held:,} training images; the test set was not used, and these"
-            " accuracies are not test accuracies."
+            f"Evaluated on a validation split of {held:,} training images. The test set was not used; these are not"
+            " test accuracies."
         )
     if study["recipe"].get("evaluate_in_training_mode"):
         found.append(
-            "Evaluated in training mode, as one of the studied sources does: batch normalisation used, and learnt from,"
-            " the evaluated batches. These accuracies are not comparable with any others."
+            "Evaluated in training mode, as in one of the studied sources: batch normalisation used the statistics of"
+            " the evaluated batches and updated its running statistics with them. These accuracies cannot be compared"
+            " with others."
         )
     if len(results.done["evaluated_on"].unique()) > 1:
-        found.append("Some runs were evaluated on the test set and some on a validation split: do not compare them.")
+        found.append("Some runs were evaluated on the test set, others on a validation split: they cannot be compared.")
     found += untimed(results).splitlines()
     found += incomparable_seconds(results).splitlines()
     records = list(results.environments.values())
     commits = {record.get("git_commit") for record in records}
     if len(commits) > 1:
-        found.append(f"The runs come from {len(commits)} different commits of the code.")
+        found.append(f"The runs used {len(commits)} different commits of the code.")
     if any(commit and commit.endswith("+changes") for commit in commits):
-        found.append("Some runs come from a working tree with uncommitted changes.")
+        found.append("Some runs used code with uncommitted changes.")
     fingerprints = [(record.get("data") or {}).get("fingerprints") for record in records]
     if any(prints != study.get("fingerprints") for prints in fingerprints):
-        found.append("**Some runs saw other data than the study planned**: the fingerprints differ.")
-    for run in run_table(results).query("resumed_anyway != ''").itertuples():
-        found.append(
-            f"**{escape_markdown(run.run_id)} was resumed anyway** ({escape_markdown(run.resumed_anyway)}): its numbers"
-            " need not be those of an undisturbed run."
-        )
+        found.append("**Some runs used other data than planned**: their data fingerprints differ from the study's.")
     return found or ["None recorded."]
 
 
@@ -109,23 +103,23 @@ def deviations(results: StudyResults) -> list[str]:
 
 
 def verdict(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> str:
-    """The study's question and its finding, in two sentences."""
-    asked = f"**Asked:** {escape_markdown(results.study['question'])}"
-    return f"{asked}\n\n**Found:** {_found(results, comparisons)}"
+    """The study's question and its answer, one paragraph each."""
+    question = f"**Question:** {escape_markdown(results.study['question'])}"
+    return f"{question}\n\n**Result:** {_answer(results, comparisons)}"
 
 
-def _found(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> str:
+def _answer(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> str:
     done = results.done
     if done.empty:
-        return f"Nothing yet: none of the {len(results.runs)} planned runs is finished."
-    where = f"After {last_epoch(results)} and over {sample_sizes(results)}"
+        return f"none yet; 0 of {len(results.runs)} planned runs have finished."
+    where = f"After {last_epoch(results)}, {sample_sizes(results)}"
     if not comparisons:
-        return f"{where}, {ranking(results)}; there are no two networks to compare yet."
+        return f"{where}, {ranking(results)}. No planned comparison has finished runs of both networks yet."
     if not any(pair.difference.exists for pair in comparisons):
         reasons = sorted({pair.difference.reason for pair in comparisons})
         return (
-            f"Inconclusive by the rule below, since no comparison has an interval ({'; '.join(reasons)}); "
-            f"after {last_epoch(results)} {ranking(results)}."
+            f"Inconclusive by the rule below, because no comparison has a confidence interval ({'; '.join(reasons)})."
+            f" After {last_epoch(results)}, {ranking(results)}."
         )
     return f"{where}, by the rule below: {'; '.join(map(one_verdict, comparisons))}."
 
@@ -138,10 +132,10 @@ def one_verdict(pair: stats.Comparison) -> str:
         return f"{ours} against {theirs} is inconclusive ({points(found.point)} pp, {found.reason})"
     seen = f"{points(found.point)} pp, 95 % CI {span(found.low, found.high, points)}"
     if pair.verdict in (stats.BETTER, stats.WORSE):
-        small = ", though within the margin" if max(abs(found.low), abs(found.high)) < stats.MARGIN else ""
+        small = ", but within the margin" if max(abs(found.low), abs(found.high)) < stats.MARGIN else ""
         return f"{ours} is **{pair.verdict}** than {theirs} ({seen}{small})"
     if pair.verdict == stats.NO_DIFFERENCE:
-        return f"{ours} shows **no difference larger than {100 * stats.MARGIN:g} pp** to {theirs} ({seen})"
+        return f"{ours} shows **no difference larger than {100 * stats.MARGIN:g} pp** from {theirs} ({seen})"
     corrected = found.low > 0 or found.high < 0
     note = f"; not significant after Holm's correction, p = {pair.p_welch_holm:.3f}" if corrected else ""
     return f"{ours} against {theirs} is **inconclusive** ({seen}{note})"
@@ -157,31 +151,29 @@ def ranking(results: StudyResults) -> str:
 
 
 def augmented(results: StudyResults, table: pd.DataFrame) -> str:
-    """The gain from test-time augmentation, and that no other number uses it; empty if no run has it. `table` from
-    `tables.networks`."""
+    """The gain from test-time augmentation; empty if no run has it. `table` from `tables.networks`."""
     if "tta_mean" not in table:
         return ""
     rows = table[table["tta_mean"].notna()].itertuples()
     listed = ", ".join(f"{escape_markdown(row.label)} {points(row.tta_mean - row.mean)}" for row in rows)
     return (
-        "Test-time augmentation takes the mean of a network's outputs over several views of each image (moved by a"
-        " pixel; mirrored too where training mirrors); its column has a 95 % t interval of its own. Its mean minus the"
-        f" plain {evaluated(results)} accuracy is, in percentage points: {listed}. It is an additional figure: every"
-        " other number here, verdicts included, is the plain accuracy."
+        "Test-time augmentation (TTA) averages a network's outputs over several views of each image: shifted by one"
+        f" pixel, and also mirrored if training mirrors. Mean {evaluated(results)} accuracy with TTA minus accuracy"
+        f" without it, in percentage points: {listed}. All other numbers, including the verdicts, are without TTA."
     )
 
 
 def generalisation(results: StudyResults, history: pd.DataFrame) -> str:
-    """Training accuracy minus evaluated accuracy at the last epoch, by network."""
+    """Training accuracy minus evaluated accuracy at the last epoch, per network."""
     if history.empty:
         return ""
     last = history[history["epoch"] == history.groupby("run_id")["epoch"].transform("max")]
     gaps = (last["train_accuracy"] - last["test_accuracy"]).astype(float).groupby(last["label"]).mean()
     listed = ", ".join(f"{escape_markdown(label)} {points(gaps[label])}" for label in results.labels if label in gaps)
     return (
-        f"At {last_epoch(results)} the training accuracy minus the {evaluated(results)} accuracy is, in percentage"
-        f" points: {listed}."
-        " Training accuracy is measured on augmented images while the weights still move, so it can lie below."
+        f"Training accuracy minus {evaluated(results)} accuracy at {last_epoch(results)}, in percentage points:"
+        f" {listed}. Training accuracy is measured on augmented images while the weights change, so it can be the"
+        " lower of the two."
     )
 
 
@@ -195,13 +187,13 @@ def most_confused(results: StudyResults) -> str:
         if errors[true, predicted] > 0:
             found.append(
                 f"{escape_markdown(label)}: {percent(errors[true, predicted])} % of {escape_markdown(classes[true])}"
-                f" taken for {escape_markdown(classes[predicted])}"
+                f" misclassified as {escape_markdown(classes[predicted])}"
             )
-    return f"The most frequent single confusion of each network: {'; '.join(found)}." if found else ""
+    return f"Most frequent confusion of each network: {'; '.join(found)}." if found else ""
 
 
 def class_effects(results: StudyResults, table: pd.DataFrame) -> str:
-    """Each network's largest gain and loss by class against the baseline, and how many CIs exclude 0 by chance."""
+    """Each network's highest and lowest difference from the baseline by class, and how many CIs exclude 0."""
     changed = table.dropna(subset=["difference"])
     if changed.empty:
         return ""
@@ -209,18 +201,15 @@ def class_effects(results: StudyResults, table: pd.DataFrame) -> str:
     for label, rows in changed.groupby("label", sort=False):
         best, worst = rows.loc[rows["difference"].idxmax()], rows.loc[rows["difference"].idxmin()]
         apart = rows[(rows["difference_low"] > 0) | (rows["difference_high"] < 0)]
-        counted = (
-            f"{len(apart)} of {len(rows)} class intervals exclude 0" if rows["difference_low"].notna().any() else ""
-        )
+        counted = f"; {len(apart)} of {len(rows)} CIs exclude 0" if rows["difference_low"].notna().any() else ""
         found.append(
-            f"- {escape_markdown(label)}: highest difference on {_class_difference(best)}; lowest on"
-            f" {_class_difference(worst)}" + (f"; {counted}" if counted else "")
+            f"- {escape_markdown(label)}: highest {_class_difference(best)}; lowest {_class_difference(worst)}{counted}"
         )
     classes = len(results.study["classes"])
     return (
-        f"Against {escape_markdown(results.study['baseline'])}, in percentage points (Welch 95 % CI over seeds, not"
-        f" corrected for the number of classes: by chance alone about {0.05 * classes:.2g} of {classes} exclude 0):\n\n"
-        + "\n".join(found)
+        f"Difference from {escape_markdown(results.study['baseline'])} by class, in percentage points (Welch 95 % CI"
+        f" over seeds, not corrected for multiple comparisons: about {0.05 * classes:.2g} of {classes} would exclude 0"
+        " by chance):\n\n" + "\n".join(found)
     )
 
 
@@ -236,20 +225,20 @@ def cost(table: pd.DataFrame, baseline: str) -> str:
         return ""
     reference = table.set_index("label").loc[baseline, "train_seconds"]
     listed = "; ".join(
-        f"{escape_markdown(row.label)} needs {row.seconds_per_epoch_factor:.2f}x the time of an epoch, and"
-        f" {_more_or_less(row.train_seconds - reference)} a run, for {row.macs_factor:.2f}x the multiply-adds"
+        f"{escape_markdown(row.label)} takes {row.seconds_per_epoch_factor:.2f}x the time per epoch"
+        f" ({_longer_or_shorter(row.train_seconds - reference)} per run) for {row.macs_factor:.2f}x the multiply-adds"
         for row in rows.itertuples()
     )
-    return f"Beside {escape_markdown(baseline)} ({run_seconds(reference)} s a run), {listed}."
+    return f"Compared with {escape_markdown(baseline)} ({run_seconds(reference)} s per run): {listed}."
 
 
 def untimed(results: StudyResults) -> str:
-    """Statement shown instead of times where the study declares them invalid; otherwise empty."""
+    """Why the report has no times, if the study declares them invalid; otherwise empty."""
     if results.timed:
         return ""
     return (
-        "No seconds are reported: the runs shared their machine with each other or with other work, or were on several"
-        " machines."
+        "No training times are reported: the runs shared a machine with each other or with other work, or ran on"
+        " several machines."
     )
 
 
@@ -260,22 +249,22 @@ def incomparable_seconds(results: StudyResults) -> str:
     for key, name in kinds.items():
         values = sorted({str(record.get(key)) for record in results.environments.values()})
         if len(values) > 1:
-            found.append(f"The runs used different {name} ({names(values)}): their seconds cannot be compared.")
+            found.append(f"The runs used different {name} ({names(values)}): their training times cannot be compared.")
     return "\n".join(found)
 
 
 def same_cost(networks: pd.DataFrame) -> str:
-    """Statement shown instead of the accuracy-against-cost figure where networks have equal cost; otherwise empty.
+    """The cost, if it is the same for all networks, in place of a figure of accuracy against cost; otherwise empty.
     `networks` from `tables.networks`."""
     costs = networks[["params", "macs"]].drop_duplicates()
     if len(networks) < 2 or len(costs) > 1 or costs.isna().any(axis=None):
         return ""
     params, macs = costs.iloc[0]
-    return f"All networks have {count(params)} parameters and {millions(macs)} million multiply-adds an image."
+    return f"All networks have {count(params)} parameters and {millions(macs)} million multiply-adds per image."
 
 
-def _more_or_less(seconds: float) -> str:
-    return f"{run_seconds(abs(seconds))} s {'more' if seconds >= 0 else 'less'}"
+def _longer_or_shorter(seconds: float) -> str:
+    return f"{run_seconds(abs(seconds))} s {'longer' if seconds >= 0 else 'shorter'}"
 
 
 def time_to(results: StudyResults, table: pd.DataFrame) -> str:
@@ -283,8 +272,8 @@ def time_to(results: StudyResults, table: pd.DataFrame) -> str:
     if not table["reached"].any():
         return ""
     return (
-        "These times describe the curve and are no stopping rule: nothing was stopped at an accuracy or chosen by one,"
-        f" and the number of a run stays that of {last_epoch(results)}."
+        "These times describe the curves. No run was stopped at a threshold, and the accuracy of a run is that of"
+        f" {last_epoch(results)}."
     )
 
 
@@ -293,7 +282,7 @@ def single_models(table: pd.DataFrame) -> str:
     if table.empty:
         return ""
     found = [
-        f"{escape_markdown(treatment)} against {escape_markdown(baseline)}: p under 0.05 for"
+        f"{escape_markdown(treatment)} against {escape_markdown(baseline)}: p below 0.05 for"
         f" {(rows['p'] < 0.05).sum()} of {len(rows)} seeds"
         for (treatment, baseline), rows in table.groupby(["treatment", "baseline"], sort=False)
     ]
@@ -304,14 +293,17 @@ def detectable(comparisons: Sequence[stats.Comparison]) -> str:
     """The minimum detectable difference of each comparison."""
     known = [pair for pair in comparisons if pair.detectable is not None]
     if not known:
-        return "How small a difference this study could have seen cannot be said: that needs two seeds and a spread."
+        return (
+            "The minimum detectable difference cannot be estimated: that needs at least two seeds per network and a"
+            " spread between them."
+        )
     listed = ", ".join(
         f"{escape_markdown(pair.treatment)} against {escape_markdown(pair.baseline)} {100 * pair.detectable:.2f}"
         for pair in known
     )
     return (
-        f"The smallest true difference that this many seeds find with 80 % power, in percentage points: {listed}."
-        " An inconclusive comparison rules out nothing much smaller than that."
+        f"Minimum detectable difference with 80 % power at this number of seeds, in percentage points: {listed}."
+        " An inconclusive comparison does not rule out a smaller difference."
     )
 
 

@@ -19,7 +19,7 @@ from senet_lib.analysis.format import (
 )
 
 
-def shown_networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
+def networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
     shown = pd.DataFrame(
         {
             "Network": table["label"],
@@ -29,13 +29,13 @@ def shown_networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFr
                 mean_spread(row.mean, row.sd, row.n, row.planned) for row in table.itertuples()
             ],
             "95 % CI": [interval(row.low, row.high, row.n) for row in table.itertuples()],
-            f"Difference to {baseline} (pp)": [
+            f"Difference from {baseline} (pp)": [
                 "baseline"
                 if row.label == baseline
                 else difference(row.difference, row.difference_low, row.difference_high)
                 for row in table.itertuples()
             ],
-            "s / epoch": table["seconds_per_epoch"].map(seconds),
+            "Training time per epoch (s)": table["seconds_per_epoch"].map(seconds),
             "Published (%)": [
                 "" if pd.isna(row.published) else f"{percent(row.published)}, {row.published_source}"
                 for row in table.itertuples()
@@ -43,30 +43,30 @@ def shown_networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFr
         }
     )
     if table["seconds_per_epoch"].isna().all():
-        shown = shown.drop(columns="s / epoch")
+        shown = shown.drop(columns="Training time per epoch (s)")
     if "tta_mean" in table:
         title = f"{metric.capitalize()} with test-time augmentation (%)"
-        shown.insert(shown.columns.get_loc("95 % CI") + 1, title, [_shown_tta(row) for row in table.itertuples()])
+        shown.insert(shown.columns.get_loc("95 % CI") + 1, title, [_tta(row) for row in table.itertuples()])
     return shown
 
 
-def _shown_tta(row) -> str:
+def _tta(row) -> str:
     if pd.isna(row.tta_mean):
         return "none"
     return f"{percent(row.tta_mean)} ({interval(row.tta_low, row.tta_high, row.n)})"
 
 
-def shown_models(table: pd.DataFrame) -> pd.DataFrame:
+def models(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Network": table["label"],
             "Model": table["model"],
-            "What differs from the model's defaults": table["knobs"].replace("", "nothing"),
+            "Options set by the study": table["knobs"].replace("", "none"),
         }
     )
 
 
-def shown_comparisons(table: pd.DataFrame) -> pd.DataFrame:
+def comparisons(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Comparison": _pair_names(table),
@@ -74,17 +74,17 @@ def shown_comparisons(table: pd.DataFrame) -> pd.DataFrame:
                 str(row.n_treatment) if row.n_treatment == row.n_baseline else f"{row.n_treatment} and {row.n_baseline}"
                 for row in table.itertuples()
             ],
-            "Difference, Welch 95 % (pp)": [
+            "Difference, Welch 95 % CI (pp)": [
                 difference(row.difference, row.welch_low, row.welch_high) for row in table.itertuples()
             ],
-            "BCa bootstrap 95 %": [
+            "BCa bootstrap 95 % CI": [
                 "none" if pd.isna(row.bca_low) else span(row.bca_low, row.bca_high, points)
                 for row in table.itertuples()
             ],
             "Welch p (Holm)": [p_pair(row.welch_p, row.welch_p_holm) for row in table.itertuples()],
             "Sign-flip p (Holm)": [p_pair(row.sign_flip_p, row.sign_flip_p_holm) for row in table.itertuples()],
             "P(superior)": [f"{row.superiority:.2f}" for row in table.itertuples()],
-            "Detectable at 80 % (pp)": [
+            "Detectable at 80 % power (pp)": [
                 "none" if pd.isna(row.detectable) else f"{100 * row.detectable:.2f}" for row in table.itertuples()
             ],
             "Verdict": table["verdict"],
@@ -92,15 +92,15 @@ def shown_comparisons(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def shown_mcnemar(table: pd.DataFrame) -> pd.DataFrame:
+def mcnemar(table: pd.DataFrame) -> pd.DataFrame:
     """One row per comparison, with the p of each seed; with a single seed, also the counts."""
     seeds = sorted(table["seed"].unique())
     if len(seeds) == 1:
         return pd.DataFrame(
             {
                 "Trained models": _pair_names(table),
-                "Right only in the first": table["only_treatment"].map(count),
-                "Right only in the second": table["only_baseline"].map(count),
+                "Correct by the first only": table["only_treatment"].map(count),
+                "Correct by the second only": table["only_baseline"].map(count),
                 "Exact p": table["p"].map(p_value),
             }
         )
@@ -112,26 +112,26 @@ def shown_mcnemar(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def shown_confused_pairs(table: pd.DataFrame) -> pd.DataFrame:
+def confused_pairs(table: pd.DataFrame) -> pd.DataFrame:
     pairs = [f"{first} / {second}" for first, second in zip(table["first"], table["second"], strict=True)]
     shares = {f"{label} (%)": table[label].map(percent) for label in table.columns[2:]}
     return pd.DataFrame({"Classes": pairs, **shares})
 
 
-def shown_cost(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    def with_factor(value: str, factor: float) -> str:
-        return value if pd.isna(factor) else f"{value} ({factor:.2f}x)"
+def cost(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    def with_ratio(value: str, ratio: float) -> str:
+        return value if pd.isna(ratio) else f"{value} ({ratio:.2f}x)"
 
     columns = {
         "Parameters": ("params", count),
         "MACs (M)": ("macs", millions),
-        "Seconds per epoch": ("seconds_per_epoch", seconds),
-        "Seconds of a run": ("train_seconds", run_seconds),
+        "Training time per epoch (s)": ("seconds_per_epoch", seconds),
+        "Training time per run (s)": ("train_seconds", run_seconds),
     }
     shown = {
-        f"{title} (factor to {baseline})": [
-            with_factor(format_value(value), factor)
-            for value, factor in zip(table[column], table[f"{column}_factor"], strict=True)
+        f"{title} (ratio to {baseline})": [
+            with_ratio(format_value(value), ratio)
+            for value, ratio in zip(table[column], table[f"{column}_factor"], strict=True)
         ]
         for title, (column, format_value) in columns.items()
         if table[column].notna().any()
@@ -139,30 +139,32 @@ def shown_cost(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
     return pd.DataFrame({"Network": table["label"], **shown})
 
 
-def shown_time_to(table: pd.DataFrame) -> pd.DataFrame:
+def time_to(table: pd.DataFrame) -> pd.DataFrame:
     """One row per network, one column per threshold that some run reaches; no rows if no run reaches any."""
     reached = table[table.groupby("threshold")["reached"].transform("sum") > 0]
     rows = []
     for label, found in reached.groupby("label", sort=False):
         row = {"Network": label}
-        rows.append(row | {f"Seconds to {100 * goal.threshold:g} %": _shown_goal(goal) for goal in found.itertuples()})
+        rows.append(
+            row | {f"Training time to {100 * goal.threshold:g} % (s)": _goal(goal) for goal in found.itertuples()}
+        )
     return pd.DataFrame(rows)
 
 
-def _shown_goal(goal) -> str:
-    """'403 (398 to 410) in 3 of 3': mean (smallest to largest); no mean unless all of several runs reach it."""
+def _goal(goal) -> str:
+    """'403 (398 to 410), 3 of 3 runs': mean (smallest to largest); no mean unless all of several runs reach it."""
     if not goal.n:
         return "no finished run"
-    of = f"{goal.reached} of {goal.n}"
+    of = f"{goal.reached} of {goal.n} runs"
     if not goal.reached:
         return of
     seen = run_seconds(goal.min) if goal.reached == 1 else span(goal.min, goal.max, run_seconds)
     if goal.reached == goal.n > 1:
         seen = f"{run_seconds(goal.mean)} ({seen})"
-    return f"{seen} in {of}"
+    return f"{seen}, {of}"
 
 
-def shown_published(table: pd.DataFrame, setting: str) -> pd.DataFrame:
+def published(table: pd.DataFrame, setting: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Network": table["label"],
@@ -181,31 +183,31 @@ def shown_published(table: pd.DataFrame, setting: str) -> pd.DataFrame:
                     if pd.isna(row.published_low)
                     else f" (Wilson {span(row.published_low, row.published_high, percent)})"
                 )
-                + (", runs not stated" if pd.isna(row.published_runs) else f", n = {row.published_runs:.0f}")
+                + (", number of runs not stated" if pd.isna(row.published_runs) else f", n = {row.published_runs:.0f}")
                 for row in table.itertuples()
             ],
             "Ours minus published (pp)": ["" if pd.isna(gap) else points(gap) for gap in table["gap"]],
-            "Published where, in which setting": table["published_source"],
+            "Source and setting of the published value": table["published_source"],
         }
     )
 
 
-def shown_runs(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+def runs(table: pd.DataFrame, metric: str) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "Run": table["run_id"],
             "Seed": table["seed"].astype(str),
-            "Status": table["status"] + table["resumed_anyway"].map(lambda where: ", resumed anyway" if where else ""),
+            "Status": table["status"],
             "Epochs": table["epochs"].astype(str),
             f"{metric.capitalize()} (%)": table["test_accuracy"].map(percent),
             "Loss": ["" if pd.isna(value) else f"{value:.4f}" for value in table["test_loss"]],
-            "Training": table["train_seconds"].map(duration),
+            "Training time": table["train_seconds"].map(duration),
             "Error": table["error"].fillna(""),
         }
     )
 
 
-def shown_settings(table: pd.DataFrame) -> pd.DataFrame:
+def settings(table: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns={"setting": "Setting", "value": "Value"})
 
 

@@ -17,6 +17,7 @@ POWER = 0.8
 MARGIN = 0.003  # 0.3 pp, declared before any run; a smaller difference does not justify an architecture
 EXACT_UP_TO = 16  # sign-flip test: up to 2**16 sign vectors are enumerated, more are sampled
 BETTER, WORSE, NO_DIFFERENCE, INCONCLUSIVE = "better", "worse", "no difference larger than the margin", "inconclusive"
+ONE_SEED, NO_SPREAD = "n = 1: no interval", "no spread between seeds: no interval"  # why there is no interval
 
 
 @dataclass(frozen=True)
@@ -56,7 +57,8 @@ class Welch:
 
 @dataclass(frozen=True)
 class McNemar:
-    """Two trained models on the same images: how many only the one classifies correctly, and the exact two-sided p."""
+    """Two trained models on the same images: how many only one of them classifies correctly, and the exact two-sided
+    p."""
 
     only_first: int
     only_second: int
@@ -139,7 +141,7 @@ def _welch(samples: Sequence[ArrayLike], signs: Sequence[int], level: float) -> 
     samples = [_sample(values) for values in samples]
     point = float(sum(sign * values.mean() for sign, values in zip(signs, samples, strict=True)))
     if min(map(len, samples)) < 2:
-        return Welch(Interval(point, reason="n = 1: no interval", level=level))
+        return Welch(Interval(point, reason=ONE_SEED, level=level))
     if all(map(_no_spread, samples)):
         return Welch(Interval(point, reason=_no_spread(samples[0]), level=level))
     # Not scipy's test, which warns about a sample without spread, a legitimate case here
@@ -187,7 +189,7 @@ def sign_flip_p(
         signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)  # (2**n, n) of +1 and -1
         return float((np.abs(signs @ differences) >= reached).mean())
     if rng is None:
-        raise ValueError(f"n = {n} pairs are too many to enumerate: pass a numpy Generator as rng")
+        raise ValueError(f"n = {n} pairs are too many to enumerate; pass a numpy Generator as rng")
     count = 0
     for size in _chunks(resamples, 10_000):
         signs = rng.choice((-1.0, 1.0), size=(size, n))
@@ -210,7 +212,7 @@ def holm(p_values: Sequence[float | None]) -> list[float | None]:
     """
     p = np.array([1.0 if value is None else value for value in p_values], dtype=float)
     if ((p < 0) | (p > 1)).any() or np.isnan(p).any():
-        raise ValueError(f"p values must lie in [0, 1]: {list(p_values)}")
+        raise ValueError(f"p values must lie in [0, 1], not {list(p_values)}")
     order = np.argsort(p, kind="stable")
     steps = np.minimum(1.0, p[order] * np.arange(len(p), 0, -1))
     adjusted = np.empty_like(p)
@@ -277,10 +279,10 @@ def verdict(difference: Interval, p_holm: float | None, *, margin: float = MARGI
 def rule(margin: float = MARGIN, level: float = LEVEL, alpha: float = ALPHA) -> str:
     """The rule that `verdict` follows, in words."""
     return (
-        f"Better (worse): the {100 * level:g} % Welch interval of the mean difference lies wholly above (below) 0, and"
-        f" its p stays under {alpha:g} after Holm's correction over the study's comparisons."
-        " No difference larger than the margin: otherwise, if that interval lies wholly within"
-        f" ±{100 * margin:g} pp. Inconclusive: everything else, and always where there is no interval."
+        f"Better (worse): the {100 * level:g} % Welch confidence interval of the mean difference lies entirely above"
+        f" (below) 0, and its p value is below {alpha:g} after Holm's correction over the study's comparisons. No"
+        f" difference larger than the margin: otherwise, if the interval lies entirely within ±{100 * margin:g} pp."
+        " Inconclusive: all other cases, including comparisons without an interval."
     )
 
 
@@ -303,7 +305,7 @@ def compare(
         n_baseline=len(theirs),
         n_pairs=len(common),
         welch=welch_difference(ours, theirs),
-        bca=bca_difference(*paired, rng) if common else Interval(float("nan"), reason="no seed in common"),
+        bca=bca_difference(*paired, rng) if common else Interval(float("nan"), reason="no common seed"),
         p_sign_flip=sign_flip_p(*paired, rng) if len(common) > 1 else None,
         superiority=probability_of_superiority(ours, theirs),
         detectable=detectable_difference(describe(ours).sd, describe(theirs).sd, len(ours), len(theirs))
@@ -348,22 +350,22 @@ def compare_all(
 def _sample(values: ArrayLike) -> np.ndarray:
     values = np.asarray(values, dtype=float)
     if values.ndim != 1 or not len(values) or not np.isfinite(values).all():
-        raise ValueError(f"a sample is a non-empty list of finite numbers: {values}")
+        raise ValueError(f"a sample must be a non-empty list of finite numbers, not {values}")
     return values
 
 
 def _paired(treatment: ArrayLike, baseline: ArrayLike) -> np.ndarray:
     treatment, baseline = _sample(treatment), _sample(baseline)
     if treatment.shape != baseline.shape:
-        raise ValueError(f"paired samples must have the same seeds: {len(treatment)} and {len(baseline)} values")
+        raise ValueError(f"paired samples must have the same seeds, not {len(treatment)} and {len(baseline)} values")
     return treatment - baseline
 
 
 def _no_spread(values: np.ndarray) -> str:
-    """Why a mean has no interval; empty if it has one. A spread in the last bits is rounding and does not count."""
+    """Why a mean has no interval; empty if it has one. A spread of the last bits only is rounding."""
     if len(values) == 1:
-        return "n = 1: no interval"
-    return "all seeds alike: no interval" if np.ptp(values) <= 1e-12 * np.abs(values).max() else ""
+        return ONE_SEED
+    return NO_SPREAD if np.ptp(values) <= 1e-12 * np.abs(values).max() else ""
 
 
 def _chunks(total: int, size: int) -> list[int]:

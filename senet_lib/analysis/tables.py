@@ -12,6 +12,7 @@ import pandas as pd
 from senet_lib.analysis import stats
 from senet_lib.analysis.format import as_text
 from senet_lib.data.catalog import DATASETS
+from senet_lib.metrics import confusion_counts
 from senet_lib.results import SPLITS, StudyResults
 
 BOOTSTRAP_SEED = 0
@@ -30,7 +31,7 @@ def models(results: StudyResults) -> dict[str, str]:
 
 
 def finished_history(results: StudyResults) -> pd.DataFrame:
-    """The history of finished runs only: a curve that stops early would distort the mean."""
+    """The history of finished runs only; a curve that stops early would distort the mean."""
     return results.history[results.history["run_id"].isin(results.done["run_id"])]
 
 
@@ -43,7 +44,7 @@ def accuracies(results: StudyResults) -> dict[str, dict[int, float]]:
 
 
 def planned_comparisons(results: StudyResults) -> list[tuple[str, str]]:
-    """(treatment, baseline) of every comparison: those the study names, else each network against the baseline."""
+    """(treatment, baseline) of every comparison: those that the study names, or each network with the baseline."""
     named = results.study.get("comparisons")
     if named:
         return [tuple(pair) for pair in named]
@@ -60,7 +61,7 @@ def networks(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> 
     """One row per network.
 
     Columns: label, model, knobs, params, macs, n, planned, mean, sd, low, high; difference, difference_low,
-    difference_high (to the baseline); seconds_per_epoch (None if the study is not timed); published, published_runs,
+    difference_high (from the baseline); seconds_per_epoch (None if the study is not timed); published, published_runs,
     published_source. If a run has an accuracy with test-time augmentation, also tta_mean, tta_low, tta_high; the other
     columns never include it.
     """
@@ -157,8 +158,7 @@ def confusions(results: StudyResults) -> dict[str, np.ndarray]:
         rows = results.predictions[results.predictions["label"] == label]
         if rows.empty:
             continue
-        pairs = rows["true"].to_numpy(dtype=np.int64) * size + rows["predicted"].to_numpy(dtype=np.int64)
-        counts = np.bincount(pairs, minlength=size * size).reshape(size, size)  # (K * K,) -> (K, K)
+        counts = confusion_counts(rows["true"].to_numpy(), rows["predicted"].to_numpy(), size)
         with np.errstate(invalid="ignore"):
             found[label] = counts / counts.sum(axis=1, keepdims=True)
     return found
@@ -167,8 +167,8 @@ def confusions(results: StudyResults) -> dict[str, np.ndarray]:
 def class_accuracies(results: StudyResults) -> pd.DataFrame:
     """Accuracy within each class.
 
-    Columns: label, class, n (seeds), mean, sd, low, high; difference, difference_low, difference_high (to the baseline,
-    Welch interval).
+    Columns: label, class, n (seeds), mean, sd, low, high; difference, difference_low, difference_high (from the
+    baseline, Welch interval).
     """
     classes, baseline = results.study["classes"], results.study["baseline"]
     right = results.predictions.assign(right=results.predictions["true"] == results.predictions["predicted"])
@@ -232,7 +232,7 @@ def time_to(results: StudyResults, thresholds: Sequence[float] = THRESHOLDS) -> 
 
     The accuracy may fall below the threshold again. One row per network and threshold. Columns: label, threshold, n
     (finished runs), reached (runs that reach it), and mean, min, max over those. The mean is given only if all n reach
-    it: otherwise it would flatter a network whose slow runs never do.
+    it: otherwise it would favour a network whose slow runs never do.
     """
     history = finished_history(results).astype({"train_seconds": float}).sort_values("epoch", kind="stable")
     history = history.assign(seconds=history.groupby("run_id")["train_seconds"].cumsum())
@@ -255,8 +255,8 @@ def published(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
     A single published run on a test set of known size has Wilson's interval. published_source: where it was published.
     """
     rows = []
-    known = DATASETS.get(results.study["data"])
-    images = known and known.test_images
+    dataset = DATASETS.get(results.study["data"])
+    images = dataset and dataset.test_images
     for row in table[table["published"].notna()].itertuples():
         single = pd.isna(row.published_runs) or row.published_runs == 1
         wilson = stats.wilson_interval(round(row.published * images), images) if images and single else None
@@ -275,35 +275,22 @@ def published(results: StudyResults, table: pd.DataFrame) -> pd.DataFrame:
                 "published_source": row.published_source,
             }
         )
-    names = [
-        "label",
-        "mean",
-        "low",
-        "high",
-        "n",
-        "published",
-        "published_low",
-        "published_high",
-        "published_runs",
-        "gap",
-    ]
-    return _numeric(pd.DataFrame(rows, columns=[*names, "published_source"]), except_for=("label", "published_source"))
+    names = ["label", "mean", "low", "high", "n", "published", "published_low", "published_high", "published_runs"]
+    table = pd.DataFrame(rows, columns=[*names, "gap", "published_source"])
+    return _numeric(table, except_for=("label", "published_source"))
 
 
 def runs(results: StudyResults) -> pd.DataFrame:
     """Every planned run, in the plan's order.
 
     Columns: run_id, label, seed, status, epochs (trained so far), test_accuracy and test_loss (last epoch),
-    train_seconds, error, resumed_anyway (where `--resume-anyway` continued from a state with other data, versions or
-    threads; else empty).
+    train_seconds, error.
     """
     trained = results.history.groupby("run_id")["epoch"].max() if len(results.history) else pd.Series(dtype=float)
     table = results.runs[["run_id", "label", "seed", "status", "test_accuracy", "test_loss", "train_seconds", "error"]]
     table = table.assign(epochs=table["run_id"].map(trained).fillna(0).astype(int))
     table.loc[(table["status"] == "missing") & (table["epochs"] > 0), "status"] = "interrupted"
-    anyway = {run: "; ".join(record.get("resumed_anyway", [])) for run, record in results.environments.items()}
-    table = table.assign(resumed_anyway=[anyway.get(run, "") for run in table["run_id"]])
-    return _numeric(table, except_for=("run_id", "label", "status", "error", "resumed_anyway"))
+    return _numeric(table, except_for=("run_id", "label", "status", "error"))
 
 
 def environment(results: StudyResults) -> pd.DataFrame:
@@ -319,7 +306,7 @@ def environment(results: StudyResults) -> pd.DataFrame:
 
 
 def recipe(results: StudyResults) -> pd.DataFrame:
-    """setting, value of the study's recipe, then the deviations of single networks as 'lr of NETWORK'."""
+    """setting, value of the study's recipe, followed by each network's own values as 'lr of NETWORK'."""
     rows = [(key, as_text(value)) for key, value in results.study["recipe"].items()]
     for label, network in results.study["networks"].items():
         rows += [(f"{key} of {label}", as_text(value)) for key, value in (network.get("recipe") or {}).items()]
@@ -339,7 +326,7 @@ def _first(column: pd.Series) -> float | None:
 
 
 def _numeric(table: pd.DataFrame, except_for: Sequence[str]) -> pd.DataFrame:
-    """All other columns as numbers; None becomes NaN. A column of integers only stays integer."""
+    """All other columns as numbers; None becomes NaN. A column of integers stays integer."""
     return table.assign(**{name: pd.to_numeric(table[name]) for name in table.columns if name not in except_for})
 
 

@@ -30,10 +30,10 @@ class Augmenter:
 
     images: (N, H, W, 3) uint8; labels: (N,) int64, on the same device. padding: in pixels, 0 for no crops.
     fill: content of the padding, 'black' or 'reflect' (the image mirrored at its border pixels, as in numpy.pad).
-    crop_size: resolution of the crop; None for the image's own.
+    crop_size: height and width of the crop; None for those of the image.
     flip: whether images are flipped horizontally at random. alternating: flips are random in epoch 0 and inverted in
     each later epoch, so that any two successive epochs show each image once unflipped and once flipped.
-    cutout: side of the square in pixels; 0 for none.
+    cutout: width of the square in pixels; 0 for none.
     mean, std: per channel, of pixels in [0, 1].
     steps: batches per epoch. The last batch holds the remainder and is not dropped. A remainder of one image joins the
     preceding batch, since BatchNorm cannot train on one image with a 1x1 map, as in SK's fuse step.
@@ -60,10 +60,14 @@ class Augmenter:
         n, height, width, channels = images.shape
         if crop_size is not None:
             if not isinstance(crop_size, int) or not 1 <= crop_size <= min(height, width):
-                raise ValueError(f"crop_size must be a whole number from 1 to {min(height, width)}, not {crop_size!r}")
+                raise ValueError(
+                    f"crop_size={crop_size!r} is not allowed; allowed: an integer from 1 to {min(height, width)}"
+                )
             height = width = crop_size
         if not isinstance(cutout, int) or not 0 <= cutout <= min(height, width):
-            raise ValueError(f"cutout must be a whole number of pixels from 0 to {min(height, width)}, not {cutout!r}")
+            raise ValueError(
+                f"cutout={cutout!r} is not allowed; allowed: an integer from 0 to {min(height, width)} (pixels)"
+            )
         self.labels, self.batch_size = labels, batch_size
         self.flip, self.alternating, self.cutout = flip, alternating, cutout
         self.scale, self.shift = _scale_and_shift(mean, std, width, images.device)
@@ -84,7 +88,9 @@ class Augmenter:
         Yields x (B, 3, H, W) float32 in channels_last memory format, and y (B,) int64.
         """
         if not 0 <= start_step <= self.steps:
-            raise ValueError(f"start_step must be between 0 and the epoch's {self.steps} steps, not {start_step!r}")
+            raise ValueError(
+                f"start_step={start_step!r} is not allowed; allowed: 0 to {self.steps}, the steps of an epoch"
+            )
         order, flips, down, right, squares = self._draw(seed, epoch)
         first = (order * self.padded_height + down) * self.padded_width + right  # each crop's first pixel
         device = self.pixels.device
@@ -105,13 +111,13 @@ class Augmenter:
         order = generator.permutation(n)
         flips = generator.integers(0, 2, n)
         _, height, width = self.windows.shape
-        places = np.array((self.padded_height - height, self.padded_width - width))[:, None] + 1
-        down, right = generator.integers(0, places, (2, n))
+        origins = np.array((self.padded_height - height, self.padded_width - width))[:, None] + 1
+        down, right = generator.integers(0, origins, (2, n))
         squares = generator.integers(0, np.array((height, width))[:, None], (2, n))
         if self.alternating:
             # each image's flip in epoch 0: depends on the seed only, independent of the draws of any epoch
-            sides = np.random.default_rng((seed, 0, 1)).integers(0, 2, n)
-            flips = (sides[order] + epoch) % 2
+            first_flips = np.random.default_rng((seed, 0, 1)).integers(0, 2, n)
+            flips = (first_flips[order] + epoch) % 2
         return order, flips if self.flip else np.zeros_like(flips), down, right, squares
 
     def _batches(
@@ -121,8 +127,8 @@ class Augmenter:
         for step in range(start_step, self.steps):
             start = step * self.batch_size
             batch = slice(start, start + self.batch_size if step < self.steps - 1 else None)
-            places = self.windows[flips[batch]] + first[batch, None, None]  # (B, H, W)
-            crops = self.pixels.index_select(0, places.view(-1)).view(-1, height, width, self.pixels.shape[1])
+            offsets = self.windows[flips[batch]] + first[batch, None, None]  # (B, H, W)
+            crops = self.pixels.index_select(0, offsets.view(-1)).view(-1, height, width, self.pixels.shape[1])
             x = _normalise(crops, self.scale, self.shift)
             yield self._cut_out(x, *squares[:, batch]), self.labels.index_select(0, order[batch])
 
@@ -134,32 +140,35 @@ class Augmenter:
         return x.masked_fill_((rows[:, :, None] & columns[:, None, :])[:, None], 0.0)
 
     def _inside(self, size: int, centre: Tensor) -> Tensor:
-        """(B, size) bool: rows, or columns, inside each square; an even side covers one more before the centre."""
-        place = torch.arange(size, device=centre.device) - centre[:, None] + self.cutout // 2
-        return (place >= 0) & (place < self.cutout)
+        """(B, size) bool: rows or columns inside each square; an even square has one more before its centre."""
+        offset = torch.arange(size, device=centre.device) - centre[:, None] + self.cutout // 2
+        return (offset >= 0) & (offset < self.cutout)
 
 
 def pad(images: Tensor, padding: int, fill: Literal["black", "reflect"]) -> Tensor:
     """Pad the images by `padding` pixels on each side, black or reflected: (N, H, W, 3) -> (N, H+2p, W+2p, 3)."""
     if not isinstance(padding, int) or padding < 0:
-        raise ValueError(f"padding must be a whole number of pixels from 0 up, not {padding!r}")
+        raise ValueError(f"padding={padding!r} is not allowed; allowed: an integer from 0 up (pixels)")
     n, height, width, channels = images.shape
     if fill == "black":
         padded = images.new_zeros((n, height + 2 * padding, width + 2 * padding, channels))
         padded[:, padding : padding + height, padding : padding + width] = images
         return padded
     if fill != "reflect":
-        raise ValueError(f"fill must be 'black' or 'reflect', not {fill!r}")
+        raise ValueError(f"fill={fill!r} is not allowed; allowed: 'black', 'reflect'")
     if padding >= min(height, width):
-        raise ValueError(f"padding {padding} cannot be reflected from an image of {height}x{width} pixels")
+        raise ValueError(
+            f"padding={padding} is not allowed with fill='reflect' at {height}x{width} pixels; "
+            f"allowed: 0 to {min(height, width) - 1}"
+        )
     rows, columns = (_reflected(size, padding, images.device) for size in (height, width))
     return images.index_select(1, rows).index_select(2, columns)
 
 
 def _reflected(size: int, padding: int, device: torch.device) -> Tensor:
     """Source index of each padded position: 2 1 | 0 1 2 3 | 2 1 for a size of 4 and a padding of 2."""
-    places = torch.arange(-padding, size + padding, device=device).abs()
-    return torch.minimum(places, 2 * (size - 1) - places)
+    positions = torch.arange(-padding, size + padding, device=device).abs()
+    return torch.minimum(positions, 2 * (size - 1) - positions)
 
 
 def eval_batches(
@@ -186,7 +195,7 @@ def _scale_and_shift(mean: Sequence[float], std: Sequence[float], width: int, de
     """
     mean, std = torch.tensor(mean, dtype=torch.float64), torch.tensor(std, dtype=torch.float64)
     if mean.shape != (3,) or std.shape != (3,) or not (std > 0).all():
-        raise ValueError(f"mean and std must be three numbers, std above zero: {mean.tolist()}, {std.tolist()}")
+        raise ValueError(f"mean={mean.tolist()}, std={std.tolist()} must be three numbers each, with std above zero")
     scale, shift = 1 / (255 * std), -mean / std
     return tuple(row.to(torch.float32).repeat(width).to(device) for row in (scale, shift))
 
@@ -205,4 +214,4 @@ def _check(images: Tensor, labels: Tensor, batch_size: int) -> None:
             f"not {tuple(labels.shape)} {labels.dtype} on {labels.device}"
         )
     if not isinstance(batch_size, int) or batch_size < 1:
-        raise ValueError(f"batch_size must be a whole number from 1 up, not {batch_size!r}")
+        raise ValueError(f"batch_size={batch_size!r} is not allowed; allowed: an integer from 1 up")

@@ -1,9 +1,9 @@
-"""A cache of decoded data sets, so that a process starts in a second instead of decoding 60,000 images again.
+"""A cache of decoded data sets, so that a process need not decode 60,000 images again.
 
 Each source has one uncompressed safetensors file in the project's `data/cache/`, or in $SENET_CACHE if set. The file
 is memory-mapped, so parallel runs share its memory. At every load its content is hashed and compared with the stored
 fingerprints; a damaged file is rebuilt with a warning. Writing is atomic and under a lock, so a second process waits
-for the first. If the folder is not writable, the only cost is decoding time.
+for the first. If the folder is not writable, loading warns and decodes the images every time.
 """
 
 import contextlib
@@ -26,24 +26,25 @@ LAYOUT = 1  # version of the file's format and content: increase it when decodin
 
 
 def cache_folder() -> Path:
+    """The folder in $SENET_CACHE if set, otherwise the project's `data/cache/`."""
     return Path(os.environ.get("SENET_CACHE") or project_root() / "data" / "cache").expanduser()
 
 
-def through_cache(folder: Path, name: str, where: str, state: list, build: Callable[[], Canonical]) -> Canonical:
+def load_or_build(folder: Path, name: str, where: str, state: list, build: Callable[[], Canonical]) -> Canonical:
     """The result of `build`, from the cache as long as `state`, the state of the files in `where`, is unchanged."""
-    # one file per name and place: it is replaced when the place's files change, so old files do not accumulate
-    place = hashlib.sha256(json.dumps([name, where]).encode()).hexdigest()[:16]
-    file = folder / f"{re.sub('[^a-z0-9]+', '-', name.lower())[:40]}-{place}.safetensors"
+    # one file per name and location: it is replaced when the source files change, so old files do not accumulate
+    location = hashlib.sha256(json.dumps([name, where]).encode()).hexdigest()[:16]
+    file = folder / f"{re.sub('[^a-z0-9]+', '-', name.lower())[:40]}-{location}.safetensors"
     source = json.dumps([LAYOUT, name, where, state])
-    kept = _load(file, source)
-    if kept is not None:
-        return kept
+    data = _load(file, source)
+    if data is not None:
+        return data
     with exclusive(file.with_suffix(".lock")):
-        kept = _load(file, source, warn=True)  # another process may have built it while this one waited
-        if kept is None:
-            kept = build()
-            _save(file, source, kept)
-        return kept
+        data = _load(file, source, warn=True)  # another process may have built it while this process waited
+        if data is None:
+            data = build()
+            _save(file, source, data)
+        return data
 
 
 def _load(file: Path, source: str, warn: bool = False) -> Canonical | None:
@@ -52,7 +53,7 @@ def _load(file: Path, source: str, warn: bool = False) -> Canonical | None:
         with safe_open(file, framework="pt") as stored:
             header = (stored.metadata() or {}).get("description", "")
             if hashlib.sha256(header.encode()).hexdigest() != stored.metadata().get("sha256"):
-                raise ValueError("its header was changed")
+                raise ValueError("header changed")
             description = json.loads(header)
             if description["source"] != source:
                 return None
@@ -63,13 +64,13 @@ def _load(file: Path, source: str, warn: bool = False) -> Canonical | None:
         for split, tensors in splits.items():
             digests = sample_digests(*tensors)
             if fingerprint_of(digests) != description["fingerprints"][split] or digests != sorted(digests):
-                raise ValueError(f"its {split} images were changed")
+                raise ValueError(f"{split} images changed")
         return Canonical(tuple(description["classes"]), splits["train"], splits["test"], description["fingerprints"])
     except FileNotFoundError:
         return None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if warn:
-            warnings.warn(f"the cached data set {str(file)!r} is damaged ({error}); building it again", stacklevel=2)
+            warnings.warn(f"the cached data set {str(file)!r} is damaged ({error}) and is rebuilt", stacklevel=2)
         return None
 
 
@@ -93,7 +94,11 @@ def _save(file: Path, source: str, data: Canonical) -> None:
             os.fsync(written.fileno())
         os.replace(partial, file)
     except (SafetensorError, OSError) as error:
-        warnings.warn(f"the decoded data set could not be kept in {str(file.parent)!r} ({error})", stacklevel=2)
+        warnings.warn(
+            f"the decoded data set could not be cached in {str(file.parent)!r} ({error}); set SENET_CACHE to a "
+            "writable folder to avoid decoding it at every load",
+            stacklevel=2,
+        )
     finally:
         with contextlib.suppress(OSError):
             partial.unlink(missing_ok=True)

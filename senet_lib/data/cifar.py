@@ -17,7 +17,7 @@ import numpy as np
 
 from senet_lib.data.dataset import DataError, Decoded, Split, reason
 from senet_lib.data.image_tree import READ_ERRORS, archive_state, find_image_tree, is_image_tree, read_tar_tree
-from senet_lib.data.places import Source, download, file_md5, file_state
+from senet_lib.data.sources import Source, download, file_md5, file_state
 
 
 class Cifar(NamedTuple):
@@ -72,27 +72,27 @@ CIFAR = {
 }
 
 
-def find_cifar(name: str, place: Path) -> Source | None:
-    """The data set in `place`, an archive or a folder with one of the `layouts`; None if there is none."""
+def find_cifar(name: str, path: Path) -> Source | None:
+    """The data set in `path`, an archive or a folder with one of the `layouts`; None if there is none."""
     cifar = CIFAR[name]
-    if place.is_file():
-        return _archive(cifar, place)
-    if (place / cifar.archive).is_file():
-        return _archive(cifar, place / cifar.archive)
-    for folder in (place / cifar.folder, place):
+    if path.is_file():
+        return _archive(cifar, path)
+    if (path / cifar.archive).is_file():
+        return _archive(cifar, path / cifar.archive)
+    for folder in (path / cifar.folder, path):
         if any((folder / file).is_file() for file in cifar.files):
             return _unpacked(cifar, folder)
-    if is_image_tree(place / name):
-        return find_image_tree(place / name, cifar.classes)
-    if (place / f"{name}.tar").is_file():
-        return _archive(cifar, place / f"{name}.tar")
-    if is_image_tree(place):
-        return find_image_tree(place, cifar.classes)
+    if is_image_tree(path / name):
+        return find_image_tree(path / name, cifar.classes)
+    if (path / f"{name}.tar").is_file():
+        return _archive(cifar, path / f"{name}.tar")
+    if is_image_tree(path):
+        return find_image_tree(path, cifar.classes)
     return None
 
 
 def layouts(name: str) -> str:
-    """The layouts that find_cifar accepts in a folder, in words, in search order."""
+    """The layouts that find_cifar accepts in a folder, in search order, as text for a message."""
     cifar = CIFAR[name]
     return (
         f"{cifar.archive}, {cifar.folder}/, {name}/ with train/<class>/* and test/<class>/*, {name}.tar, "
@@ -101,7 +101,7 @@ def layouts(name: str) -> str:
 
 
 def download_cifar(name: str, folder: Path) -> Source:
-    """Fetch the official archive into `folder`. Raises DataError with the reason."""
+    """Download the official archive into `folder`. Raises DataError with the reason."""
     cifar = CIFAR[name]
     download(cifar.url, folder / cifar.archive, cifar.md5)
     return _archive(cifar, folder / cifar.archive)
@@ -114,7 +114,7 @@ def _archive(cifar: Cifar, path: Path) -> Source:
 def _unpacked(cifar: Cifar, folder: Path) -> Source:
     for file in cifar.files:
         if not (folder / file).is_file():
-            raise DataError(f"{str(folder)!r} holds only a part of {cifar.title}: {file} is missing")
+            raise DataError(f"{str(folder)!r} is incomplete: {file} of {cifar.title} is missing; add it")
     state = [file_state(folder / file) for file in cifar.files]
     return Source(str(folder), state, lambda: _read_batches(cifar, folder, lambda file: (folder / file).read_bytes()))
 
@@ -122,8 +122,8 @@ def _unpacked(cifar: Cifar, folder: Path) -> Source:
 def _read_archive(cifar: Cifar, path: Path) -> Decoded:
     if path.name == cifar.archive and (found := file_md5(path)) != cifar.md5:
         raise DataError(
-            f"{str(path)!r} is not {cifar.title}'s archive or is damaged: md5 {found}, expected {cifar.md5}; "
-            "remove it, or fetch it again"
+            f"{str(path)!r} is damaged or is not the {cifar.title} archive: md5 {found}, expected {cifar.md5}; "
+            "delete it, or download it again"
         )
     try:
         with tarfile.open(path) as tar:
@@ -135,11 +135,11 @@ def _read_archive(cifar: Cifar, path: Path) -> Decoded:
             if not batches:
                 return read_tar_tree(tar, path, cifar.classes)
             if missing := [file for file in cifar.files if file not in batches]:
-                raise DataError(f"{str(path)!r} holds only a part of {cifar.title}: {missing[0]} is missing")
+                raise DataError(f"{str(path)!r} is incomplete: {missing[0]} of {cifar.title} is missing; replace it")
             return _read_batches(cifar, path, lambda file: tar.extractfile(batches[file]).read())
     except READ_ERRORS as error:
         raise DataError(
-            f"{str(path)!r} is not a readable tar archive ({reason(error)}): remove it, or replace it"
+            f"{str(path)!r} is not a readable tar archive ({reason(error)}): delete it, or replace it"
         ) from error
 
 
@@ -147,7 +147,7 @@ def _read_batches(cifar: Cifar, where: Path, read: Callable[[str], bytes]) -> De
     """Read the official pickles; read(file) returns the bytes of one file."""
     names = _entry(_unpickle(read(cifar.names_file), where, cifar.names_file), cifar.names)
     if not isinstance(names, list) or len(names) != cifar.classes:
-        raise DataError(f"{cifar.names_file} of {str(where)!r} does not list {cifar.classes} class names")
+        raise DataError(f"{cifar.names_file} in {str(where)!r} does not list {cifar.classes} class names: replace it")
     classes = tuple(name.decode("latin1") if isinstance(name, bytes) else str(name) for name in names)
     parts = [_read_batch(cifar, where, file, read(file)) for file in (*cifar.train_files, cifar.test_file)]
     train = Split(*(np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True)))
@@ -164,7 +164,10 @@ def _read_batch(cifar: Cifar, where: Path, file: str, content: bytes) -> Split:
     except (AttributeError, TypeError, ValueError, OverflowError):
         sound = False
     if not sound:
-        raise DataError(f"{file} of {str(where)!r} does not hold images and labels as {cifar.title}'s files do")
+        raise DataError(
+            f"{file} in {str(where)!r} does not have the format of {cifar.title} (uint8 images (n, 3072), "
+            f"n labels from 0 to {cifar.classes - 1}): replace it"
+        )
     images = planes.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)  # (n, 3072) -> (n, 32, 32, 3)
     return Split(np.ascontiguousarray(images), labels.astype(np.uint8))
 
@@ -178,9 +181,11 @@ def _unpickle(content: bytes, where: Path, file: str) -> dict:
     try:
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()  # latin1: Python 2's str holds bytes
     except Exception as error:  # a damaged pickle can raise anything
-        raise DataError(f"{file} of {str(where)!r} is not a pickle of plain arrays ({reason(error)})") from error
+        raise DataError(
+            f"{file} in {str(where)!r} is not a pickle of plain arrays ({reason(error)}): replace it"
+        ) from error
     if not isinstance(batch, dict):
-        raise DataError(f"{file} of {str(where)!r} holds no dict")
+        raise DataError(f"{file} in {str(where)!r} is not a pickled dict: replace it")
     return batch
 
 
@@ -209,4 +214,4 @@ class _ArrayUnpickler(pickle.Unpickler):
         try:
             return self.ADMITTED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which no data set needs") from None
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which is not allowed") from None

@@ -107,25 +107,25 @@ class Dataset:
         Raises ValueError when `n` leaves a class without training images, or when called on the result of `holdout`.
         """
         if self.evaluation_split != "test":
-            raise ValueError("this data set is evaluated on a holdout already: take it from the data set as loaded")
+            raise ValueError("this data set is already the result of holdout: call holdout on the data set as loaded")
         total = len(self.train_labels)
         if not isinstance(n, int) or not 1 <= n < total:
-            raise ValueError(f"holdout must be between 1 and {total - 1} of the {total} training images, not {n!r}")
+            raise ValueError(f"holdout={n!r} is not allowed; allowed: 1 to {total - 1} of the {total} training images")
         labels = self.train_labels.cpu()
         counts = torch.bincount(labels, minlength=self.num_classes)
         share, remainder = counts * n // total, counts * n % total
         share[torch.argsort(remainder, descending=True, stable=True)[: n - int(share.sum())]] += 1
-        aside = torch.zeros(total, dtype=torch.bool)
+        validation = torch.zeros(total, dtype=torch.bool)
         for label, class_name in enumerate(self.classes):
             if share[label] >= counts[label]:
-                raise ValueError(f"holdout of {n} images would leave no training image of class {class_name!r}")
-            aside[torch.nonzero(labels == label)[: share[label], 0]] = True
-        aside = aside.to(self.train_images.device)
+                raise ValueError(f"holdout={n} would leave no training image of class {class_name!r}: use fewer images")
+            validation[torch.nonzero(labels == label)[: share[label], 0]] = True
+        validation = validation.to(self.train_images.device)
         return build_dataset(
             self.name,
             self.classes,
-            train=Split(self.train_images[~aside], self.train_labels[~aside]),
-            test=Split(self.train_images[aside], self.train_labels[aside]),
+            train=Split(self.train_images[~validation], self.train_labels[~validation]),
+            test=Split(self.train_images[validation], self.train_labels[validation]),
             flip=self.flip,
             evaluation_split="holdout",
         )

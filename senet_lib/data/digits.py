@@ -13,7 +13,7 @@ from importlib.metadata import version
 import numpy as np
 
 from senet_lib.data.dataset import Decoded, Split
-from senet_lib.data.places import Source
+from senet_lib.data.sources import Source
 
 TEST_IMAGES = 382
 SIZE = 32

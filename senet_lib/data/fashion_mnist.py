@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from senet_lib.data.dataset import DataError, Decoded, Split, reason
-from senet_lib.data.places import Source, download, file_state
+from senet_lib.data.sources import Source, download, file_state
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
 FOLDERS = ("", "fashion-mnist", "fashion_mnist", "FashionMNIST/raw")  # subfolders searched; the last is torchvision's
@@ -46,27 +46,28 @@ CLASSES = (
 )
 
 
-def find_fashion_mnist(place: Path) -> Source | None:
-    """The four files in `place` or one of its FOLDERS; None if none of the files exists."""
-    for folder in (place / name for name in FOLDERS):
+def find_fashion_mnist(path: Path) -> Source | None:
+    """The four files in the folder `path` or one of its FOLDERS; None if none of the files exists."""
+    for folder in (path / name for name in FOLDERS):
         files = {name: _either(folder / name) for name in SHA256}
-        missing = [name for name, path in files.items() if path is None]
+        missing = [name for name, file in files.items() if file is None]
         if len(missing) == len(files):
             continue
         if missing:
-            raise DataError(f"{str(folder)!r} holds only a part of Fashion-MNIST: {missing[0]}.gz is missing")
-        return Source(str(folder), [file_state(path) for path in files.values()], lambda files=files: _read(files))
+            raise DataError(f"{str(folder)!r} is incomplete: {missing[0]}.gz of Fashion-MNIST is missing; add it")
+        return Source(str(folder), [file_state(file) for file in files.values()], lambda files=files: _read(files))
     return None
 
 
 def download_fashion_mnist(folder: Path) -> Source:
-    """Fetch the four files into `folder`/fashion-mnist. Raises DataError with the reason."""
+    """Download the four files into `folder`/fashion-mnist. Raises DataError with the reason."""
     for name, md5 in MD5.items():
         download(f"{URL}{name}.gz", folder / "fashion-mnist" / f"{name}.gz", md5)
     return find_fashion_mnist(folder)
 
 
 def _either(path: Path) -> Path | None:
+    """`path`.gz, or else `path` itself; None if neither exists."""
     zipped = path.with_name(f"{path.name}.gz")
     return zipped if zipped.is_file() else path if path.is_file() else None
 
@@ -87,10 +88,13 @@ def _read_idx(path: Path, sha256: str) -> np.ndarray:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
-        raise DataError(f"{str(path)!r} cannot be read ({reason(error)}): remove it, or fetch it again") from error
+        raise DataError(f"{str(path)!r} cannot be read ({reason(error)}): delete it, or download it again") from error
     found = hashlib.sha256(content).hexdigest()
     if found != sha256:
-        raise DataError(f"{str(path)!r} is not Fashion-MNIST's: decompressed sha256 {found}, expected {sha256}")
+        raise DataError(
+            f"{str(path)!r} is damaged or not of Fashion-MNIST: decompressed sha256 {found}, expected {sha256}; "
+            "delete it, or download it again"
+        )
     axes = content[3]
     shape = np.frombuffer(content, ">u4", count=axes, offset=4)
     return np.frombuffer(content, np.uint8, offset=4 + 4 * axes).reshape(shape)

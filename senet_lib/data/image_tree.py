@@ -20,7 +20,7 @@ from PIL import Image
 from PIL import __version__ as pillow_version
 
 from senet_lib.data.dataset import MAX_CLASSES, DataError, Decoded, Split, reason
-from senet_lib.data.places import Source, file_state
+from senet_lib.data.sources import Source, file_state
 
 SPLITS = ("train", "test")
 EXTENSIONS = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp"}
@@ -73,7 +73,7 @@ def _read_archive(path: Path, classes: int | None) -> Decoded:
             return read_tar_tree(tar, path, classes)
     except READ_ERRORS as error:
         raise DataError(
-            f"{str(path)!r} is not a readable tar archive ({reason(error)}): remove it, or replace it"
+            f"{str(path)!r} is not a readable tar archive ({reason(error)}): delete it, or replace it"
         ) from error
 
 
@@ -108,7 +108,7 @@ def _list_tar(tar: tarfile.TarFile, path: Path) -> Listing:
     for member in tar.getmembers():
         parts = PurePosixPath(member.name).parts
         if member.name.startswith("/") or ".." in parts:
-            raise DataError(f"{str(path)!r} holds a member outside of itself, {member.name!r}: do not trust it")
+            raise DataError(f"{str(path)!r} has a member outside the archive, {member.name!r}: do not use this archive")
         if member.isfile() and len(parts) >= 3 and parts[-3] in SPLITS:
             split, class_name, file = parts[-3:]
             hidden = class_name.startswith(".") or file.startswith(".")
@@ -118,7 +118,7 @@ def _list_tar(tar: tarfile.TarFile, path: Path) -> Listing:
         elif member.isdir() and len(parts) >= 2 and parts[-2] in SPLITS and not parts[-1].startswith("."):
             classes.add(parts[-2:])
     if len(tops) > 1:
-        raise DataError(f"{str(path)!r} holds more than one image tree: {', '.join(map(repr, sorted(tops)))}")
+        raise DataError(f"{str(path)!r} has more than one image tree: {', '.join(map(repr, sorted(tops)))}; keep one")
     listing: Listing = {split: {name: [] for on, name in sorted(classes) if on == split} for split in SPLITS}
     for (split, class_name, file), member in members.items():  # in archive order, for sequential reading
         image = ImageFile(f"{split}/{class_name}/{file}", partial(_member_bytes, tar, member))
@@ -135,20 +135,24 @@ def _check_classes(path: Path, listing: Listing, expected: int | None) -> None:
     for split in SPLITS:
         if not listing[split]:
             raise DataError(
-                f"no images {split}/<class>/* in {str(path)!r}: it must hold train/<class>/* and test/<class>/*"
+                f"no images {split}/<class>/* in {str(path)!r}: it must contain train/<class>/* and test/<class>/*"
             )
         for class_name, images in listing[split].items():
             if not images:
-                raise DataError(f"class {class_name!r} has no images in {split}/ of {str(path)!r}")
+                raise DataError(
+                    f"class {class_name!r} has no images in {split}/ of {str(path)!r}: add some, or delete the class"
+                )
     for split, other in (SPLITS, SPLITS[::-1]):
-        if lone := sorted(listing[split].keys() - listing[other].keys()):
-            more = f" (and {len(lone) - 1} more)" if len(lone) > 1 else ""
-            raise DataError(f"class {lone[0]!r}{more} is in {split}/ but not in {other}/ of {str(path)!r}")
+        if unmatched := sorted(listing[split].keys() - listing[other].keys()):
+            more = f" (and {len(unmatched) - 1} more)" if len(unmatched) > 1 else ""
+            raise DataError(
+                f"class {unmatched[0]!r}{more} is in {split}/ but not in {other}/ of {str(path)!r}: add or delete it"
+            )
     found = len(listing["train"])
     if expected is not None and found != expected:
-        raise DataError(f"{str(path)!r} holds {found} classes, expected {expected}: it is another data set")
+        raise DataError(f"{str(path)!r} has {found} classes, expected {expected}: it is a different data set")
     if found > MAX_CLASSES:
-        raise DataError(f"{str(path)!r} holds {found} classes; at most {MAX_CLASSES} are supported")
+        raise DataError(f"{str(path)!r} has {found} classes; at most {MAX_CLASSES} are supported")
 
 
 def _decode(path: Path, listing: Listing) -> Decoded:
@@ -162,8 +166,8 @@ def _decode(path: Path, listing: Listing) -> Decoded:
             pixels = _decode_image(path, image)
             if pixels.shape != first.shape:
                 raise DataError(
-                    f"{image.path!r} of {str(path)!r} is {_size(pixels)} pixels, the first image {_size(first)}: "
-                    "all images must have one size; resize them before"
+                    f"{image.path!r} in {str(path)!r} has {_size(pixels)} pixels, but the first image has "
+                    f"{_size(first)}: resize all images to the same size first"
                 )
             row[:] = pixels
         splits.append(Split(images, np.array([label for _, label in labelled], np.uint8)))
@@ -177,7 +181,7 @@ def _decode_image(path: Path, image: ImageFile) -> np.ndarray:
             return np.asarray(picture.convert("RGB"))
     except Exception as error:  # Pillow raises many types on damaged images
         why = "not an image" if isinstance(error, Image.UnidentifiedImageError) else reason(error)
-        raise DataError(f"{image.path!r} of {str(path)!r} cannot be decoded ({why}): repair or remove it") from error
+        raise DataError(f"{image.path!r} in {str(path)!r} cannot be decoded ({why}): repair or delete it") from error
 
 
 def _size(pixels: np.ndarray) -> str:

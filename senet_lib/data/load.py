@@ -12,14 +12,14 @@ import os
 from functools import partial
 from pathlib import Path
 
-from senet_lib.data.cache import cache_folder, through_cache
+from senet_lib.data.cache import cache_folder, load_or_build
 from senet_lib.data.catalog import DATASETS, FOLDER
 from senet_lib.data.cifar import CIFAR, download_cifar, find_cifar, layouts
 from senet_lib.data.dataset import Canonical, DataError, Dataset, build_dataset, canonical
 from senet_lib.data.digits import find_digits
 from senet_lib.data.fashion_mnist import DEBIAN_FOLDER, download_fashion_mnist, find_fashion_mnist
 from senet_lib.data.image_tree import find_image_tree
-from senet_lib.data.places import Source, search_places
+from senet_lib.data.sources import Source, search_paths
 from senet_lib.errors import did_you_mean
 from senet_lib.project import project_root
 
@@ -56,8 +56,8 @@ def load_dataset(
     """Load a data set by name, on the CPU: "digits", "fashion_mnist", "cifar10", "cifar100" or "folder:PATH".
 
     root: the only folder or archive to search, without download (`fashion_mnist` may still come from Debian's package).
-        Default: SENET_DATA, then the project's `data/`. For "folder:PATH", a relative PATH is relative to `root`, by
-        default to the project's folder.
+        Default: SENET_DATA, then the project's `data/`. For "folder:PATH", the folder that a relative PATH starts from;
+        default: the project's folder.
     download: whether a missing data set may be downloaded.
     cache: the folder for decoded data sets. Default: SENET_CACHE, else the project's `data/cache/`. False: no cache.
 
@@ -75,7 +75,7 @@ def load_dataset(
         data = build()
     else:
         folder = cache_folder() if cache is None or cache is True else Path(cache)
-        data = through_cache(folder, name, source.where, source.state, build)
+        data = load_or_build(folder, name, source.where, source.state, build)
         _check_fingerprints(name, source, data)
     return build_dataset(
         name,
@@ -95,36 +95,38 @@ def _find(name: str, root: str | os.PathLike | None, download: bool) -> Source:
         raise DataError(f"unknown data set {name!r}; {did_you_mean(name, (*DATASETS, 'folder:PATH'))}")
     if name == "digits":
         return find_digits()
-    places = search_places(name, root)
+    paths = search_paths(name, root)
     if name == "fashion_mnist":
-        places.insert(1 if root is not None else 0, DEBIAN_FOLDER)
-        find, fetch, sought = find_fashion_mnist, download_fashion_mnist, "its four IDX files"
+        paths.insert(1 if root is not None else 0, DEBIAN_FOLDER)
+        find, fetch, accepted = find_fashion_mnist, download_fashion_mnist, "its four IDX files"
     else:
-        find, fetch, sought = partial(find_cifar, name), partial(download_cifar, name), layouts(name)
-    for place in places:
-        if source := find(place):
+        find, fetch, accepted = partial(find_cifar, name), partial(download_cifar, name), layouts(name)
+    for path in paths:
+        if source := find(path):
             return source
-    looked = f"looked for {sought} in {', '.join(repr(str(place)) for place in places)}"
+    searched = f"searched for {accepted} in {', '.join(repr(str(path)) for path in paths)}"
     if root is not None:
-        raise DataError(f"{name} is not in root: {looked}; put one of them there, or leave root out to download it")
+        raise DataError(f"{name} was not found in root: {searched}; put it there, or leave root out to download it")
     if not download:
-        raise DataError(f"{name} was not found, and was not to be downloaded: {looked}")
+        raise DataError(f"{name} was not found, and download=False: {searched}; put it there, or allow the download")
     try:
         return fetch(project_root() / "data")
     except DataError as error:
         raise DataError(
-            f"{name} was not found and not downloaded: {looked}; {error}; put one of them into one of these folders, "
-            "or set the environment variable SENET_DATA to the folder or archive that holds it"
+            f"{name} was not found and could not be downloaded: {searched}; {error}; put it into one of these folders, "
+            "or set the environment variable SENET_DATA to the folder or archive that contains it"
         ) from error
 
 
 def _find_folder(path: str, root: str | os.PathLike | None) -> Source:
     if not path:
-        raise DataError("'folder:' names no folder: write folder:PATH, with train/<class>/* and test/<class>/* in PATH")
+        raise DataError("'folder:' has no path: write folder:PATH, with train/<class>/* and test/<class>/* in PATH")
     folder = (Path(root) if root is not None else project_root()).expanduser() / Path(path).expanduser()
     folder = folder.absolute()
     if not folder.exists():
-        raise DataError(f"{str(folder)!r} does not exist: folder:PATH needs train/<class>/* and test/<class>/* there")
+        raise DataError(
+            f"{str(folder)!r} does not exist: PATH of folder:PATH must contain train/<class>/*, test/<class>/*"
+        )
     return find_image_tree(folder)
 
 
@@ -134,6 +136,6 @@ def _check_fingerprints(name: str, source: Source, data: Canonical) -> None:
         if found != expected:
             title = CIFAR[name].title if name in CIFAR else name
             raise DataError(
-                f"the {images} {split} images in {source.where!r} are not those of {title}: "
-                f"fingerprint {found}, expected {expected}"
+                f"the {images} {split} images in {source.where!r} are not those of {title}: fingerprint {found}, "
+                f"expected {expected}; replace them by the original data, or load them as folder:PATH"
             )

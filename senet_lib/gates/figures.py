@@ -12,7 +12,7 @@ from matplotlib import colors
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from senet_lib.analysis.plots import PALETTE, WIDTH, network_styles, plain
+from senet_lib.analysis.plots import PALETTE, WIDTH, network_styles, plain, shaded
 from senet_lib.gates.measures import ClassMoments
 
 # Black and colours of seaborn's "colorblind" palette that no family uses; the line styles differ for greyscale
@@ -93,7 +93,7 @@ def class_shares(table: pd.DataFrame, models: Mapping[str, str], *, ax: Axes | N
 
 
 def kernel_weights(table: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -> np.ndarray:
-    """The larger kernel's mean weight per block, with intervals: the weight at each zoom left, its change right.
+    """The larger kernel's mean weight per block, with intervals: the weight at each zoom (left), its change (right).
 
     table: `measures.kernel_table`; kind 'coarser' has hollow markers.
     """
@@ -104,16 +104,16 @@ def kernel_weights(table: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -
     zooms = sorted(table["zoom"].unique())
     colour = PALETTE["sk"].colour
     shades = {
-        zoom: _mix(colour, share) for zoom, share in zip(zooms, np.linspace(0.45, -0.55, len(zooms)), strict=True)
+        zoom: shaded(colour, share) for zoom, share in zip(zooms, np.linspace(0.45, -0.55, len(zooms)), strict=True)
     }
     marks = {zoom: ("osD^v"[i % 5], ("-", "--", "-.", ":")[i % 4]) for i, zoom in enumerate(zooms)}
     for zoom in zooms:
         rows = table[(table["zoom"] == zoom) & (table["kind"] != "coarser")].set_index("block").reindex(blocks)
         marker, line = marks[zoom]
-        name = "as it is" if zoom == 1 else f"enlarged {zoom:g}x"
+        name = "original" if zoom == 1 else f"enlarged {zoom:g}x"
         style = {"color": shades[zoom], "marker": marker, "linestyle": line}
         _lines(axes[0], np.arange(len(blocks)), rows, ("weight", "low", "high"), name, style)
-    changed = table[table["kind"] != "as it is"]
+    changed = table[table["kind"] != "original"]
     series = list(changed.groupby(["kind", "zoom"], sort=False).groups)
     offsets = np.linspace(-0.27, 0.27, len(series)) if len(series) > 1 else [0.0]
     for (kind, zoom), offset in zip(series, offsets, strict=True):
@@ -128,7 +128,7 @@ def kernel_weights(table: pd.DataFrame, *, axes: Sequence[Axes] | None = None) -
     for boundary in np.arange(0.5, len(blocks) - 1):
         axes[1].axvline(boundary, color="#eeeeee", linewidth=0.8, zorder=0)
     axes[0].set(ylabel="mean weight of the larger kernel", title="Weight")
-    axes[1].set(ylabel="change of that weight (pp)", title="Change in the same images")
+    axes[1].set(ylabel="change of that weight (pp)", title="Change from the original images")
     for ax in axes:
         _block_axis(ax, blocks)
         ax.legend(loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2 if ax is axes[1] else len(zooms))
@@ -191,7 +191,7 @@ def cam_grid(
             drawn = ax.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.55)
             ax.set_title(plain(name, 16), loc="center", fontsize=8, fontweight="normal", pad=2)
         row[0].set_ylabel(plain(label, 18))
-    bar = figure.colorbar(drawn, ax=axes, shrink=0.5, aspect=30, pad=0.01, label="Grad-CAM, of its largest value")
+    bar = figure.colorbar(drawn, ax=axes, shrink=0.5, aspect=30, pad=0.01, label="Grad-CAM (relative to its maximum)")
     bar.outline.set_visible(False)
     bar.ax.grid(visible=False)
     return axes
@@ -213,7 +213,7 @@ def _panels(moments: Mapping[str, Mapping[str, object]]) -> tuple[plt.Figure, np
 
 def _gate_axes(ax: Axes, label: str, block: str) -> None:
     ax.set_title(f"{plain(label, 20)}, block {plain(block, 12)}")
-    ax.set_xlabel("channel, in the order of its mean gate")
+    ax.set_xlabel("channel, sorted by mean gate")
     ax.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     if ax.get_subplotspec().is_first_col():
         ax.set_ylabel("gate")
@@ -239,9 +239,3 @@ def _lines(ax, x, rows: pd.DataFrame, columns: tuple[str, str, str], name: str, 
     point, low, high = (rows[column].to_numpy(dtype=float) for column in columns)
     errors = np.maximum(np.nan_to_num([point - low, high - point]), 0)
     ax.errorbar(x, point, yerr=errors, label=name, capsize=2, elinewidth=1.2, linewidth=1.2, **style)
-
-
-def _mix(colour: str, share: float) -> str:
-    """The colour mixed with white (share > 0) or black (share < 0)."""
-    rgb, end = np.array(colors.to_rgb(colour)), float(share > 0)
-    return colors.to_hex(rgb + (end - rgb) * abs(share))

@@ -1,4 +1,4 @@
-"""Grad-CAM: which image regions a class score comes from. Selvaraju et al., arXiv:1610.02391, equations 1 and 2."""
+"""Grad-CAM: the image regions that a class score depends on. Selvaraju et al., arXiv:1610.02391, equations 1 and 2."""
 
 import numpy as np
 import torch

@@ -1,7 +1,7 @@
 """Images with an enlarged centre, as in Section 4.4 of the SK paper, and a control that the paper lacks.
 
-Enlarging a crop to the original size also blurs it. `coarsened` loses the same resolution but enlarges nothing: an
-effect that also occurs there is not a response to the object's size.
+Enlarging a crop to the original size also lowers its resolution. `coarsened` lowers the resolution as much without
+enlarging anything: an effect that also occurs there is not a response to the object's size.
 """
 
 import torch
@@ -42,4 +42,4 @@ def _check(images: Tensor, zoom: float) -> None:
     if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != 3:
         raise ValueError(f"images must be (N, H, W, 3) uint8, not {tuple(images.shape)} {images.dtype}")
     if zoom < 1:
-        raise ValueError(f"zoom is {zoom}; allowed: 1 and more, since there are no pixels outside the image")
+        raise ValueError(f"zoom is {zoom}; it must be at least 1, because there are no pixels outside the image")

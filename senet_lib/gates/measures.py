@@ -12,7 +12,7 @@ from scipy import stats as distributions
 
 from senet_lib.analysis.stats import LEVEL, Interval, t_interval
 
-GROUPS = 20  # jackknife groups of images; the data set's order is as good as random
+GROUPS = 20  # jackknife groups of images; the data set's order is effectively random
 OPEN = 0.95  # a gate above this counts as open
 
 
@@ -64,8 +64,7 @@ def class_spread(gates: np.ndarray, labels: np.ndarray, classes: int, groups: in
     whole = tuple(map(sum, zip(*parts, strict=True)))
     within, total = _variances(*whole)
     if not total > 1e-12:
-        nothing = Interval(float("nan"), reason="the gate is the same for every image")
-        return Spread(0.0, 0.0, nothing)
+        return Spread(0.0, 0.0, Interval(float("nan"), reason="the gate is the same for every image"))
     left = [_variances(*(w - p for w, p in zip(whole, part, strict=True))) for part in parts]
     shares = np.array([1 - w / t if t > 0 else np.nan for w, t in left])
     point = float(1 - within / total)
@@ -144,13 +143,14 @@ def kernel_table(
     """The larger kernel's weight and its change in modified images; one row per block and modification.
 
     weights: block -> (N, C) in the original images. changed: (kind, zoom) -> the same for modified images.
-    Columns: block, channels, kind, zoom, weight (mean over images and channels), low, high; change (modified minus
-    original, paired by image), change_low, change_high; beyond, beyond_low, beyond_high ('enlarged' minus 'coarser' at
-    the same zoom, paired by image, where both exist); rising (share of channels whose mean weight rises).
+    Columns: block, channels, kind ('original', 'enlarged', 'coarser'), zoom, weight (mean over images and channels),
+    low, high; change (modified minus original, paired by image), change_low, change_high; beyond, beyond_low,
+    beyond_high ('enlarged' minus 'coarser' at the same zoom, paired by image, where both exist); rising (share of
+    channels whose mean weight rises).
     """
     rows = []
     for block, before in weights.items():
-        for (kind, zoom), after in {("as it is", 1.0): weights, **changed}.items():
+        for (kind, zoom), after in {("original", 1.0): weights, **changed}.items():
             level, change = (t_interval(x.mean(1)) for x in (after[block], after[block] - before))
             beyond = Interval(float("nan"))
             if kind == "enlarged" and ("coarser", zoom) in changed:

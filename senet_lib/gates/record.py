@@ -36,49 +36,49 @@ class Recording:
     predicted: np.ndarray
 
 
-def evaluated_data(study: StudyResults, data: Dataset) -> Dataset:
+def evaluated_data(results: StudyResults, data: Dataset) -> Dataset:
     """The data set whose test_* tensors are the images of the study's predictions.
 
     Raises ValueError if the fingerprints show that they are other images.
     """
-    expected = study.study["fingerprints"]
+    expected = results.study["fingerprints"]
     if data.fingerprints != expected:
         raise ValueError(
-            f"data {data.name!r} has the fingerprints {data.fingerprints}, study {study.study['name']!r} has"
-            f" {expected}; allowed: {study.study['data']!r}"
+            f"data {data.name!r} is not the data of study {results.study['name']!r}: its fingerprints are"
+            f" {data.fingerprints}, the study's are {expected}; load {results.study['data']!r}"
         )
-    held_out = study.study["recipe"].get("holdout")
-    return data.holdout(held_out) if held_out else data
+    holdout = results.study["recipe"].get("holdout")
+    return data.holdout(holdout) if holdout else data
 
 
-def trained_network(study: StudyResults, label: str) -> tuple[nn.Module, str]:
+def trained_network(results: StudyResults, label: str) -> tuple[nn.Module, str]:
     """The network `label` with the final weights of its first seed, in evaluation mode, and the run's id.
 
     Raises ValueError with a one-line message if the study lacks that network, its finished run or the run's weights.
     """
-    if label not in study.labels:
-        raise UserError(f"unknown network {label!r}; {did_you_mean(label, study.labels)}")
-    run = next(run for run in study.study["runs"] if run["label"] == label)
-    folder = study.path / "runs" / run["run_id"]
-    if run["run_id"] not in set(study.done["run_id"]):
-        raise ValueError(f"{folder}: not a finished run; `make reproduce STUDY={study.study['name']}` makes it")
+    if label not in results.labels:
+        raise UserError(f"unknown network {label!r}; {did_you_mean(label, results.labels)}")
+    run = next(run for run in results.study["runs"] if run["label"] == label)
+    folder, command = results.path / "runs" / run["run_id"], f"`make reproduce STUDY={results.study['name']}`"
+    if run["run_id"] not in set(results.done["run_id"]):
+        raise ValueError(f"{folder} has no finished run; {command} trains it")
     if not (folder / WEIGHTS).is_file():
         raise ValueError(
-            f"{folder}: no {WEIGHTS} there; `make reproduce STUDY={study.study['name']}` writes it, and `make publish`"
-            " copies that of each network's first seed where it is small"
+            f"{folder} has no {WEIGHTS}; {command} writes the file. A published study includes it only for each"
+            " network's first seed, and only if it is small"
         )
-    model = create_model(run["model"], num_classes=len(study.study["classes"]), **run["knobs"])
+    model = create_model(run["model"], num_classes=len(results.study["classes"]), **run["knobs"])
     load_weights(folder, model)
     return model.eval(), run["run_id"]
 
 
 @contextmanager
 def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
-    """While open, each forward pass through `model` fills the yielded dictionary: module name -> what that SE gate
-    or SK convolution returned last, gates (..., C) or weights (N, M, C)."""
+    """While open, each forward pass through `model` fills the yielded dictionary: name of an SE gate or SK convolution
+    -> its last gates (..., C) or weights (N, M, C)."""
     last: dict[str, Tensor] = {}
 
-    def noting(name: str, method):
+    def recording(name: str, method):
         def call(*arguments):
             last[name] = method(*arguments)
             return last[name]
@@ -92,7 +92,7 @@ def recorded(model: nn.Module) -> Iterator[dict[str, Tensor]]:
         if isinstance(module, kind)
     ]
     for name, module, method in found:
-        setattr(module, method, noting(name, getattr(module, method)))  # instance attribute, shadows the class's method
+        setattr(module, method, recording(name, getattr(module, method)))  # shadows the class's method
     try:
         yield last
     finally:

@@ -1,4 +1,4 @@
-"""What the gates showed, as sentences in Markdown. All numbers come from the tables; all external text is escaped."""
+"""Findings on gates as sentences in Markdown. All numbers come from the tables; all external text is escaped."""
 
 from collections.abc import Mapping, Sequence
 
@@ -10,52 +10,49 @@ from senet_lib.analysis.markup import escape_markdown
 from senet_lib.analysis.sentences import names
 from senet_lib.gates.measures import OPEN, ClassMoments, last_blocks
 
+CLASSIFIED = {"right": "correctly classified", "wrong": "misclassified"}
+
 
 def shares_by_depth(table: pd.DataFrame) -> str:
-    """Gate variance between classes at the end of each stage, and whether it grows; `measures.gate_table`."""
+    """Gate variance between classes at the end of each stage, and its trend with depth; `measures.gate_table`."""
     found = []
     for label, rows in table.groupby("label", sort=False):
         stages = rows.set_index("block").loc[last_blocks(rows["block"])]
         listed = ", ".join(f"{_share(row)} in block {block}" for block, row in stages.iterrows())
         found.append(f"- {escape_markdown(label)}: {listed}; {_trend(stages.iloc[0], stages.iloc[-1])}.")
-    return "Variance of the gates over images that lies between classes:\n\n" + "\n".join(found) if found else ""
+    return "Share of the gates' variance that lies between classes:\n\n" + "\n".join(found) if found else ""
 
 
 def _share(row: pd.Series) -> str:
     if pd.isna(row["share"]):
-        return "nothing to share out (the same gate for every image)"
+        return "undefined (the gate is the same for every image)"
     span = "" if pd.isna(row["low"]) else f" [{100 * row['low']:.1f}, {100 * row['high']:.1f}]"
     return f"{100 * row['share']:.1f} %{span}"
 
 
 def _trend(first: pd.Series, last: pd.Series) -> str:
     if pd.isna([first["low"], last["low"]]).any():
-        return "there is no interval to tell whether it grows with depth"
+        return "a trend with depth cannot be assessed without intervals"
     if last["low"] > first["high"]:
-        return "the last stage's gates follow the class **more** than the first's, as in the paper"
+        return "the gates depend on the class **more** in the last stage than in the first, as in the paper"
     if last["high"] < first["low"]:
-        return "the last stage's gates follow the class **less** than the first's, unlike in the paper"
-    return "the intervals of the first and the last stage overlap, so **no growth with depth is shown**"
+        return "the gates depend on the class **less** in the last stage than in the first, unlike in the paper"
+    return "the CIs of the first and the last stage overlap: **inconclusive**"
 
 
 def spread_within(table: pd.DataFrame) -> str:
-    """The spread between class means against the spread within a class; `measures.gate_table`."""
+    """The spread between classes beside the spread within a class; `measures.gate_table`."""
     found = []
     for label, rows in table.groupby("label", sort=False):
         stages = rows.set_index("block").loc[last_blocks(rows["block"])]
         listed = ", ".join(
-            f"{row['between']:.3f} against {row['within']:.3f} in block {block}" for block, row in stages.iterrows()
+            f"{row['between']:.3f} and {row['within']:.3f} in block {block}" for block, row in stages.iterrows()
         )
-        nearest = rows.loc[(rows["between"] / rows["within"]).fillna(0).idxmax(), "block"]
-        verdict = (
-            f"in no block do the classes lie further apart than a class's own images (nearest to it: {nearest})"
-            if (rows["between"] <= rows["within"]).all()
-            else "in "
-            + ", ".join(rows.loc[rows["between"] > rows["within"], "block"])
-            + " the classes lie further apart than a class's own images"
-        )
-        found.append(f"- {escape_markdown(label)}: {listed}; {verdict}.")
-    return "Standard deviation between the classes' means against that within a class:\n\n" + "\n".join(found)
+        larger = rows.loc[rows["between"] > rows["within"], "block"]
+        closest = rows.loc[(rows["between"] / rows["within"]).fillna(0).idxmax(), "block"]
+        where = f"in {', '.join(larger)}" if len(larger) else f"in no block (closest: {closest})"
+        found.append(f"- {escape_markdown(label)}: {listed}; the first is the larger one {where}.")
+    return "Standard deviation between class means, and within a class:\n\n" + "\n".join(found)
 
 
 def furthest_apart(moments: Mapping[str, Mapping[str, ClassMoments]], classes: Sequence[str]) -> str:
@@ -69,11 +66,11 @@ def furthest_apart(moments: Mapping[str, Mapping[str, ClassMoments]], classes: S
             pair = (classes[int(np.nanargmax(channel))], classes[int(np.nanargmin(channel))])
             listed.append(f"{apart.max():.3f} in block {block} ({' and '.join(map(escape_markdown, pair))})")
         found.append(f"- {escape_markdown(label)}: {', '.join(listed)}.")
-    return "The furthest that two classes' mean gates are apart in any channel:\n\n" + "\n".join(found) if found else ""
+    return "Largest difference between two classes' mean gates in one channel:\n\n" + "\n".join(found) if found else ""
 
 
 def open_gates(table: pd.DataFrame) -> str:
-    """The share of open gates over all images; the SE paper reports saturated gates in its last stage."""
+    """The share of open gates over all images; the SE paper reports saturated gates in the last stage."""
     found = []
     for label, rows in table.groupby("label", sort=False):
         most = rows.loc[rows["open"].idxmax()]
@@ -81,48 +78,47 @@ def open_gates(table: pd.DataFrame) -> str:
     if not found:
         return ""
     if not table["open"].any():
-        return f"No gate of any image is above {OPEN:g}, in any block of {names(table['label'].unique())}."
-    return f"Largest share of gates above {OPEN:g} in any block: {', '.join(found)}."
+        return f"In {names(table['label'].unique())}, no block has a gate above {OPEN:g} for any image."
+    return f"Largest share of gates above {OPEN:g}: {', '.join(found)}."
 
 
 def kernel_preference(table: pd.DataFrame) -> str:
     """Which kernel each block prefers in the original images; `measures.kernel_table`."""
-    rows = table[table["kind"] == "as it is"]
+    rows = table[table["kind"] == "original"]
     larger, smaller = rows[rows["low"] > 0.5], rows[rows["high"] < 0.5]
     most, least = rows.loc[rows["weight"].idxmax()], rows.loc[rows["weight"].idxmin()]
     return (
-        f"In {len(larger)} of {len(rows)} blocks the larger kernel has more than half of the weight, in {len(smaller)}"
-        f" less than half (95 % CIs over images that leave 0.5 out); most in block {most['block']}"
-        f" ({most['weight']:.3f}), least in block {least['block']} ({least['weight']:.3f})."
+        f"The larger kernel has more than half of the weight in {len(larger)} of {len(rows)} blocks and less than half"
+        f" in {len(smaller)} (the 95 % CI over images excludes 0.5). Its weight is highest in block {most['block']}"
+        f" ({most['weight']:.3f}) and lowest in block {least['block']} ({least['weight']:.3f})."
     )
 
 
 def kernel_changes(table: pd.DataFrame) -> str:
-    """Whether the larger kernel's weight rises when the centre is enlarged, and the effect of coarser pixels alone."""
+    """Whether the larger kernel's weight rises with enlargement, and the effect of the lower resolution alone."""
     found = []
     for zoom in sorted(set(table["zoom"]) - {1.0}):
         rows = table[table["zoom"] == zoom].set_index("block")
         bigger, coarser = rows[rows["kind"] == "enlarged"], rows[rows["kind"] == "coarser"]
         rises, falls = bigger[bigger["change_low"] > 0], bigger[bigger["change_high"] < 0]
         text = (
-            f"- {zoom:g}x: the larger kernel's weight rises in {len(rises)} of {len(bigger)} blocks"
+            f"- Enlarged {zoom:g}x, the larger kernel's weight rises in {len(rises)} of {len(bigger)} blocks"
             f"{_listed(rises.index)} and falls in {len(falls)}{_listed(falls.index)}; it rises in most channels of"
-            f" {(bigger['rising'] > 0.5).sum()} blocks; over the blocks the mean change is"
+            f" {(bigger['rising'] > 0.5).sum()} blocks. Its mean change over blocks is"
             f" {points(bigger['change'].mean())} pp"
         )
         if len(coarser):
             more, less = bigger[bigger["beyond_low"] > 0], bigger[bigger["beyond_high"] < 0]
             text += (
-                f". Coarser pixels alone change it by {points(coarser['change'].mean())}; beyond what they do,"
-                f" enlarging raises it in {len(more)} of {len(bigger)} blocks{_listed(more.index)} and lowers it in"
-                f" {len(less)}{_listed(less.index)}, by {points(bigger['beyond'].mean())} pp over the blocks"
+                f": {points(coarser['change'].mean())} pp from the lower resolution alone and"
+                f" {points(bigger['beyond'].mean())} pp from the enlargement, which raises it in {len(more)} of"
+                f" {len(bigger)} blocks{_listed(more.index)} and lowers it in {len(less)}{_listed(less.index)}"
             )
         found.append(f"{text}.")
     if not found:
         return ""
-    return "By paired 95 % CIs over images that leave 0 out, not corrected for the number of blocks:\n\n" + "\n".join(
-        found
-    )
+    rule = "A block counts if its paired 95 % CI over images excludes 0 (not corrected for the number of blocks):"
+    return f"{rule}\n\n" + "\n".join(found)
 
 
 def classes_alike(changes: np.ndarray, blocks: Sequence[str], zoom: float) -> str:
@@ -131,7 +127,8 @@ def classes_alike(changes: np.ndarray, blocks: Sequence[str], zoom: float) -> st
     down = [block for block, column in zip(blocks, changes.T, strict=True) if (column < 0).all()]
     return (
         f"Enlarged {zoom:g}x, the larger kernel's mean weight rises for every class in {len(up)} of {len(blocks)}"
-        f" blocks{_listed(up)} and falls for every class in {len(down)}{_listed(down)}; elsewhere it goes either way."
+        f" blocks{_listed(up)} and falls for every class in {len(down)}{_listed(down)}; in the other blocks the"
+        " direction depends on the class."
     )
 
 
@@ -140,15 +137,13 @@ def centre(table: pd.DataFrame) -> str:
     found = []
     for label, rows in table.groupby("label", sort=False):
         listed = ", ".join(
-            f"{_centre_share(row)} for the {row['n']} images it has {row['images']}" for _, row in rows.iterrows()
+            f"{_centre_share(row)} for {row['n']} {CLASSIFIED[row['images']]} images" for _, row in rows.iterrows()
         )
         found.append(f"- {escape_markdown(label)}: {listed}.")
-    return (
-        "Share of the map in the central quarter of the image, where an even map has 25 % (mean, 95 % CI over"
-        " images):\n\n" + "\n".join(found)
-        if found
-        else ""
+    measure = (
+        "Share of the map in the central quarter of the image (25 % for a uniform map); mean and 95 % CI over images:"
     )
+    return f"{measure}\n\n" + "\n".join(found) if found else ""
 
 
 def _centre_share(row: pd.Series) -> str:

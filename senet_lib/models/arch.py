@@ -22,6 +22,11 @@ class Family:
     gate: str | None
 
     @property
+    def name(self) -> str:
+        """'resnet', 'se', 'sk' or 'sk+se'."""
+        return "+".join(part for part in (self.spatial, self.gate) if part in ("sk", "se")) or "resnet"
+
+    @property
     def knobs(self) -> dict[str, Knob]:
         knobs = COMMON | (SK if self.spatial == "sk" else {}) | (SE if self.gate == "se" else {})
         if self.spatial == "sk" and self.gate == "se":  # both have a reduction: `reduction` is SE's
@@ -34,8 +39,8 @@ class Arch:
     """Depth and width of a network, with one entry per stage. Stages after the first start with stride 2.
 
     widths: channels of the block's spatial convolution. outs: output channels of the block.
-    pooled: every stage, including the first, starts with a convolution and a max-pool before its blocks. No block has a
-    stride, and the stem for small images is a 2x2 convolution without padding.
+    pooled: every stage, including the first, starts with a convolution and a max-pool before its blocks. All blocks
+    have stride 1, and the stem for small images is a 2x2 convolution without padding.
     """
 
     body: str  # 'basic' (3x3, 3x3) or 'bottleneck' (1x1, 3x3, 1x1)

@@ -56,7 +56,7 @@ def attach_se(
     patterns = SE_PLACES.get(where, [where]) if isinstance(where, str) else list(where)
     paths = [path for pattern in patterns for path in matching_paths(model, pattern)]
     if twice := sorted({path for path in paths if paths.count(path) > 1}):
-        raise ValueError(f"where names {', '.join(twice)} more than once")
+        raise UserError(f"where names {', '.join(twice)} more than once: remove the duplicates")
     channels = output_channels(model, paths, input_size)
     blocks = {path: SqueezeExcitation(channels[path], reduction, squeeze, excitation, bias) for path in paths}
     for path, block in blocks.items():
@@ -80,7 +80,7 @@ def matching_paths(model: nn.Module, pattern: str) -> list[str]:
     ]
     if not found:
         raise UserError(
-            f"no module {pattern!r} in this {type(model).__name__}; {did_you_mean(pattern, [*known, *SE_PLACES])}"
+            f"no module of {type(model).__name__} matches {pattern!r}; {did_you_mean(pattern, [*known, *SE_PLACES])}"
         )
     return found
 
@@ -103,7 +103,7 @@ def output_channels(model: nn.Module, paths: list[str], input_size: tuple[int, i
             hook.remove()
     for path in paths:
         if path not in shapes:
-            raise ValueError(f"{path} is not run by the network, so an SE block there would do nothing")
+            raise UserError(f"{path!r} is not used in the forward pass, so an SE block there would have no effect")
         if isinstance(shapes[path], str) or len(shapes[path]) != 4:
-            raise ValueError(f"{path} gives {shapes[path]}; an SE block needs one tensor (N, C, H, W)")
+            raise UserError(f"{path!r} outputs {shapes[path]}; an SE block needs one tensor of shape (N, C, H, W)")
     return {path: shapes[path][1] for path in paths}

@@ -84,18 +84,18 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Linear(hidden, channels, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.hand_written:  # same result, faster backward pass
-            return self.onto(None, x)
+        if self.can_fuse:  # same result, faster backward pass
+            return self.fused_add(None, x)
         z = SQUEEZE[self.squeeze](x).movedim(1, -1)  # (N, C, 1, 1) -> (N, 1, 1, C): the FCs act on the last axis
         return x * self.excite(z).movedim(-1, 1)  # (N, 1, 1, C) -> (N, C, 1, 1)
 
     @property
-    def hand_written(self) -> bool:
-        """Whether the fused pass applies in the current mode, so that `onto` may be called."""
+    def can_fuse(self) -> bool:
+        """Whether `fused_add` may be called: average squeeze, in eager training."""
         return self.squeeze == "avg" and use_fused(self)
 
-    def onto(self, skip: Tensor | None, x: Tensor, relu: bool = False) -> Tensor:
-        """skip + self(x), then ReLU if `relu`, in one fused pass; all maps are (N, C, H, W)."""
+    def fused_add(self, skip: Tensor | None, x: Tensor, relu: bool = False) -> Tensor:
+        """skip + self(x), then ReLU if `relu`, in one fused pass; skip=None adds nothing. Maps are (N, C, H, W)."""
         return weighted_by_mean([x], lambda z: self.excite(z)[:, None], self.parameters(), skip, relu)
 
     def excite(self, z: Tensor) -> Tensor:
@@ -172,7 +172,7 @@ class PaddedShortcut(nn.Module):
     def __init__(self, c_in: int, c_out: int, stride: int):
         super().__init__()
         if c_out < c_in:
-            raise ValueError(f"shortcut='padded' cannot take {c_in} channels to {c_out}; allowed: projection")
+            raise ValueError(f"shortcut='padded' cannot reduce {c_in} channels to {c_out}; allowed: projection")
         self.stride = stride
         self.new_channels = c_out - c_in
 
@@ -197,6 +197,7 @@ class ResidualBlock(nn.Module):
         return self.merge(x, x, relu=True)
 
     def merge(self, skip: Tensor, x: Tensor, relu: bool) -> Tensor:
+        """shortcut(skip) + gate(body(x)), then ReLU if `relu`; `placement` moves the gate."""
         activation = nn.ReLU(inplace=True) if relu else nn.Identity()  # in place: nothing else uses the sum
         if self.placement == "pre":
             return activation(self.shortcut(skip) + self.body(self.gate(x)))
@@ -204,8 +205,8 @@ class ResidualBlock(nn.Module):
             return self.gate(activation(self.shortcut(skip) + self.body(x)))
         if self.placement == "identity":
             return activation(self.gate(self.shortcut(skip)) + self.body(x))
-        if isinstance(self.gate, SqueezeExcitation) and self.gate.hand_written:  # same result in one pass
-            return self.gate.onto(self.shortcut(skip), self.body(x), relu)
+        if isinstance(self.gate, SqueezeExcitation) and self.gate.can_fuse:  # same result in one pass
+            return self.gate.fused_add(self.shortcut(skip), self.body(x), relu)
         return activation(self.shortcut(skip) + self.gate(self.body(x)))
 
 

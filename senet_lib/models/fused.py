@@ -1,4 +1,4 @@
-"""Weight maps by a function of their own mean, with a fused backward pass. SE and SK share this operation.
+"""The fused pass that SE and SK share: maps weighted by a function of their own mean, with its own backward pass.
 
 Autograd computes two gradients for each map, through the mean and through the product, and adds them. The first is one
 value per channel, expanded to a whole map. The fused backward pass adds it while computing the second; the fused
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-CACHED = 2**20  # elements that stay in a CPU's cache between two passes over them
+CACHED = 2**20  # number of elements that fit in a CPU's cache between two passes over them
 
 
 def weighted_by_mean(

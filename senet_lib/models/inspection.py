@@ -1,4 +1,4 @@
-"""Inspect a network in the notebooks: the source of a block, intermediate shapes."""
+"""For the notebooks: the source code of a block and the intermediate shapes of a network."""
 
 import inspect
 from collections.abc import Iterable
@@ -35,7 +35,9 @@ def shapes(model: nn.Module, input_size: tuple[int, ...], modules: Iterable[str]
     modules = list(modules)
     for name in modules:
         if name not in found:
-            raise ValueError(f"no module {name!r}; known: {', '.join(n for n, _ in model.named_children())}, ...")
+            raise ValueError(
+                f"no module {name!r}; known: {', '.join(n for n, _ in model.named_children())} and their submodules"
+            )
 
     def record(name: str, module: nn.Module, output: torch.Tensor) -> None:
         size = " x ".join(map(str, output.shape[1:]))  # without the batch axis

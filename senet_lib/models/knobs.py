@@ -26,7 +26,7 @@ def choice(default: str, *others: str) -> Knob:
     return Knob(default, f"one of {', '.join(options)}", lambda value: isinstance(value, str) and value in options)
 
 
-def whole(default: int | None, minimum: int = 1) -> Knob:
+def integer(default: int | None, minimum: int = 1) -> Knob:
     """An integer of at least `minimum`. Rejects True and False, which are integers in Python."""
     return Knob(default, f"an integer from {minimum} up", lambda value: type(value) is int and value >= minimum)
 
@@ -59,8 +59,8 @@ def parse_kernels(text: str) -> tuple[Kernel, ...]:
     matches = [KERNEL.fullmatch(branch) for branch in text.split("+")]
     if any(match is None or int(match["size"]) % 2 == 0 for match in matches):
         raise UserError(
-            f"kernels={text!r}: allowed are odd kernels joined by +, each with an optional dilation and groups of its "
-            "own, such as '3x3+3x3d2', '3x3+5x5' or '3x3+5x5g64'"
+            f"kernels={text!r} is not allowed; allowed: odd square kernels joined by +, each with an optional dilation "
+            "(d) and number of groups (g), such as '3x3+3x3d2', '3x3+5x5' or '3x3+5x5g64'"
         )
     return tuple(
         Kernel(int(m["size"]), int(m["dilation"] or 1), int(m["groups"]) if m["groups"] else None) for m in matches
@@ -74,18 +74,18 @@ COMMON = {
     "init": choice("kaiming", "pytorch"),  # of convolutions: He et al. 2015, as in torchvision; or PyTorch's default
 }
 SE = {
-    "reduction": whole(16),
+    "reduction": integer(16),
     "placement": choice("standard", "pre", "post", "identity", "after_3x3"),  # Hu et al. 2018, Tables 14 and 15
     "squeeze": choice("avg", "max", "none"),  # Tables 11 and 16; none: one gate per pixel
     "excitation": choice("sigmoid", "tanh", "relu"),  # Table 12
     "se_bias": switch(True),  # the released code has biases; Section 6 of the paper omits them
 }
 SK = {
-    "branches": whole(2),  # M
+    "branches": integer(2),  # M
     "kernels": Knob(None, "text such as '3x3+3x3d2'", lambda value: isinstance(value, str)),
-    "groups": whole(None),  # G; None: the arch's groups
-    "reduction": whole(16),  # r
-    "min_hidden": whole(32),  # L
+    "groups": integer(None),  # G; None: the arch's groups
+    "reduction": integer(16),  # r
+    "min_hidden": integer(32),  # L
     "select_bias": switch(False),  # the released code has no bias; the code linked by source A has one
 }
 
@@ -96,7 +96,7 @@ def with_defaults(knobs: Mapping[str, Knob], **defaults: Any) -> dict[str, Knob]
 
 
 def check_knobs(model: str, knobs: Mapping[str, Knob], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Validate `given` and return every option of `model` with its value, including defaults.
+    """Validate the options `given` and return every option of `model` with its value, including defaults.
 
     Raises ValueError naming the option, the value and the allowed values.
     """

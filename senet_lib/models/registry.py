@@ -16,9 +16,9 @@ from senet_lib.models.knobs import (
     check_knobs,
     choice,
     hidden_units,
+    integer,
     parse_kernels,
     switch,
-    whole,
     with_defaults,
 )
 
@@ -48,7 +48,7 @@ def from_note(prefix: str, base: str, more: dict[str, Knob], **defaults) -> Netw
 # The networks of the source notes as published. reimplementations.py describes their defects. Every defect is an option
 # that is on by default.
 FIXED_POOLING = {"pooling": choice("fixed", "global")}
-LINKED_SKNET = {"stage1_out": whole(256), "squeeze_batch": switch(True)}
+LINKED_SKNET = {"stage1_out": integer(256), "squeeze_batch": switch(True)}
 SOURCE_NOTES = {
     "source_a_resnet50": from_note("", "resnet50", FIXED_POOLING, init="pytorch"),
     "source_a_senet50": from_note("se_", "resnet50", FIXED_POOLING | {"inner_relu": switch(False)}, init="pytorch"),
@@ -67,9 +67,9 @@ SOURCE_NOTES = {
         None,
         None,
         {
-            "filters": whole(128),
-            "blocks": whole(10, minimum=2),
-            "reduction": whole(16),
+            "filters": integer(128),
+            "blocks": integer(10, minimum=2),
+            "reduction": integer(16),
             "squeeze": choice("none", "avg"),
             "log_softmax": switch(True),
             "init": choice("pytorch", "kaiming"),
@@ -102,6 +102,12 @@ def list_models(pattern: str = "*") -> list[str]:
     return sorted(fnmatch.filter(NETWORKS, pattern))
 
 
+def family_name(model: str) -> str:
+    """The family of a registered model: 'resnet', 'se', 'sk' or 'sk+se'; 'other' without a family or if unknown."""
+    family = NETWORKS[model].family if model in NETWORKS else None
+    return family.name if family else "other"
+
+
 def resolve_knobs(name: str, **given) -> dict:
     """Every option of the network with its value, including defaults, as plain numbers and text.
 
@@ -127,7 +133,7 @@ def resolve_knobs(name: str, **given) -> dict:
         placement = knobs.get("placement", "standard")
         if placement == "after_3x3" and arch.body == "basic":
             raise UserError(
-                f"{name}: placement='after_3x3' needs a bottleneck, with one 3x3 convolution a block; "
+                f"{name}: placement='after_3x3' needs bottleneck blocks, which have one 3x3 convolution; "
                 "allowed here: standard, pre, post, identity"
             )
         channels = arch.widths if knobs.get("se_channels") == "width" else gated_channels(arch, placement)
@@ -146,7 +152,7 @@ def resolve_arch(name: str, knobs: dict) -> Arch | None:
 
 
 def resolve_branches(name: str, knobs: dict, branches_given: bool) -> dict:
-    """Make `branches` and `kernels` consistent; without `kernels`, M branches are 3x3 with dilations 1 to M."""
+    """The options `branches` and `kernels`, made consistent; default: M branches, 3x3 with dilations 1 to M."""
     if knobs["kernels"] is None:
         dilations = range(1, knobs["branches"] + 1)
         return {"kernels": "+".join("3x3" if d == 1 else f"3x3d{d}" for d in dilations)}
@@ -154,7 +160,7 @@ def resolve_branches(name: str, knobs: dict, branches_given: bool) -> dict:
     if branches_given and branches != knobs["branches"]:
         raise UserError(
             f"{name}: branches={knobs['branches']} but kernels={knobs['kernels']!r} has {branches}; "
-            "allowed: as many kernels as branches, or one of the two knobs alone"
+            "give as many kernels as branches, or only one of the two options"
         )
     return {"branches": branches}
 

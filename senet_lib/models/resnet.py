@@ -202,5 +202,5 @@ def initialise(model: nn.Module, init: str) -> None:
     if init == "pytorch":
         return
     for module in model.modules():
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, nn.Conv2d) and not module.weight.is_meta:
             nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")

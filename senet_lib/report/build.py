@@ -30,6 +30,7 @@ INPUT_FILES = ("config.json", "summary.json", "failure.json", *ANALYSED_FILES)  
 # The folders and files of the library that affect the notebook's output
 LIBRARY = (
     "analysis",
+    "models",
     "report",
     "results",
     "data/__init__.py",
@@ -37,6 +38,7 @@ LIBRARY = (
     "durations.py",
     "errors.py",
     "files.py",
+    "metrics.py",
 )
 CELL_SECONDS = 600
 
@@ -50,11 +52,11 @@ def build_report(results_dir: Path) -> Path:
     report = results_dir / "report.html"
     if not (results_dir / "study.json").is_file():
         raise FileNotFoundError(
-            f"{results_dir}: no study.json there; a results folder is written by `make reproduce STUDY=...`"
+            f"{results_dir} has no study.json, so it is not a results folder; `make reproduce STUDY=...` writes one"
         )
     source = project_root() / "notebooks" / NOTEBOOK
     if not source.is_file():
-        raise ReportError(f"{source} is not there; run this in a checkout of the project, or set SENET_ROOT to one")
+        raise ReportError(f"{source} does not exist; run this in a checkout of the project, or set SENET_ROOT to one")
     inputs = _digest_of_inputs(results_dir, source)
     stamp = _stamp(results_dir)
     if stamp.get("inputs") == inputs and _all_there(results_dir, stamp.get("outputs", {})):
@@ -129,17 +131,17 @@ def _execute(source: Path, results_dir: Path, target: Path) -> "tuple[NotebookNo
     except (DeadKernelError, TimeoutError, RuntimeError) as error:
         what = " ".join(f"{type(error).__name__}: {error}".split())
         raise ReportError(f"{source.name} could not be executed: {what}") from error
-    # A notebook whose kernel was killed looks complete, so require the mark that its last cell writes
+    # A notebook whose kernel was killed looks complete, so require the metadata that its last cell writes
     for cell in executed.cells:
         for output in cell.get("outputs", []):
             if COMPLETE in output.get("metadata", {}):
-                _forget_this_machine(executed)
+                _make_portable(executed)
                 return executed, list(output.metadata[COMPLETE])
-    raise ReportError(f"{source.name} ended before its last cell")
+    raise ReportError(f"{source.name} stopped before its last cell")
 
 
-def _forget_this_machine(notebook: "NotebookNode") -> None:
-    """Remove times and absolute paths, so that the copy in the results folder can be opened and run anywhere."""
+def _make_portable(notebook: "NotebookNode") -> None:
+    """Remove times and absolute paths, so that the copy in the results folder runs on any machine."""
     notebook.metadata.pop("papermill", None)
     for cell in notebook.cells:
         cell.metadata.pop("papermill", None)

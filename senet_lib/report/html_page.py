@@ -13,7 +13,7 @@ TEMPLATE = Path(__file__).parent / "template"
 
 
 class ReportError(RuntimeError):
-    """Why no report was written, in one line; an existing report is unchanged."""
+    """The report could not be written; an existing report is unchanged. One-line message."""
 
 
 def to_page(notebook: "NotebookNode", study: str) -> str:
@@ -27,7 +27,7 @@ def to_page(notebook: "NotebookNode", study: str) -> str:
     page, _ = exporter.from_notebook_node(notebook, resources={"study": study})
     problems = foreign_content(page)
     if problems:
-        raise ReportError(f"the page would not be self-contained: {'; '.join(problems)}")
+        raise ReportError(f"the report would not be self-contained: {'; '.join(problems)}")
     return page
 
 
@@ -64,7 +64,7 @@ class _ForeignContent(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if self.get_starttag_text() == "<style>" and re.search(r"@import|url\(", data):
-            self.found.append("a style sheet that loads")
+            self.found.append("a style sheet that loads a resource")
 
 
 def _markdown(text: str) -> str:

@@ -1,8 +1,8 @@
 """Shows the figures and tables of an analysis notebook and stores them: svg and png, csv and Markdown.
 
 A `Page` numbers figures and tables, shows them with their captions, and writes all files at the end of the notebook. A
-notebook that fails midway therefore leaves earlier files unchanged. Each file is written atomically, and the same
-results give the same bytes.
+notebook that fails midway therefore leaves earlier files unchanged. Each file is written atomically, and equal
+results give equal bytes.
 """
 
 import html
@@ -55,7 +55,7 @@ class Page:
         figure = np.asarray(axes).flat[0].figure
         if self.results.done.empty:
             plt.close(figure)
-            self.show("*No figure here: no run is finished.*")
+            self.show("*No figure: no run has finished.*")
             return
         self.figures += 1
         for kind, content in rendered(figure, photographs=photographs).items():
@@ -72,7 +72,7 @@ class Page:
         """Show a table of text; store it as tables/<name>.md, and the numbers behind it as tables/<name>.csv.
         `empty` replaces a table without rows."""
         if shown.empty:
-            self.show(f"*{empty or 'Nothing to list.'}*")
+            self.show(f"*{empty or 'No entries.'}*")
             return
         self.tables += 1
         numbers = shown if numbers is None else numbers
@@ -82,12 +82,12 @@ class Page:
         display(HTML(to_html(shown)))
 
     def write(self) -> None:
-        """Write every figure and table, and show how many there are."""
+        """Write every figure and table, and show their number."""
         for path, content in self.files.items():
             with replacing(self.results.path / path) as file:
                 file.write(content)
-        said = f"*{self.figures} figures and {self.tables} tables are in `figures/` and `tables/` beside this page.*"
-        display(Markdown(said), metadata={COMPLETE: sorted(self.files)})
+        text = f"*This page has {self.figures} figures and {self.tables} tables, stored in `figures/` and `tables/`.*"
+        display(Markdown(text), metadata={COMPLETE: sorted(self.files)})
 
     def _caption(self, text: str, of: str) -> None:
         display(Markdown(text), metadata={CAPTION: of})

@@ -24,8 +24,8 @@ def save(folder: Path, root: str | None) -> None:
 
     try:
         data = load_dataset(results.study["data"], root, download=False)
-        held_out = results.study["recipe"].get("holdout")
-        data = data.holdout(held_out) if held_out else data
+        holdout = results.study["recipe"].get("holdout")
+        data = data.holdout(holdout) if holdout else data
     except (DataError, ValueError):
         return
     labels = results.predictions.drop_duplicates("image").set_index("image")["true"].sort_index().to_numpy()

@@ -1,7 +1,7 @@
 """Generates every number in README.md, results/README.md and results/tuning.md from the committed results.
 
-`make publish` and `make archive` run it. A test fails when a page is stale, so no number is typed. A newly published or
-archived study enters the pages without an edit.
+`make publish` and `make archive` run it, so a newly published or archived study enters the pages without an edit. A
+test fails when a page is stale.
 """
 
 import sys
@@ -28,7 +28,7 @@ DECISIONS = "tuning_decisions.csv"
 
 def found(studies: dict[str, StudyResults]) -> str:
     """What the published studies found, one statement per study, and which questions are open."""
-    statements = [SAID[name](study) for name, study in studies.items() if name in SAID and is_published(study)]
+    statements = [SAID[name](results) for name, results in studies.items() if name in SAID and is_published(results)]
     if not any(name in studies and is_published(studies[name]) for name in SOURCE_A_STUDIES):
         listed = " and ".join(f"`{name}` ({size})" for name, size in SOURCE_A_STUDIES.items())
         statements.append(
@@ -38,42 +38,42 @@ def found(studies: dict[str, StudyResults]) -> str:
     return "".join(f"- {statement}\n" for statement in statements)
 
 
-def _fast(study: StudyResults) -> str:
-    pairs = {(pair.treatment, pair.baseline): pair for pair in tables.compare(study)}
+def _fast(results: StudyResults) -> str:
+    pairs = {(pair.treatment, pair.baseline): pair for pair in tables.compare(results)}
     se, sk, wide = pairs["se_fast", "fast"], pairs["sk_fast", "fast"], pairs["sk_fast", "fast_wide"]
-    accuracy = 100 * study.done.loc[study.done["label"] == "fast", "test_accuracy"].astype(float).mean()
+    accuracy = 100 * results.done.loc[results.done["label"] == "fast", "test_accuracy"].astype(float).mean()
     both = max(se.difference.high, sk.difference.high) < MARGIN
     none = f"neither SE nor SK gains {100 * MARGIN:g} percentage points (pp) or more"
     gain = none if both else "SE and SK change the accuracy by these percentage points (pp)"
     return (
-        f"Near {accuracy:.0f} % accuracy (`fast`, {_setting(study)}), {gain}: SE {_change(se)}, SK {_change(sk)}."
+        f"Near {accuracy:.0f} % accuracy (`fast`, {_setting(results)}), {gain}: SE {_change(se)}, SK {_change(sk)}."
         f" Against a plain network of SK's cost, SK changes the accuracy by {_change(wide)}"
-        f"{_from_elsewhere(study, wide)}."
+        f"{_from_elsewhere(results, wide)}."
     )
 
 
-def _from_elsewhere(study: StudyResults, pair: stats.Comparison) -> str:
+def _from_elsewhere(results: StudyResults, pair: stats.Comparison) -> str:
     """How many of a comparison's runs were not trained on the device that most of them have; empty if none."""
-    compared = study.done[study.done["label"].isin((pair.treatment, pair.baseline))]
-    devices = [study.environments[run]["device"] for run in compared["run_id"]]
+    compared = results.done[results.done["label"].isin((pair.treatment, pair.baseline))]
+    devices = [results.environments[run]["device"] for run in compared["run_id"]]
     others = len(devices) - max(map(devices.count, devices))
     return f"; {others} of these {len(devices)} runs come from another machine" if others else ""
 
 
-def _thin(study: StudyResults) -> str:
-    sk = next(p for p in tables.compare(study) if (p.treatment, p.baseline) == ("sk_resnet20", "resnet20"))
-    means = study.done.groupby("label")["test_accuracy"].apply(lambda values: 100 * values.astype(float).mean())
+def _thin(results: StudyResults) -> str:
+    sk = next(p for p in tables.compare(results) if (p.treatment, p.baseline) == ("sk_resnet20", "resnet20"))
+    means = results.done.groupby("label")["test_accuracy"].apply(lambda values: 100 * values.astype(float).mean())
     return (
-        f"Early in training, at {means.min():.0f} to {means.max():.0f} % (`thin`, {_setting(study)}), SK changes"
-        f" ResNet-20's accuracy by {_change(sk)}. A difference this early in training need not last."
+        f"Early in training, at {means.min():.0f} to {means.max():.0f} % (`thin`, {_setting(results)}), SK changes"
+        f" ResNet-20's accuracy by {_change(sk)}. A difference this early in training may not persist."
     )
 
 
 SAID: dict[str, Callable[[StudyResults], str]] = {"fast": _fast, "thin": _thin}
 
 
-def _setting(study: StudyResults) -> str:
-    return f"{study.study['recipe']['epochs']} epochs, {sentences.sample_sizes(study)}"
+def _setting(results: StudyResults) -> str:
+    return f"{results.study['recipe']['epochs']} epochs, {sentences.sample_sizes(results)}"
 
 
 def _change(pair: stats.Comparison) -> str:
@@ -86,13 +86,15 @@ def headline(studies: dict[str, StudyResults]) -> str:
     name = next((name for name in HEADLINE if name in studies and is_published(studies[name])), None)
     if name is None:
         return "No study is published yet.\n"
-    study = studies[name]
-    asked = f"*{study.study['question']}* (`{name}`: {study.study['data']}, {_setting(study)}, last epoch)"
+    results = studies[name]
+    asked = f"*{results.study['question']}* (`{name}`: {results.study['data']}, {_setting(results)}, last epoch)"
     figure = f"results/published/{name}/figures/differences.png"
-    comparisons = tables.compare(study)
-    picture = f"![{_finding(comparisons)}]({figure})\n\n" if (study.path / "figures/differences.png").is_file() else ""
-    caption = f"Differences in {tables.evaluated(study)} accuracy with Welch 95 % confidence intervals (CI)."
-    return f"{asked}\n\n{networks_table(study, comparisons)}\n{picture}{caption if picture else ''}\n"
+    comparisons = tables.compare(results)
+    picture = (
+        f"![{_finding(comparisons)}]({figure})\n\n" if (results.path / "figures/differences.png").is_file() else ""
+    )
+    caption = f"Differences in {tables.evaluated(results)} accuracy with Welch 95 % confidence intervals (CI)."
+    return f"{asked}\n\n{networks_table(results, comparisons)}\n{picture}{caption if picture else ''}\n"
 
 
 def _finding(comparisons: Sequence[stats.Comparison]) -> str:
@@ -106,50 +108,50 @@ def _finding(comparisons: Sequence[stats.Comparison]) -> str:
 
 def results_page(studies: dict[str, StudyResults]) -> str:
     """Every stored study that was evaluated on test images: question, table, verdicts, caveats, files."""
-    shown = [study for study in studies.values() if not _is_tuning(study)]
+    shown = [results for results in studies.values() if not _is_tuning(results)]
     sections = {
-        "Published": [study for study in shown if is_published(study)],
-        "Archived": [study for study in shown if not is_published(study)],
+        "Published": [results for results in shown if is_published(results)],
+        "Archived": [results for results in shown if not is_published(results)],
     }
     listed = "\n".join(
         f"## {title}\n\n{''.join(map(_section, chosen)) or 'None.' + chr(10)}" for title, chosen in sections.items()
     )
     return (
         "# Every study that was evaluated on a test set\n\n"
-        "Written by `senet_lib/report/results_pages.py` from the committed runs; do not edit. The number of a run is"
-        " the accuracy after its last epoch. ± is the standard deviation over seeds, n the number of seeds, pp are"
-        " percentage points, CI is a confidence interval. An archived study has its numbers here but no verdict:"
-        " it stopped early in training, was replaced, or measured speed.\n\n"
+        "Written by `senet_lib/report/results_pages.py` from the committed runs; do not edit. The accuracy of a run is"
+        " that after its last epoch. ± is the standard deviation over seeds, n the number of seeds, pp are"
+        " percentage points, CI is a confidence interval. An archived study is listed without verdicts: it stopped"
+        " early in training, was replaced, or measured speed.\n\n"
         f"**The rule.** {stats.rule()}\n\n"
-        "Further pages: [every look at the test set](test_set_log.md), [what was tuned, and how it was decided]"
-        "(tuning.md), [the file formats](../docs/file_formats.md). `make restore STUDY=NAME`, then"
-        " `make report STUDY=NAME`, renders a study's whole report.\n\n" + listed
+        "Further pages: [every evaluation on the test set](test_set_log.md), [tuning and its decisions](tuning.md),"
+        " [file formats](../docs/file_formats.md). `make restore STUDY=NAME` and `make report STUDY=NAME` render the"
+        " full report of a study.\n\n" + listed
     )
 
 
-def _section(study: StudyResults) -> str:
-    asked = study.study
+def _section(results: StudyResults) -> str:
+    asked = results.study
     seeds = ", ".join(map(str, asked["seeds"]))
-    comparisons = tables.compare(study)
-    decided = [pair for pair in comparisons if pair.difference.exists and is_published(study)]
+    comparisons = tables.compare(results)
+    decided = [pair for pair in comparisons if pair.difference.exists and is_published(results)]
     verdicts = "".join(f"- {sentences.one_verdict(pair)}\n" for pair in decided)
-    place = f"published/{asked['name']}/" if is_published(study) else f"archive/{asked['name']}.zip"
+    place = f"published/{asked['name']}/" if is_published(results) else f"archive/{asked['name']}.zip"
     setting = f"{asked['data']}, {asked['recipe']['epochs']} epochs, seeds {seeds}. Files: [`{place}`]({place})."
     figure = "figures/differences.png"
-    picture = f"![{_finding(comparisons)}]({place}{figure})\n\n" if (study.path / figure).is_file() else ""
+    picture = f"![{_finding(comparisons)}]({place}{figure})\n\n" if (results.path / figure).is_file() else ""
     return (
-        f"### `{asked['name']}`\n\n*{asked['question']}*\n\n{setting}\n\n{networks_table(study, comparisons)}\n"
+        f"### `{asked['name']}`\n\n*{asked['question']}*\n\n{setting}\n\n{networks_table(results, comparisons)}\n"
         f"{verdicts + chr(10) if verdicts else ''}{picture}{asked['notes']}\n\n"
     )
 
 
-def networks_table(study: StudyResults, comparisons: Sequence[stats.Comparison]) -> str:
+def networks_table(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> str:
     """One row per network; columns that would be empty are omitted."""
-    baseline = study.study["baseline"]
-    numbers = tables.networks(study, comparisons)
-    shown = shown_tables.shown_networks(numbers, f"{tables.evaluated(study)} accuracy", baseline)
-    without = ("", "not compared", "baseline", "n = 1: no interval")
-    return markup.to_markdown(shown[[name for name in shown if not shown[name].isin(without).all()]])
+    baseline = results.study["baseline"]
+    numbers = tables.networks(results, comparisons)
+    shown = shown_tables.networks(numbers, f"{tables.evaluated(results)} accuracy", baseline)
+    empty = ("", "not compared", "baseline", stats.ONE_SEED)
+    return markup.to_markdown(shown[[name for name in shown if not shown[name].isin(empty).all()]])
 
 
 # --------------------------------------------------------------------------------------------------- results/tuning.md
@@ -158,8 +160,8 @@ def networks_table(study: StudyResults, comparisons: Sequence[stats.Comparison])
 def tuning_table(studies: dict[str, StudyResults], root: Path) -> str:
     """One row per configuration tuned on a validation split: its accuracy and how it was decided."""
     decided = pd.read_csv(root / "results" / DECISIONS, keep_default_na=False)
-    tuned = {name: study for name, study in studies.items() if _is_tuning(study)}
-    present = {(name, label) for name, study in tuned.items() for label in study.labels}
+    tuned = {name: results for name, results in studies.items() if _is_tuning(results)}
+    present = {(name, label) for name, results in tuned.items() for label in results.labels}
     if missing := present - set(zip(decided["study"], decided["network"], strict=True)):
         raise ValueError(f"{DECISIONS} has no row for {', '.join(' / '.join(pair) for pair in sorted(missing))}")
     rules = {rule: f"R{number}" for number, rule in enumerate(filter(None, decided["rule"].unique()), start=1)}
@@ -168,8 +170,8 @@ def tuning_table(studies: dict[str, StudyResults], root: Path) -> str:
     return f"Rules:\n\n{listed}\n{markup.to_markdown(pd.DataFrame(rows))}"
 
 
-def _tuning_row(row, study: StudyResults, rules: dict[str, str]) -> dict[str, str]:
-    sample = stats.describe(study.done.loc[study.done["label"] == row.network, "test_accuracy"].astype(float))
+def _tuning_row(row, results: StudyResults, rules: dict[str, str]) -> dict[str, str]:
+    sample = stats.describe(results.done.loc[results.done["label"] == row.network, "test_accuracy"].astype(float))
     return {
         "Study": row.study,
         "Configuration": row.network,
@@ -183,17 +185,17 @@ def _tuning_row(row, study: StudyResults, rules: dict[str, str]) -> dict[str, st
 # ---------------------------------------------------------------------------------------------------------- the pages
 
 
-def is_published(study: StudyResults) -> bool:
-    return study.path.suffix != ".zip"
+def is_published(results: StudyResults) -> bool:
+    return results.path.suffix != ".zip"
 
 
-def _is_tuning(study: StudyResults) -> bool:
-    return bool(study.study["recipe"].get("holdout"))
+def _is_tuning(results: StudyResults) -> bool:
+    return bool(results.study["recipe"].get("holdout"))
 
 
 def pages(root: Path) -> dict[Path, str]:
     """path -> content of every page, from the results committed below `root`."""
-    studies = {study.study["name"]: study for study in committed(root)}
+    studies = {results.study["name"]: results for results in committed(root)}
     readme, tuning = root / "README.md", root / "results" / "tuning.md"
     filled = {
         readme: _filled(readme, {"found": found(studies), "headline": headline(studies)}),

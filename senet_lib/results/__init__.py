@@ -1,8 +1,8 @@
 """The run directory, the only interface between training and analysis, and its readers. Does not import torch.
 
 layout.py       file names and contents; whether a run is finished and unaltered
-environment.py  what a result depends on besides its config
-load.py         reads a results folder, finished or not, as `StudyResults`
+environment.py  the environment record: what a result depends on besides its config
+load.py         reads a results folder, finished or not, as tables (`StudyResults`)
 """
 
 from senet_lib.results.environment import environment_record

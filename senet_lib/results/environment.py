@@ -1,4 +1,4 @@
-"""What a result depends on besides its config: versions, machine, commit."""
+"""The environment record: what a result depends on besides its config (versions, machine, commit)."""
 
 import importlib.metadata
 import os
@@ -11,8 +11,10 @@ VERSIONS_OF = ("torch", "torchvision", "lightning-fabric", "numpy", "pandas", "s
 
 
 def environment_record(**measured: Any) -> dict:
-    """The versions, machine and commit. `measured` adds what only the training process knows: device, precision,
-    threads and the data's fingerprints."""
+    """The versions, machine and commit, as a dict for environment.json.
+
+    measured: further entries that only the training process knows: device, precision, threads, data fingerprints.
+    """
     versions = {}
     for name in VERSIONS_OF:
         try:
@@ -39,8 +41,8 @@ def _processor() -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the code, with '+changes' if the working tree differs from it; None outside a checkout."""
-    here = Path(__file__).parents[1]  # the whole package
+    """The commit of the code, with '+changes' if the package differs from it; None outside a checkout."""
+    here = Path(__file__).parents[1]  # senet_lib/
     try:
         commit = _git(here, "rev-parse", "HEAD")
         dirty = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ".")

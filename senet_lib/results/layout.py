@@ -6,13 +6,13 @@
                                history.csv         one row per epoch
                                predictions.npz     label, predicted (uint8), confidence (float16) per image
                                summary.json        written last: the run is done once it exists
-                               failure.json        instead of summary.json: why the last attempt failed
+                               failure.json        instead of summary.json: error and time of the last failed attempt
                                environment.json    versions, hardware, precision, git commit, data fingerprint
                                notebook.ipynb      the executed copy
                                weights.safetensors the final weights
                                checkpoint.pt       for resuming
 
-Does not import torch: an analysis starts in seconds, even on a machine that cannot train.
+Does not import torch, so an analysis starts in seconds, even on a machine that cannot train.
 """
 
 import csv
@@ -28,11 +28,11 @@ import numpy as np
 from senet_lib.files import read_json, sha256_of, write_arrays, write_json, write_text
 
 HISTORY_COLUMNS = (
-    "epoch",  # counted from 1
-    "lr",  # at the epoch's last step, in the recipe's terms
+    "epoch",  # from 1
+    "lr",  # at the epoch's last step, as the recipe states it
     "train_loss",  # mean over the epoch's augmented images, measured while the weights change
-    "train_accuracy",  # likewise; a fraction in [0, 1]
-    "test_loss",
+    "train_accuracy",  # on the same images; a fraction in [0, 1]
+    "test_loss",  # test_*: on the validation split if the recipe sets holdout
     "test_accuracy",
     "train_seconds",  # without the evaluation
     "images_per_second",
@@ -41,7 +41,7 @@ HISTORY_COLUMNS = (
 WEIGHTS = "weights.safetensors"
 EXAMPLES = "examples.npz"
 NOTEBOOK = "notebook.ipynb"
-SPLITS = {"test": "test", "holdout": "validation"}  # evaluated split: name in files -> display name
+SPLITS = {"test": "test", "holdout": "validation"}  # evaluated split: name in files -> name in reports
 
 # Files whose digests summary.json records
 RECORDED_FILES = ("config.json", "history.csv", "predictions.npz", "environment.json", NOTEBOOK, WEIGHTS)
@@ -53,7 +53,7 @@ PUBLISHED_RUN_FILES = ("config.json", "history.csv", "predictions.npz", SUMMARY,
 
 
 def write_history(run_dir: Path, rows: Iterable[Mapping[str, float]]) -> None:
-    """Write history.csv; every float as the shortest text that reads back as the same float."""
+    """Write history.csv. Every float is written as the shortest text that reads back as the same float."""
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY_COLUMNS, lineterminator="\n")
     writer.writeheader()
@@ -72,8 +72,10 @@ def write_predictions(run_dir: Path, label: np.ndarray, predicted: np.ndarray, c
 
 
 def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
-    """Write summary.json, the last file: from then on the run is done. It records the digests of the other files and
-    of itself."""
+    """Write summary.json with the digests of the other files and of itself.
+
+    Call it last: the run is done once the file exists. Removes the failure.json of an earlier attempt.
+    """
     files = {name: sha256_of(run_dir / name) for name in RECORDED_FILES if (run_dir / name).is_file()}
     (run_dir / "failure.json").unlink(missing_ok=True)
     content = {**summary, "files": files}
@@ -82,8 +84,8 @@ def write_summary(run_dir: Path, summary: Mapping[str, Any]) -> None:
 
 def _digest_of(summary: Mapping[str, Any]) -> str:
     """The digest of a summary, excluding its own 'digest' entry."""
-    said = {key: value for key, value in summary.items() if key != "digest"}
-    return hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()
+    content = {key: value for key, value in summary.items() if key != "digest"}
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 
 def is_done(run_dir: Path, config_hash: str) -> bool:
@@ -96,10 +98,11 @@ def is_done(run_dir: Path, config_hash: str) -> bool:
 
 
 def altered_files(run_dir: Path) -> list[str]:
-    """The files of a finished run that are missing or do not match the summary's digests; may include the summary."""
+    """The files of a finished run that are missing or differ from the summary's digests; the summary is checked too."""
     try:
         summary = read_json(run_dir / SUMMARY)
-        recorded, whole = summary["files"], summary.get("digest", _digest_of(summary)) == _digest_of(summary)
+        digest = _digest_of(summary)
+        recorded, intact = summary["files"], summary.get("digest", digest) == digest  # old summaries have no digest
     except (ValueError, KeyError, TypeError, AttributeError):  # not a valid summary
         return [SUMMARY]
     altered = [
@@ -107,12 +110,15 @@ def altered_files(run_dir: Path) -> list[str]:
         for name, digest in recorded.items()
         if not (run_dir / name).is_file() or sha256_of(run_dir / name) != digest
     ]
-    return altered if whole else [SUMMARY, *altered]
+    return altered if intact else [SUMMARY, *altered]
 
 
 def is_intact(run_dir: Path, config_hash: str) -> bool:
-    """Whether the run with this config hash is done and its files match the recorded digests. The executed notebook is
-    not checked, since opening and saving it changes it. Weights may be missing, as in most published runs."""
+    """Whether the run with this config hash is done and its files match the recorded digests.
+
+    The executed notebook is not checked, because opening and saving it changes it. Weights may be missing, as in most
+    published runs.
+    """
     if not is_done(run_dir, config_hash):
         return False
     may_differ = {NOTEBOOK} if (Path(run_dir) / WEIGHTS).exists() else {NOTEBOOK, WEIGHTS}

@@ -21,9 +21,10 @@ class StudyResults:
     runs: run_id, label, model, seed, status ('done', 'failed', 'missing'), error, test_accuracy, test_loss, params,
         macs, epochs, train_seconds (whole run), seconds_per_epoch (median), evaluated_on ('test' or 'holdout'),
         tta_accuracy (in addition to test_accuracy; None without the recipe's test_time_augmentation).
-    history: run_id, label, seed and the columns of history.csv, for every run that has started.
-    predictions: run_id, label, seed, image (index in canonical order), true, predicted, confidence, for done runs.
-    environments: run_id -> the environment record, for done runs.
+    history: run_id, label, seed and the columns of history.csv; one row per epoch of every run that has started.
+    predictions: run_id, label, seed, image (index in canonical order), true, predicted, confidence; one row per
+        evaluated image of every done run.
+    environments: run_id -> the environment record of every done run.
     """
 
     path: Path
@@ -35,29 +36,32 @@ class StudyResults:
 
     @property
     def labels(self) -> list[str]:
-        """The networks' labels, in the study's order."""
+        """The labels of the configurations, in the study's order."""
         return list(self.study["networks"])
 
     @property
     def done(self) -> pd.DataFrame:
+        """The rows of `runs` with status 'done'."""
         return self.runs[self.runs["status"] == "done"]
 
     @property
     def timed(self) -> bool:
-        """Whether the runs' wall-clock times measure their cost; True for studies older than this field."""
+        """Whether the runs' wall-clock times may be compared; True for a study written before this field existed."""
         return self.study.get("timed", True)
 
 
 def load_results(path: Path | str) -> StudyResults:
-    """Read a results folder, finished or not, or an archived study's zip file. Raises FileNotFoundError if it has no
-    study.json."""
+    """Read a results folder, finished or not, or an archived study's zip file.
+
+    Raises FileNotFoundError if the folder has no study.json.
+    """
     path = Path(path)
     if path.suffix == ".zip":
         with unpacked(path) as folder:
             return replace(load_results(folder), path=path)
     if not (path / "study.json").is_file():
         raise FileNotFoundError(
-            f"{path}: no study.json there; a results folder is written by `make reproduce STUDY=...`"
+            f"{path} has no study.json, so it is not a results folder; `make reproduce STUDY=...` writes one"
         )
     study = read_json(path / "study.json")
     runs, histories, predictions, environments = [], [], [], {}
@@ -82,7 +86,7 @@ def load_results(path: Path | str) -> StudyResults:
 
 
 def read_history(run_dir: Path) -> pd.DataFrame:
-    """Read history.csv; every float exactly as written, which pandas' own reader does not guarantee."""
+    """Read history.csv: one row per epoch. Floats are exactly those written, which pandas' reader does not ensure."""
     with open(run_dir / "history.csv", encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     return pd.DataFrame(rows, columns=list(HISTORY_COLUMNS)).astype(float).astype({"epoch": int})
@@ -99,12 +103,12 @@ def _read_run(run_dir: Path, planned: Mapping[str, Any]) -> tuple[dict, pd.DataF
     row = {key: planned[key] for key in ("run_id", "label", "model", "seed")}
     row |= dict.fromkeys(("error", "test_accuracy", "test_loss", "params", "macs", "epochs", "train_seconds"))
     row |= {"status": "missing", "seconds_per_epoch": None, "evaluated_on": None, "tta_accuracy": None}
-    if _belongs_to_another(run_dir, planned["config_hash"]):
+    if _has_another_config(run_dir, planned["config_hash"]):
         return row, None
     done = is_done(run_dir, planned["config_hash"])
     if done and (damaged := sorted(set(altered_files(run_dir)) & {SUMMARY, *ANALYSED_FILES})):
-        what = f"{', '.join(damaged)} missing or not as recorded; `make reproduce` trains it again"
-        return row | {"status": "failed", "error": f"finished, but {what}"}, None
+        error = f"missing or changed since the run finished: {', '.join(damaged)}. `make reproduce` trains it again"
+        return row | {"status": "failed", "error": error}, None
     history = read_history(run_dir) if (run_dir / "history.csv").is_file() else None
     if done:
         summary = read_json(run_dir / SUMMARY)
@@ -115,14 +119,14 @@ def _read_run(run_dir: Path, planned: Mapping[str, Any]) -> tuple[dict, pd.DataF
     return row, history
 
 
-def _belongs_to_another(run_dir: Path, config_hash: str) -> bool:
-    """Whether the folder holds a run with another config hash, left by an earlier version of the study."""
+def _has_another_config(run_dir: Path, config_hash: str) -> bool:
+    """Whether the folder holds a run of an earlier version of the study, recognised by its config hash."""
     path = run_dir / "config.json"
     return path.is_file() and read_json(path)["hash"] != config_hash
 
 
 def _concat(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:
-    """Concatenate the tables; an empty table with the same columns if there are none."""
+    """Concatenate the tables; without any, return an empty table with these columns."""
     if not tables:
         return pd.DataFrame(columns=columns)
     return pd.concat(tables, ignore_index=True)[columns]

@@ -11,16 +11,11 @@ from senet_lib.study import RunConfig, Study, StudyError, load_study
 
 def study_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that select a study, its data and results, and override its file."""
-    parser.add_argument("study", help="a name in studies/, or a YAML file")
-    parser.add_argument("--data", default="", help="another data set by name, or where the study's data lies")
-    parser.add_argument("--limit-epochs", type=int, default=None, help="a dry run: at most this many epochs")
-    parser.add_argument("--results", type=Path, default=None, help="default: results/ of the project")
+    parser.add_argument("study", help="the name of a study in studies/, or a YAML file")
+    parser.add_argument("--data", default="", help="another data set by name, or the path of the study's data")
+    parser.add_argument("--limit-epochs", type=int, default=None, help="dry run: train at most this many epochs")
+    parser.add_argument("--results", type=Path, default=None, help="results folder; default: the project's results/")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
-
-
-def resume_option(parser: argparse.ArgumentParser) -> None:
-    text = "go on from a checkpoint of other data, versions, precision or threads too; the run records it"
-    parser.add_argument("--resume-anyway", action="store_true", help=text)
 
 
 def resolve_study(options: argparse.Namespace) -> tuple[Study, list[RunConfig], Path]:

@@ -62,10 +62,10 @@ class Pool:
             while worker.is_alive():
                 worker.join(timeout=0.2)
         if self.stopped_by is not None:
-            print("stopped; the same command goes on where this one was", file=sys.stderr)
+            print("stopped; the same command resumes the runs", file=sys.stderr)
             sys.exit(128 + self.stopped_by)
-        unsaid = "the process ended without a word"
-        return {run.run_id: self.reasons.get(run.run_id, unsaid) for run in runs if codes[run.run_id] != 0}
+        silent = "the process exited without an error message"
+        return {run.run_id: self.reasons.get(run.run_id, silent) for run in runs if codes[run.run_id] != 0}
 
     def _start(self, run: RunConfig, slot: int) -> subprocess.Popen:
         options = self.options
@@ -73,7 +73,6 @@ class Pool:
         command += ["--results", str(self.folder.parent), "--device", options.device, "--threads", str(self.threads)]
         command += ["--data", options.data] if options.data else []
         command += ["--limit-epochs", str(options.limit_epochs)] if options.limit_epochs else []
-        command += ["--resume-anyway"] if options.resume_anyway else []
         environment = {**os.environ, SUPERVISED: "1", "OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
         if gpus := _visible_gpus():
             environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]

@@ -9,38 +9,29 @@ Exit codes: 0 done, 1 the run failed (failure.json has the reason), 2 bad input,
 
 import argparse
 import contextlib
-import fcntl
 import os
 import signal
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 from senet_lib.errors import did_you_mean
-from senet_lib.files import read_json, remove_temporary_files, write_json
+from senet_lib.files import exclusive, read_json, remove_temporary_files, write_json
 from senet_lib.process import SUPERVISED, StopRequest, die_with_parent
 from senet_lib.project import project_root
 from senet_lib.results import SPLITS, altered_files, is_done, is_intact, write_summary
 from senet_lib.running import notebook
-from senet_lib.running.arguments import data_root_in, resolve_study, resume_option, study_options
+from senet_lib.running.arguments import data_root_in, resolve_study, study_options
 from senet_lib.study import RunConfig, StudyError
 
 PARTIAL = "notebook.partial.ipynb"
 FAILED = ": failed: "  # separates the run's id and the reason on its last output line
 
 
-@contextlib.contextmanager
-def run_lock(run_dir: Path) -> Iterator[None]:
+def run_lock(run_dir: Path) -> contextlib.AbstractContextManager[None]:
     """Hold the run's lock inside the block; wait for it if another process has it. A killed process releases it."""
-    run_dir.parent.mkdir(parents=True, exist_ok=True)
-    with open(run_dir.parent / f".{run_dir.name}.lock", "w") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            print(f"{run_dir.name}: another process is at this run; waiting for it", flush=True)
-            fcntl.flock(file, fcntl.LOCK_EX)
-        yield
+    waiting = f"{run_dir.name}: another process is executing this run; waiting for it"
+    return exclusive(run_dir.parent / f".{run_dir.name}.lock", waiting=waiting, required=True)
 
 
 def set_aside_other(run_dir: Path, config: RunConfig) -> None:
@@ -52,7 +43,9 @@ def set_aside_other(run_dir: Path, config: RunConfig) -> None:
         damaged = ", ".join(altered_files(run_dir))
         run_dir.rename(place)
         print(
-            f"{config.run_id}: {damaged} missing or not as recorded; what is left is kept in {place.name}", flush=True
+            f"{config.run_id}: {damaged}: missing or changed since the run finished. It is trained again; its files "
+            f"are kept in {place.name}",
+            flush=True,
         )
         return
     if not path.is_file():
@@ -64,17 +57,12 @@ def set_aside_other(run_dir: Path, config: RunConfig) -> None:
     differing = [key for key in ("model", "knobs", "data", "seed", "recipe") if old.get(key) != new[key]]
     place = run_dir.with_name(f".{run_dir.name}.superseded-{old['hash']}-{time.time_ns()}")
     run_dir.rename(place)
-    print(
-        f"{config.run_id}: its {' and '.join(differing)} changed; the earlier run is kept in {place.name}", flush=True
-    )
+    print(f"{config.run_id}: {' and '.join(differing)} changed; the earlier run is kept in {place.name}", flush=True)
 
 
-def execute(
-    config: RunConfig, run_dir: Path, device: str, threads: int | None, data_root: str | None, resume_anyway: bool
-) -> None:
-    """Execute the run's notebook as PARTIAL, which remains if execution fails. Raises what `notebook.execute` does."""
+def execute(config: RunConfig, run_dir: Path, device: str, threads: int | None, data_root: str | None) -> None:
+    """Execute the training notebook as PARTIAL, which remains if it fails. Raises what `notebook.execute` does."""
     notebooks = project_root() / "notebooks"
-    source = notebooks / notebook_of(config.model)
     parameters = {
         "study": config.study,
         "label": config.label,
@@ -86,18 +74,11 @@ def execute(
         "run_dir": os.path.relpath(run_dir, notebooks),  # relative: no machine-specific paths in notebooks
         "device": device,
         "threads": threads or 0,
-        "resume_anyway": resume_anyway,
     }
     if data_root:
         os.environ["SENET_DATA"] = data_root
-    notebook.execute(
-        source, run_dir / PARTIAL, parameters, cwd=str(notebooks), stdout_file=sys.stdout, stderr_file=sys.stderr
-    )
-
-
-def notebook_of(model: str) -> str:
-    """The notebook that explains and trains this network: sknet, senet, or resnet, which accepts any network."""
-    return "sknet.ipynb" if model.startswith("sk") else "senet.ipynb" if model.startswith("se_") else "resnet.ipynb"
+    options = {"cwd": str(notebooks), "stdout_file": sys.stdout, "stderr_file": sys.stderr}
+    notebook.execute(notebooks / "train.ipynb", run_dir / PARTIAL, parameters, **options)
 
 
 def finish(config: RunConfig, run_dir: Path) -> dict:
@@ -139,7 +120,6 @@ class _Signals:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m senet_lib.running.run", description=__doc__.splitlines()[0])
     study_options(parser)
-    resume_option(parser)
     parser.add_argument("run_id", help="a run of the study, for example resnet20-seed0")
     parser.add_argument("--threads", type=int, default=None, help="CPU threads; default: all cores")
     options = parser.parse_args(arguments)
@@ -161,21 +141,14 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         with run_lock(run_dir):
             if is_intact(run_dir, config.hash):
-                print(f"{config.run_id}: done before", flush=True)
+                print(f"{config.run_id}: already done", flush=True)
                 return 0
             set_aside_other(run_dir, config)
             run_dir.mkdir(parents=True, exist_ok=True)
             remove_temporary_files(run_dir)
             write_json(run_dir / "config.json", config.record())
             try:
-                execute(
-                    config,
-                    run_dir,
-                    options.device,
-                    options.threads,
-                    data_root_in(options.data),
-                    options.resume_anyway,
-                )
+                execute(config, run_dir, options.device, options.threads, data_root_in(options.data))
                 summary = finish(config, run_dir)
             except (Exception, KeyboardInterrupt) as error:  # of papermill, the kernel or the disk: all are reported
                 if signals.received is not None:

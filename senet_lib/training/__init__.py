@@ -1,6 +1,8 @@
 """Train one network on one data set with one recipe; the same seed gives the same weights.
 
-loop.py          `fit` and `evaluate`
+loop.py          `fit`, `train_epoch`, `train_step`, `evaluate`
+state.py         what a training consists of, how far it is, and how a checkpoint stores it
+outcome.py       what training and evaluation return
 schedule.py      the learning rate of a step
 runtime.py       device, precision, memory format, deterministic kernels, memory
 checkpoint.py    checkpoints that survive a kill and detect corruption
@@ -9,7 +11,8 @@ progress.py      a progress bar, or one line per epoch
 optimizer.py, averaging.py, whitening.py, resizing.py, tta.py    parts of a recipe, each with its source
 """
 
-from senet_lib.training.loop import Evaluation, NonFiniteLoss, Outcome, evaluate, fit
+from senet_lib.training.loop import NonFiniteLoss, evaluate, fit
+from senet_lib.training.outcome import Evaluation, Outcome
 from senet_lib.training.stopping import TrainingStopped
 
 __all__ = ["Evaluation", "NonFiniteLoss", "Outcome", "TrainingStopped", "evaluate", "fit"]

@@ -27,10 +27,6 @@ from senet_lib.results import SUMMARY, WEIGHTS
 NEWEST, PREVIOUS, DIGESTS = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.sha256"
 
 
-# With a different config or seed it is a different run: not resumed even with resume_anyway
-NEVER_ANOTHER = ("config", "seed")
-
-
 class CheckpointMismatch(ValueError):
     """Resuming the checkpoint would change the results; the message names what differs."""
 
@@ -51,12 +47,11 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     os.replace(folder / "checkpoint.next.pt", newest)
 
 
-def load(folder: Path, identity: dict[str, Any], *, resume_anyway: bool = False) -> dict[str, Any] | None:
+def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """Load the newest undamaged checkpoint onto the CPU; None if there is none: training starts from the beginning.
 
     A damaged file is renamed `<name>.damaged`, with a warning. Raises CheckpointMismatch if the state's 'identity'
-    differs from `identity`, since the results would not equal those of an uninterrupted run. With `resume_anyway` a
-    state of the same config and seed is returned despite other differences, which it lists under 'differing'.
+    differs from `identity`, since the results would not equal those of an uninterrupted run.
     """
     folder = Path(folder)
     digests = _digests(folder)
@@ -66,11 +61,12 @@ def load(folder: Path, identity: dict[str, Any], *, resume_anyway: bool = False)
             continue
         if path.stat().st_size == 0 or sha256_of(path) not in digests:
             path.replace(path.with_name(f"{name}.damaged"))
-            warnings.warn(f"{path}: damaged (its sha256 is not the recorded one); set aside", stacklevel=2)
+            warnings.warn(
+                f"{path} is damaged (its sha256 is not the recorded one); renamed to {name}.damaged", stacklevel=2
+            )
             continue
         state = torch.load(path, map_location="cpu", weights_only=True)  # plain data only: executes no code
-        state["differing"] = _differing(state["identity"], identity)
-        _check(path, state["differing"], resume_anyway)
+        _check(path, state["identity"], identity)
         return state
     return None
 
@@ -98,19 +94,14 @@ def _digests(folder: Path) -> list[str]:
     return path.read_text(encoding="utf-8", errors="replace").split() if path.exists() else []
 
 
-def _differing(found: dict[str, Any], wanted: dict[str, Any]) -> dict[str, str]:
-    return {
-        key: f"{key} was {found.get(key)!r}, is {wanted.get(key)!r}"
+def _check(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+    differing = [
+        f"{key} was {found.get(key)!r}, is {wanted.get(key)!r}"
         for key in sorted(found.keys() | wanted.keys())
         if found.get(key) != wanted.get(key)
-    }
-
-
-def _check(path: Path, differing: dict[str, str], resume_anyway: bool) -> None:
-    another = any(key in differing for key in NEVER_ANOTHER)
-    if not differing or (resume_anyway and not another):
-        return
-    way_out = "Move the file away to start over"
-    if not another:
-        way_out += ", or go on all the same with RESUME_ANYWAY=1 (resume_anyway), which the run then records"
-    raise CheckpointMismatch(f"{path}: cannot resume: {'; '.join(differing.values())}. {way_out}")
+    ]
+    if differing:
+        raise CheckpointMismatch(
+            f"{path}: cannot resume, since {'; '.join(differing)}. Restore these conditions, or delete the run's "
+            "checkpoint files to train the run from the start"
+        )

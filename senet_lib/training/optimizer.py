@@ -1,4 +1,4 @@
-"""The optimizer of a recipe: SGD or Muon, with learning rate and weight decay converted to PyTorch's conventions.
+"""The optimizers of a recipe, SGD and Muon; learning rate and weight decay are converted to PyTorch's conventions.
 
 bias_lr_factor and decoupled: K. Jordan, "94% on CIFAR-10 in 3.29 Seconds on a Single GPU", 2024 (arXiv:2404.00498),
 section 3.4 and its code, after D. Page, "How to Train Your ResNet", 2018.
@@ -16,6 +16,8 @@ muon_lr: K. Jordan et al., "Muon: An optimizer for hidden layers in neural netwo
 by the orthogonal matrix nearest to the Nesterov update, so it moves them equally far in every direction.
 """
 
+from collections.abc import Iterable
+
 import torch
 from torch import nn
 
@@ -26,73 +28,65 @@ QUINTIC, ITERATIONS = (3.4445, -4.7750, 2.0315), 3
 MUON_MOMENTUM = 0.6  # github:KellerJordan/cifar10-airbench
 
 
-def make_optimizer(
+def make_optimizers(
     model: nn.Module, recipe: Recipe, *, fused: bool, muon_dtype: torch.dtype | None = None
-) -> torch.optim.SGD:
-    """SGD over all parameters, or Muon if the recipe has a muon_lr.
+) -> list[torch.optim.Optimizer]:
+    """SGD over all parameters; with the recipe's muon_lr, Muon for all convolutions except the first, SGD for the rest.
 
     bias_lr_factor f: batch-norm biases form a group with f times the learning rate and 1/f of the weight decay. The
-    product, the fraction of a weight removed per step, is then the same in both groups. muon_lr: all convolutions
-    except the first form a Muon group. muon_dtype: of Muon's iteration; None for the dtype of the weights.
+    product, the fraction of a weight removed per step, is then the same in both groups. muon_dtype: of Muon's
+    iteration; None for the dtype of the weights.
     """
-    decay = recipe.weight_decay / recipe.lr if recipe.decoupled else recipe.weight_decay
-    biases, filters = set(), set()
-    groups = [{"weight_decay": decay}]
-    if recipe.bias_lr_factor != 1:
-        biases = {id(m.bias) for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))}
-        groups.append({"weight_decay": decay / recipe.bias_lr_factor})
+    factor, decay = 1.0, recipe.weight_decay
+    if recipe.decoupled:
+        factor, decay = recipe.batch_size / 1024 * (1 - recipe.momentum), recipe.weight_decay / recipe.lr
+    filters, biases = [], []
     if recipe.muon_lr is not None:
-        filters = {id(m.weight) for m in [m for m in model.modules() if isinstance(m, nn.Conv2d)][1:]}
-        groups.append({"weight_decay": 0.0, "momentum": 0.0, "nesterov": False, "muon": True})
-    for group in groups:
-        group["params"] = []
-    for parameter in model.parameters():
-        group = groups[-1] if id(parameter) in filters else groups[1] if id(parameter) in biases else groups[0]
-        group["params"].append(parameter)
-    options = {"lr": recipe.lr, "momentum": recipe.momentum, "nesterov": recipe.nesterov, "fused": fused}
-    return torch.optim.SGD(groups, **options) if recipe.muon_lr is None else Muon(groups, muon_dtype, **options)
-
-
-def set_learning_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, lr: float) -> None:
-    """Set every group's learning rate for a step; `lr` is the step's learning rate in the recipe's terms."""
-    own = lr * recipe.batch_size / 1024 * (1 - recipe.momentum) if recipe.decoupled else lr
-    rates = [own]
+        filters = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
     if recipe.bias_lr_factor != 1:
-        rates.append(own * recipe.bias_lr_factor)
-    if recipe.muon_lr is not None:
-        rates.append(recipe.muon_lr * lr / recipe.lr)
-    for group, rate in zip(optimizer.param_groups, rates, strict=True):
-        group["lr"] = rate
+        biases = [m.bias for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+    elsewhere = {id(parameter) for parameter in (*filters, *biases)}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in elsewhere]
+    groups = [{"params": others, "weight_decay": decay, "lr_factor": factor}]
+    if biases:
+        decay, factor = decay / recipe.bias_lr_factor, factor * recipe.bias_lr_factor
+        groups.append({"params": biases, "weight_decay": decay, "lr_factor": factor})
+    sgd = torch.optim.SGD(groups, lr=recipe.lr, momentum=recipe.momentum, nesterov=recipe.nesterov, fused=fused)
+    return [sgd, Muon(filters, recipe.muon_lr, recipe.muon_lr / recipe.lr, muon_dtype)] if filters else [sgd]
 
 
-class Muon(torch.optim.SGD):
-    """SGD, with Muon for the groups marked `muon`: 4-dimensional weights (filters, channels, height, width).
+def set_learning_rate(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of every group for a step; `lr` is the step's learning rate in the recipe's terms."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr * group["lr_factor"]
 
-    muon_dtype: of the matrix products. bfloat16, as in the source, suffices: only the approximate direction matters.
+
+class Muon(torch.optim.Optimizer):
+    """Momentum with orthogonalised updates, for 4-dimensional weights (filters, channels, height, width).
+
+    lr_factor: the group's learning rate as a multiple of the recipe's. dtype: of the matrix products. bfloat16, as in
+    the source, suffices: only the approximate direction matters.
     """
 
-    def __init__(self, groups: list[dict], muon_dtype: torch.dtype | None = None, **options) -> None:
-        super().__init__(groups, **options)
-        self.muon_dtype = muon_dtype
-
-    def step(self, closure=None):
-        for group in self.param_groups:
-            for weight in group["params"] if group.get("muon") else ():
-                self._prepare(weight)
-        return super().step(closure)
+    def __init__(
+        self, weights: Iterable[nn.Parameter], lr: float, lr_factor: float = 1.0, dtype: torch.dtype | None = None
+    ) -> None:
+        super().__init__(weights, {"lr": lr, "lr_factor": lr_factor, "momentum": MUON_MOMENTUM})
+        self.dtype = dtype
 
     @torch.no_grad()
-    def _prepare(self, weight: nn.Parameter) -> None:
-        """Rescale the weight (F, C, h, w) so that the root mean square of its filters' norms is 1, and replace its
-        gradient with the update that a plain SGD step subtracts."""
-        state = self.state[weight]
-        if "muon_buffer" not in state:
-            state["muon_buffer"] = torch.zeros_like(weight)
-        buffer = state["muon_buffer"]
-        buffer.mul_(MUON_MOMENTUM).add_(weight.grad)
-        update = weight.grad.add(buffer, alpha=MUON_MOMENTUM)
-        weight.mul_(len(weight) ** 0.5 / weight.norm())  # batch norm cancels the scale of the filters
-        weight.grad.copy_(orthogonal(update.flatten(1), self.muon_dtype).view(weight.shape))
+    def step(self, closure: None = None) -> None:
+        for group in self.param_groups:
+            for weight in group["params"]:
+                state = self.state[weight]
+                if "momentum_buffer" not in state:
+                    state["momentum_buffer"] = torch.zeros_like(weight)
+                buffer = state["momentum_buffer"]
+                buffer.mul_(group["momentum"]).add_(weight.grad)
+                update = weight.grad.add(buffer, alpha=group["momentum"])  # Nesterov
+                # Rescale the root mean square of the filters' norms to 1: batch norm cancels their scale
+                weight.mul_(len(weight) ** 0.5 / weight.norm())
+                weight.sub_(orthogonal(update.flatten(1), self.dtype).view(weight.shape), alpha=group["lr"])
 
 
 def orthogonal(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:

@@ -72,7 +72,7 @@ def keep_freed_memory() -> None:
     libc.mallopt(trim_threshold, -1)  # never
 
 
-def say_device() -> None:
+def print_device() -> None:
     """Print one line that names the device that training will use."""
     if torch.cuda.is_available():
         print(f"Training runs on {torch.cuda.get_device_name()}.")

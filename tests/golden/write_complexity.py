@@ -2,8 +2,8 @@
 
     python tests/golden/write_complexity.py
 
-Run it when a network was meant to change, and read the difference. test_models.py compares; the figures themselves are
-proven against independent counts in test_models_published.py.
+Run it when a network was changed on purpose, and review the difference. test_models.py compares with the table;
+test_models_published.py verifies the counts against published ones.
 """
 
 import csv

@@ -7,9 +7,9 @@ confusion.py   confusion matrices, misclassified images, accuracy by class
 curves.py      accuracy and loss against the epoch or the training time
 
 A family has one colour, marker and line style everywhere, readable in greyscale and by colour-blind readers. Networks
-of one family differ in shade and marker. If all networks are of one family and outnumber its shades, as in an ablation,
-each has its own colour. Accuracies are passed as fractions and drawn in percent. A function draws into the axes it is
-given, or into a new figure, and returns the axes.
+of one family differ in shade and marker. If there is only one family and it outnumbers its shades, as in an ablation,
+each network has its own colour. Accuracies are passed as fractions and drawn in percent. A function draws into the axes
+it is given, or into a new figure, and returns the axes.
 """
 
 from senet_lib.analysis.plots.comparison import (
@@ -35,7 +35,7 @@ from senet_lib.analysis.plots.curves import (
     network_curves,
     network_grid,
 )
-from senet_lib.analysis.plots.style import PALETTE, WIDTH, Style, family_of, house_style, network_styles, plain
+from senet_lib.analysis.plots.style import PALETTE, WIDTH, Style, house_style, network_styles, plain, shaded
 
 __all__ = [
     "ALL_MARKED",
@@ -51,7 +51,6 @@ __all__ = [
     "crossed",
     "difference_intervals",
     "example_images",
-    "family_of",
     "house_style",
     "loss_curves",
     "macs_vs_accuracy",
@@ -62,4 +61,5 @@ __all__ = [
     "per_class_accuracy",
     "plain",
     "seconds_per_epoch",
+    "shaded",
 ]

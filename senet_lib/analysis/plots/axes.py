@@ -15,7 +15,7 @@ def row_of_axes(axes: Sequence[Axes] | None, count: int) -> np.ndarray:
         _, axes = plt.subplots(1, count, figsize=(WIDTH, 3.7), layout="constrained")
     axes = np.asarray(axes)
     if axes.shape != (count,):
-        raise ValueError(f"needs {count} axes, got shape {axes.shape}")
+        raise ValueError(f"axes have shape {axes.shape}; this figure needs ({count},)")
     return axes
 
 
@@ -60,7 +60,7 @@ def published_lines(
     if not near:
         return
     ax.set_ylim(low, max(high, max(near.values()) + 0.05 * (high - low)))
-    places = spread_out(list(near.values()), gap=0.1 * (ax.get_ylim()[1] - low))
+    places = separated(list(near.values()), gap=0.1 * (ax.get_ylim()[1] - low))
     for (label, value), place in zip(near.items(), places, strict=True):
         ax.axhline(value, color=styles[label].colour, linestyle=(0, (6, 3)), linewidth=1, zorder=1)
         if labelled:
@@ -74,8 +74,8 @@ def published_lines(
             )
 
 
-def spread_out(values: Sequence[float], gap: float) -> list[float]:
-    """The values, moved up only as far as needed for neighbours to be `gap` apart."""
+def separated(values: Sequence[float], gap: float) -> list[float]:
+    """The values, each moved up only as far as needed to be `gap` above the one below."""
     places: list[float] = [0.0] * len(values)
     previous = -np.inf
     for index in np.argsort(values, kind="stable"):

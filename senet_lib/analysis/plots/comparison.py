@@ -11,10 +11,11 @@ from matplotlib.transforms import ScaledTranslation
 
 from senet_lib.analysis.format import points
 from senet_lib.analysis.plots.axes import draw_points, marker_legend, no_data, published_lines
-from senet_lib.analysis.plots.style import PALETTE, WIDTH, family_of, network_styles, plain
+from senet_lib.analysis.plots.style import PALETTE, WIDTH, network_styles, plain
 from senet_lib.analysis.stats import Interval
+from senet_lib.models import family_name
 
-PARAMS, MACS = "parameters (millions)", "multiply-adds of one image (millions)"
+PARAMS, MACS = "parameters (millions)", "multiply-adds per image (millions)"
 
 
 def params_vs_accuracy(networks: pd.DataFrame, *, ax: Axes | None = None, metric: str = "test accuracy") -> Axes:
@@ -33,7 +34,7 @@ def macs_vs_accuracy(networks: pd.DataFrame, *, ax: Axes | None = None, metric: 
 def accuracy_against_cost(networks: pd.DataFrame, *, metric: str = "test accuracy") -> np.ndarray:
     """The headline figure: `params_vs_accuracy` and `macs_vs_accuracy` with a shared accuracy axis and legend."""
     _, axes = plt.subplots(1, 2, figsize=(WIDTH, 4.0), sharey=True, layout="constrained")
-    _cost_vs_accuracy(networks, "params", PARAMS, metric, axes[0], labelled=False)  # the right panel has the labels
+    _cost_vs_accuracy(networks, "params", PARAMS, metric, axes[0], labelled=False)  # labels on the right panel only
     _cost_vs_accuracy(networks, "macs", MACS, metric, axes[1])
     axes[1].set_ylabel("")
     for ax in axes:
@@ -50,7 +51,7 @@ def difference_intervals(
     margin: float,
     ax: Axes | None = None,
 ) -> Axes:
-    """Differences with their intervals, in percentage points. The band is the margin declared too small to matter.
+    """Differences with their intervals, in percentage points. The band is the pre-declared margin.
 
     differences: (treatment, baseline) -> Interval, in fractions; drawn in the treatment's style. A baseline shared by
     all rows is named once, below the axis; otherwise each row names its own.
@@ -58,9 +59,9 @@ def difference_intervals(
     if ax is None:
         _, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.45 * max(1, len(differences))), layout="constrained")
     if not differences:
-        return no_data(ax, "nothing to compare")
+        return no_data(ax, "no comparison")
     styles = network_styles(models)
-    ax.axvspan(-100 * margin, 100 * margin, color="#ececec", zorder=0, label=f"±{100 * margin:g} pp: too small")
+    ax.axvspan(-100 * margin, 100 * margin, color="#ececec", zorder=0, label=f"margin: ±{100 * margin:g} pp")
     ax.axvline(0, color="#444444", linewidth=1)
     baselines = {baseline for _, baseline in differences}
     names = [
@@ -74,8 +75,8 @@ def difference_intervals(
         text = points(interval.point) + ("" if interval.exists else "  (no interval)")
         ax.annotate(text, (100 * interval.point, row), xytext=(0, 7), textcoords="offset points", ha="center", size=8)
     ax.set_yticks(range(len(differences)), names[::-1])
-    to = f" to {plain(baselines.pop())}" if len(baselines) == 1 else ""
-    ax.set(ylim=(-0.6, len(differences) - 0.3), xlabel=f"difference{to} (pp)")
+    reference = f" from {plain(baselines.pop())}" if len(baselines) == 1 else ""
+    ax.set(ylim=(-0.6, len(differences) - 0.3), xlabel=f"difference{reference} (pp)")
     ax.margins(x=0.12)
     ax.grid(axis="y", visible=False)
     ax.legend(loc="best")
@@ -101,7 +102,7 @@ def crossed(
     styles = network_styles(models)
     levels = list(dict.fromkeys(level for row in cells.values() for level in row))
     for index, (label, row) in enumerate(cells.items()):
-        style = styles.get(label) or PALETTE[family_of(label)]
+        style = styles.get(label) or PALETTE[family_name(label)]
         x = np.array([levels.index(level) for level in row]) + 0.06 * (index - (len(cells) - 1) / 2)
         mean = np.array([interval.point for interval in row.values()])
         low = [interval.low if interval.exists else interval.point for interval in row.values()]
@@ -126,7 +127,7 @@ def crossed(
 
 
 def seconds_per_epoch(networks: pd.DataFrame, *, baseline: str | None = None, ax: Axes | None = None) -> Axes:
-    """Training time per epoch (median over epochs, mean over seeds), with the factor to the baseline.
+    """Training time per epoch (median over epochs, mean over seeds), with its ratio to the baseline's.
 
     networks: label, model, seconds_per_epoch.
     """
@@ -140,10 +141,10 @@ def seconds_per_epoch(networks: pd.DataFrame, *, baseline: str | None = None, ax
     for row, label in enumerate(reversed(seconds.index)):
         style, value = styles[label], seconds[label]
         ax.barh(row, value, color=style.colour, height=0.6, hatch=_HATCHES[style.line], edgecolor="white", linewidth=0)
-        factor = f"   {value / seconds[baseline]:.2f}x" if baseline in seconds and label != baseline else ""
-        ax.annotate(f"{value:.3g} s{factor}", (value, row), xytext=(5, 0), textcoords="offset points", va="center")
+        ratio = f"   {value / seconds[baseline]:.2f}x" if baseline in seconds and label != baseline else ""
+        ax.annotate(f"{value:.3g} s{ratio}", (value, row), xytext=(5, 0), textcoords="offset points", va="center")
     ax.set_yticks(range(len(seconds)), [plain(label, 30) for label in reversed(seconds.index)])
-    ax.set(xlabel="seconds of training an epoch", xlim=(0, 1.25 * seconds.max()))
+    ax.set(xlabel="training time per epoch (s)", xlim=(0, 1.25 * seconds.max()))
     ax.grid(axis="y", visible=False)
     return ax
 
@@ -192,7 +193,7 @@ def _cost_vs_accuracy(
 
 
 def _cost_limits(ax: Axes, costs: np.ndarray) -> None:
-    """Logarithmic beyond a factor of five; never so narrow that a tiny difference looks large."""
+    """Logarithmic above a factor of five; never so narrow that a tiny difference looks large."""
     if costs.max() > 5 * costs.min():
         ax.set_xscale("log")
         ax.set_xlim(costs.min() / 1.4, costs.max() * 1.4)

@@ -36,7 +36,7 @@ def confusion_difference(
 
     Positive is better on the diagonal, negative is better off it.
     """
-    axes = _matrix_axes(len(matrices), len(classes), without="nothing to compare")
+    axes = _matrix_axes(len(matrices), len(classes), without="no comparison")
     differences = {label: 100 * (np.asarray(matrix) - baseline) for label, matrix in matrices.items()}
     largest = max((np.nanmax(np.abs(difference)) for difference in differences.values()), default=0) or 1
     norm = colors.TwoSlopeNorm(0, -largest, largest)
@@ -49,9 +49,9 @@ def confusion_difference(
 
 
 def example_images(chosen: pd.DataFrame, pictures: Mapping[int, np.ndarray]) -> np.ndarray:
-    """One row per class pair: its images, each with its true class and how many runs misclassified it as the other one.
+    """One row per class pair: its images, each with its true class and how many runs misclassified it as the other.
 
-    chosen: first, second, image, true, taken, runs, in the order of the rows. pictures: image -> (h, w, 3) uint8.
+    chosen: first, second, image, true, wrong, runs, in the order of the rows. pictures: image -> (h, w, 3) uint8.
     Returns axes of shape (pairs, images).
     """
     rows = [list(group.itertuples()) for _, group in chosen.groupby(["first", "second"], sort=False)]
@@ -69,7 +69,7 @@ def example_images(chosen: pd.DataFrame, pictures: Mapping[int, np.ndarray]) -> 
         for example, ax in zip(row, places, strict=False):
             ax.imshow(pictures[example.image], interpolation="nearest")
             other = example.second if example.true == example.first else example.first
-            title = f"{plain(example.true, 18)}\nas {plain(other, 14)}: {example.taken} of {example.runs}"
+            title = f"{plain(example.true, 18)}\nas {plain(other, 14)}: {example.wrong} of {example.runs}"
             ax.set_title(title, fontsize=8, fontweight="normal", loc="center")
     if not rows:
         no_data(axes[0, 0])
@@ -116,7 +116,7 @@ def per_class_accuracy(
 
 
 def _matrix_axes(count: int, classes: int, without: str = "no finished run") -> np.ndarray:
-    """Flat axes, one per matrix: two panels per row, or one for many classes. Without a matrix, low axes that show
+    """Flat axes, one per matrix: two panels per row, or one for many classes. Without a matrix, small axes that show
     the text `without`."""
     if not count:
         _, ax = plt.subplots(figsize=(WIDTH, 1.3), layout="constrained")

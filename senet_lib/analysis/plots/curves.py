@@ -9,10 +9,11 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from senet_lib.analysis.plots.axes import add_legend, no_data, published_lines, row_of_axes
-from senet_lib.analysis.plots.style import PALETTE, WIDTH, Style, family_of, network_styles, plain, shaded
+from senet_lib.analysis.plots.style import PALETTE, WIDTH, Style, network_styles, plain, shaded
 from senet_lib.analysis.stats import t_interval
+from senet_lib.models import family_name
 
-ALL_MARKED = 40  # epochs; more markers would cover one another and the line
+ALL_MARKED = 40  # epochs; more markers would hide one another and the line
 
 
 def accuracy_curves(
@@ -76,7 +77,7 @@ def accuracy_against_seconds(
     parts = {"All epochs": history, "Second half of the epochs": history[history["epoch"] > last // 2]}
     for ax, (title, part) in zip(axes, parts.items(), strict=True):
         if _curves(ax, part, "test_accuracy", network_styles(models), scale=100, at="elapsed"):
-            ax.set(xlabel="seconds of training, without evaluation", ylabel=f"{evaluated} accuracy (%)")
+            ax.set(xlabel="training time without evaluation (s)", ylabel=f"{evaluated} accuracy (%)")
             ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
             ax.set_ylim(None, min(ax.get_ylim()[1], 100.5))
         ax.set_title(title)
@@ -99,7 +100,7 @@ def network_curves(
     history: the columns of history.csv, with `seed` if there are several runs. style: the family's by default.
     """
     axes = row_of_axes(axes, 2)
-    own = style or PALETTE[family_of(model)]
+    own = style or PALETTE[family_name(model)]
     history = history.assign(seed=0) if "seed" not in history else history
     names = {f"{evaluated} images": own, "training images": Style(shaded(own.colour, 0.35), "", ":")}
     for ax, quantity, scale in zip(axes, ("accuracy", "loss"), (100, 1), strict=True):
@@ -147,7 +148,7 @@ def _curves(
     scale: float = 1,
     at: str | None = None,
 ) -> list[np.ndarray]:
-    """Each label's mean over seeds, with a 95 % CI band from three seeds on; with two, thin lines for single seeds.
+    """Each label's mean over seeds, with a 95 % CI band for three or more seeds; for two, thin lines for the seeds.
 
     x is the epoch, or the mean over seeds of the column `at`. With `at`, up to ALL_MARKED epochs are all marked.
     Returns the means, for the axis limits.
@@ -183,7 +184,7 @@ def _curves(
 
 
 def _accuracy_limits(ax: Axes, drawn: Iterable[np.ndarray]) -> None:
-    """From ten epochs on, cut off the rise of the first half: the differences are at the end."""
+    """With ten or more epochs, cut off the rise of the first half: the differences are at the end."""
     drawn = [mean for mean in drawn if len(mean)]
     if not drawn:
         return

@@ -1,11 +1,12 @@
 """One colour, marker and line style per family, and the rcParams of every figure."""
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colors
+
+from senet_lib.models import family_name
 
 WIDTH = 9.0  # inches; the width of a full figure, shown at the report's text width
 
@@ -36,8 +37,8 @@ PALETTE = {
 _SHADES = (0.0, -0.4, 0.45, -0.65)  # of a family's first, second, ... network: < 0 towards black, > 0 towards white
 _MARKERS = {"o": "oph8", "s": "sdPH", "^": "^v<>", "D": "D*Xd", "X": "X+x*"}
 
-# For the second and later networks where one family is alone and outnumbers its shades: the other families' colours are
-# free then. The numbers of colours and markers are coprime, so networks that share a colour differ in their marker
+# For the second and later networks of a single family that outnumbers its shades; the other families' colours are free
+# then. The numbers of colours and markers are coprime, so networks that share a colour differ in their marker
 _COLOURS = ("#d55e00", "#029e73", "#cc78bc", "#ca9161", "#56b4e9", "#949494", "#de8f05", "#444444")
 _MANY_MARKERS = "s^DvPX*<>ph"
 
@@ -69,22 +70,12 @@ def house_style() -> dict[str, object]:
     }
 
 
-def family_of(model: str) -> str:
-    """The palette key of a registered model: 'sk_se_resnet20' -> 'sk+se'."""
-    words = re.split(r"[^a-z0-9]+", model.lower())
-    sk = any(word.startswith("sk") for word in words)
-    se = any(word == "se" or word.startswith("senet") for word in words)
-    if sk or se:
-        return "sk+se" if sk and se else "sk" if sk else "se"
-    return "resnet" if any(re.match(r"(pre)?res(net|next)|wrn|fast$", word) for word in words) else "other"
-
-
 def network_styles(models: Mapping[str, str]) -> dict[str, Style]:
     """label -> Style, from label -> model name; the first network of a family has the family's own style."""
     styles, seen = {}, dict.fromkeys(PALETTE, 0)
-    crowded = len(set(map(family_of, models.values()))) == 1 and len(models) > len(_SHADES)
+    crowded = len(set(map(family_name, models.values()))) == 1 and len(models) > len(_SHADES)
     for label, model in models.items():
-        family = family_of(model)
+        family = family_name(model)
         base, index = PALETTE[family], seen[family]
         seen[family] += 1
         if crowded and index > 0:

@@ -1,4 +1,4 @@
-"""Search places for data sets, and download of missing ones.
+"""Where data sets are searched, and the download of missing ones.
 
 If `root` is given, only `root` is searched. Otherwise the folder or file in the environment variable SENET_DATA is
 searched first, then the project's `data/` folder.
@@ -24,15 +24,21 @@ TIMEOUT_SECONDS = 30  # without a response; the official hosts have been down fo
 
 
 class Source(NamedTuple):
-    """A data set that was found: its location for messages, its files' state (JSON), and a function that reads it."""
+    """A data set that was found: its location for messages, the state of its files, and a function that reads it.
+
+    state: a JSON value that changes when the files change.
+    """
 
     where: str
     state: list
     read: Callable[[], Decoded]
 
 
-def search_places(name: str, root: str | os.PathLike | None) -> list[Path]:
-    """Places to search for the data set `name`, in order. Raises DataError when a user-given place does not exist."""
+def search_paths(name: str, root: str | os.PathLike | None) -> list[Path]:
+    """Folders or files to search for the data set `name`, in order.
+
+    Raises DataError when `root` or SENET_DATA does not exist.
+    """
     if root is not None:
         return [_existing(name, root, "root")]
     project_data = project_root() / "data"
@@ -45,7 +51,8 @@ def _existing(name: str, path: str | os.PathLike, setting: str) -> Path:
     path = Path(path).expanduser().absolute()
     if not path.exists():
         raise DataError(
-            f"{name} was looked for in {str(path)!r}, which does not exist: correct {setting}, or leave it out"
+            f"{name}: {setting} is {str(path)!r}, which does not exist: set {setting} to an existing folder or file, "
+            "or leave it out"
         )
     return path
 
@@ -67,7 +74,7 @@ def download(url: str, target: Path, md5: str) -> None:
     Raises DataError with the reason; no partial file is left behind.
     """
     with exclusive(target.with_name(f".{target.name}.lock")):
-        if target.exists():  # another process downloaded it while this one waited
+        if target.exists():  # another process downloaded it while this process waited
             return
         partial = target.with_name(f".{target.name}.{os.getpid()}.tmp")
         print(f"downloading {url} to {target}", file=sys.stderr)
@@ -76,7 +83,7 @@ def download(url: str, target: Path, md5: str) -> None:
             _fetch(url, partial)
             found = file_md5(partial)
             if found != md5:
-                raise DataError(f"{url} gave a file with md5 {found}, expected {md5}")
+                raise DataError(f"the download from {url} has md5 {found}, expected {md5}")
             os.replace(partial, target)
         except (OSError, http.client.HTTPException) as error:
             raise DataError(f"{url} could not be downloaded ({reason(error)})") from error

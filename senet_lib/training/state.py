@@ -1,0 +1,177 @@
+"""The state of one training: what it consists of, how far it is, and how a checkpoint stores it."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from lightning_fabric import Fabric
+from torch import nn
+
+from senet_lib.data import Augmenter, Dataset
+from senet_lib.results import environment_record, write_history
+from senet_lib.study import Recipe
+from senet_lib.training import checkpoint
+from senet_lib.training.averaging import WeightAverage
+from senet_lib.training.optimizer import make_optimizers
+from senet_lib.training.runtime import PRECISIONS, choose_memory_format, resolve_precision
+from senet_lib.training.whitening import whiten_stem
+
+CHECKPOINT_FORMAT = 2  # 1 had a single optimizer
+
+
+@dataclass
+class TrainingState:
+    """A network on its device with all that trains it, and the progress of the training."""
+
+    model: nn.Module  # the network itself, whose weights are saved
+    network: nn.Module  # the same network as it is called: compiled, in the recipe's precision
+    optimizers: list[torch.optim.Optimizer]
+    average: WeightAverage | None
+    batches: Augmenter
+    data: Dataset
+    recipe: Recipe
+    seed: int
+    fabric: Fabric
+    precision: str
+    memory_format: torch.memory_format
+    run_dir: Path | None
+    config_hash: str
+    history: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
+
+    def __post_init__(self) -> None:
+        self.start_epoch()
+
+    def start_epoch(self) -> None:
+        """Reset the counters of the current epoch."""
+        steps, device = self.batches.steps, self.fabric.device
+        self.step = 0  # steps done in the current epoch
+        self.seconds = 0.0
+        self.losses = torch.zeros(steps, device=device)  # kept on the device: reading them would wait for it
+        self.correct = torch.zeros(steps, dtype=torch.int32, device=device)
+
+    @property
+    def epoch(self) -> int:
+        """The current epoch, counted from 0."""
+        return len(self.history)
+
+    @property
+    def steps_done(self) -> int:
+        """Steps since the start of training."""
+        return self.epoch * self.batches.steps + self.step
+
+    def identity(self) -> dict[str, Any]:
+        """What must not change for a resumed training to equal an uninterrupted one."""
+        return {
+            "checkpoint_format": CHECKPOINT_FORMAT,
+            "config": self.config_hash,
+            "data": dict(self.data.fingerprints),
+            "device": self.fabric.device.type,
+            "precision": self.precision,
+            "seed": self.seed,
+            "threads": torch.get_num_threads(),
+            "torch": str(torch.__version__),  # a plain str, which a checkpoint may contain
+        }
+
+    def environment(self) -> dict[str, Any]:
+        """The content of environment.json."""
+        device = self.fabric.device
+        return environment_record(
+            device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            precision=self.precision,
+            threads=torch.get_num_threads(),
+            data={"name": self.data.name, "fingerprints": dict(self.data.fingerprints)},
+        )
+
+    def save(self) -> None:
+        """Write a checkpoint and history.csv, if there is a run directory."""
+        if self.run_dir is None:
+            return
+        stored = {
+            "identity": self.identity(),
+            "history": self.history,
+            "step": self.step,
+            "seconds": self.seconds,
+            "losses": self.losses,
+            "correct": self.correct,
+            "model": self.model.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "average": self.average.state if self.average is not None else None,
+        }
+        checkpoint.save(self.run_dir, stored)
+        write_history(self.run_dir, self.history)
+
+    def resume(self) -> None:
+        """Continue from the run directory's checkpoint, if there is one. Raises checkpoint.CheckpointMismatch."""
+        stored = checkpoint.load(self.run_dir, self.identity()) if self.run_dir is not None else None
+        if stored is None:
+            return
+        self.model.load_state_dict(stored["model"])
+        for optimizer, state in zip(self.optimizers, stored["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
+        if self.average is not None:
+            self.average.load_state(stored["average"])
+        self.history, self.step, self.seconds = stored["history"], stored["step"], stored["seconds"]
+        self.losses, self.correct = (stored[key].to(self.fabric.device) for key in ("losses", "correct"))
+        write_history(self.run_dir, self.history)
+        print(f"resumed after epoch {self.epoch}, step {self.step}", flush=True)
+
+
+def prepare(
+    model: nn.Module,
+    data: Dataset,
+    recipe: Recipe,
+    *,
+    seed: int,
+    run_dir: Path | None,
+    config_hash: str,
+    device: str,
+) -> TrainingState:
+    """Choose device and precision, move the network and the images there, and build all that the recipe asks for."""
+    precision = resolve_precision(recipe.precision, device)
+    fabric = Fabric(accelerator=device, devices=1, precision=PRECISIONS[precision])
+    # With a validation split, `data` has its images in the place of the test images
+    data = (data.holdout(recipe.holdout) if recipe.holdout else data).to(fabric.device)
+    batches = Augmenter(
+        data.train_images,
+        data.train_labels,
+        batch_size=recipe.batch_size,
+        padding=recipe.crop_padding,
+        fill=recipe.crop_fill,
+        crop_size=recipe.crop_size,
+        flip=data.flip if recipe.flip == "auto" else recipe.flip != "never",
+        alternating=recipe.flip == "alternating",
+        cutout=recipe.cutout,
+        mean=data.mean,
+        std=data.std,
+    )
+    memory_format = choose_memory_format(model, fabric.device)
+    model.to(fabric.device, memory_format=memory_format)
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.momentum = recipe.bn_momentum
+    if recipe.whiten_stem:
+        whiten_stem(model, data.train_images, mean=data.mean, std=data.std)
+    own = make_optimizers(
+        model,
+        recipe,
+        fused=fabric.device.type in ("cpu", "cuda"),
+        muon_dtype=torch.bfloat16 if precision == "bf16" else None,
+    )
+    network, *optimizers = fabric.setup(torch.compile(model) if recipe.compile else model, *own)
+    average = WeightAverage(model, recipe, recipe.epochs * batches.steps) if recipe.averaging != "none" else None
+    return TrainingState(
+        model=model,
+        network=network,
+        optimizers=optimizers,
+        average=average,
+        batches=batches,
+        data=data,
+        recipe=recipe,
+        seed=seed,
+        fabric=fabric,
+        precision=precision,
+        memory_format=memory_format,
+        run_dir=run_dir,
+        config_hash=config_hash,
+    )
