@@ -96,9 +96,30 @@ def plan(options: argparse.Namespace) -> int:
         f"Estimated time on one H100: {durations.rough(h100)}. Not measured: computed from the multiply-adds at "
         f"{SHARE:.2f} of its bf16 peak; networks with little computation per step take longer."
     )
+    _print_power(study, folder)
+    print()
     for run in runs:
         print(f"  {run.run_id:<{width + 8}}  {run.hash}  {'done' if run.run_id in done else 'to do'}")
     return 0
+
+
+def _print_power(study: Study, folder: Path) -> None:
+    """Print what the study's planned comparisons can find, at the spread of its finished runs here or published."""
+    from senet_lib.analysis.power import pooled_spread, power_lines
+    from senet_lib.analysis.tables import accuracies
+
+    comparisons = len(study.comparisons) or len(study.networks) - 1
+    if not comparisons:
+        return
+    ours = load_results(folder) if (folder / "study.json").is_file() else None
+    known = {"here": ours, "published or archived": publishing.committed_results(study.name)}
+    spreads = {
+        source: pooled_spread([list(seeds.values()) for seeds in accuracies(results).values()])
+        for source, results in known.items()
+        if results is not None
+    }
+    source, spread = max(spreads.items(), key=lambda item: item[1].runs if item[1] else 0, default=("", None))
+    print("", *power_lines(spread, source, len(study.seeds), comparisons), sep="\n")
 
 
 def report(options: argparse.Namespace) -> int:
@@ -143,23 +164,24 @@ def verify(options: argparse.Namespace) -> int:
     run's summary."""
     study, _, folder = resolve_study(options)
     with publishing.committed_runs(study.name) as kept:
-        ours, published = _verify_runs(folder), _verify_runs(kept, left_behind=(NOTEBOOK, WEIGHTS))
-    finished, damaged = ours[0] + published[0], ours[1] + published[1]
+        stored = {summary.parent.name for summary in kept.glob("runs/*/summary.json")}
+        ours, theirs = _verify_runs(folder, stored), _verify_runs(kept, stored)
+    finished, damaged = ours[0] + theirs[0], ours[1] + theirs[1]
     if not finished:
         raise UserError(f"{study.name} has no finished runs; `make reproduce STUDY={study.name}` trains them")
     print(f"{finished} finished runs, {damaged} damaged files")
     return 1 if damaged else 0
 
 
-def _verify_runs(folder: Path, left_behind: tuple[str, ...] = ()) -> tuple[int, int]:
-    """The number of finished runs in `folder`, and of their altered or missing files. Those named in `left_behind` may
-    be missing."""
+def _verify_runs(folder: Path, stored: set[str]) -> tuple[int, int]:
+    """The number of finished runs in `folder`, and of their altered or missing files. `stored` runs, which are
+    published or archived, and perhaps restored from there, may lack their notebook and weights."""
     finished = damaged = 0
     for summary in sorted((folder / "runs").glob("[!.]*/summary.json")):
         finished += 1
         for name in altered_files(summary.parent):
             path = summary.with_name(name)
-            if path.exists() or name not in left_behind:
+            if path.exists() or name not in (NOTEBOOK, WEIGHTS) or summary.parent.name not in stored:
                 damaged += 1
                 what = "differs from its recorded digest" if path.exists() else "missing"
                 print(f"{_shown(path)}: {what}", file=sys.stderr)
@@ -261,5 +283,6 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
-    sys.stdout.reconfigure(line_buffering=True)  # keeps output and errors in order when redirected to a file
+    # Keep output and errors in order when redirected to a file; show what the encoding lacks as an escape sequence
+    sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     sys.exit(main())

@@ -188,10 +188,25 @@ def test_plan_and_dry_run(project):
     code, output = project.call("plan", "tiny")
     assert code == 0, output
     assert output.count("to do") == 1
+    assert "Power" not in output, "one network, so no comparison"
     assert not (project.root / "results").exists()
     code, output = project.run("se-seed0", "tiny", "--limit-epochs", "1")
     assert code == 0, output
     assert len(read_history(project.run_dir("se-seed0", "tiny+1epoch"))) == 1
+
+
+def test_plan_states_the_power(finished):
+    """With two seeds of two networks, which differ by 2 pp within one network: a standard deviation of 1 pp."""
+    finished.write_study("tiny", {"seeds": [0, 1]})
+    add_seed(finished, "tiny", 1)
+    for label in ("resnet", "se"):
+        rewrite_summary(finished.run_dir(f"{label}-seed0"), test_accuracy=0.5)
+    rewrite_summary(finished.run_dir("resnet-seed1"), test_accuracy=0.52)
+    rewrite_summary(finished.run_dir("se-seed1"), test_accuracy=0.5)
+    code, output = finished.call("plan", "tiny")
+    assert code == 0, output
+    for fact in ("1 planned comparison", "1.00 pp", "4 runs of 2 networks", "2 seeds per network"):
+        assert fact in output, output
 
 
 def test_publish_copies_numbers_and_small_weights(finished):
@@ -227,6 +242,7 @@ def test_restore_trains_only_missing_runs(finished):
     finished.write_study("tiny", {"networks": {**TINY["networks"], **third}})
     assert finished.call("restore", "tiny") == (0, "restored: 2 of 3 runs\n")
     assert finished.call("restore", "tiny")[1].startswith("restored: 0 of 3")
+    assert finished.call("verify", "tiny") == (0, "4 finished runs, 0 damaged files\n")
     code, output = finished.call("reproduce", "tiny")
     assert code == 0, output
     assert "3 runs, 2 already done" in output

@@ -1,6 +1,7 @@
 """Results as statistics, tables, figures and sentences. No torch: an analysis loads in seconds.
 
 stats.py              confidence intervals, comparisons and the verdict rule: arrays in, records out
+power.py              what a number of seeds can find, and the seeds that a difference needs
 tables.py             a study's results as tables of numbers
 shown_tables.py       those tables as text, with units
 sentences.py          sentences whose wording and numbers follow from the results

@@ -5,6 +5,7 @@ when it starts, and on which GPU.
 """
 
 import argparse
+import contextlib
 import os
 import queue
 import shutil
@@ -54,7 +55,12 @@ class Pool:
                     continue
             if self.stopped_by is not None:
                 break
-            process = self._start(run, slot)
+            try:
+                process = self._start(run, slot)
+            except OSError as error:  # for example no memory for a process
+                self.reasons[run.run_id] = f"the run could not be started: {error}"
+                self.slots.put(slot)
+                continue
             worker = threading.Thread(target=self._follow, args=(run, slot, process, codes))
             worker.start()
             workers.append(worker)
@@ -65,37 +71,48 @@ class Pool:
             print("stopped; the same command resumes the runs", file=sys.stderr)
             sys.exit(128 + self.stopped_by)
         silent = "the process exited without an error message"
-        return {run.run_id: self.reasons.get(run.run_id, silent) for run in runs if codes[run.run_id] != 0}
+        return {run.run_id: self.reasons.get(run.run_id, silent) for run in runs if codes.get(run.run_id) != 0}
 
-    def _start(self, run: RunConfig, slot: int) -> subprocess.Popen:
+    def _command(self, run: RunConfig) -> list[str]:
         options = self.options
         command = [sys.executable, "-m", "senet_lib.running.run", options.study, run.run_id]
         command += ["--results", str(self.folder.parent), "--device", options.device, "--threads", str(self.threads)]
         command += ["--data", options.data] if options.data else []
-        command += ["--limit-epochs", str(options.limit_epochs)] if options.limit_epochs else []
+        return command + (["--limit-epochs", str(options.limit_epochs)] if options.limit_epochs else [])
+
+    def _start(self, run: RunConfig, slot: int) -> subprocess.Popen:
         environment = {**os.environ, SUPERVISED: "1", "OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
         if gpus := _visible_gpus():
             environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
         # In a new session: Ctrl-C reaches only this process, which then asks each run to stop
         process = subprocess.Popen(
-            command,
+            self._command(run),
             env=environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
+            errors="replace",  # a run may print anything
             start_new_session=True,
         )
         self.running[run.run_id] = process
         return process
 
     def _follow(self, run: RunConfig, slot: int, process: subprocess.Popen, codes: dict[str, int]) -> None:
-        for line in process.stdout:
-            print(f"[{run.run_id}] {line.rstrip()}")
-            if line.startswith(failed := f"{run.run_id}{FAILED}"):
-                self.reasons.setdefault(run.run_id, line.removeprefix(failed).rstrip())
-        codes[run.run_id] = process.wait()
-        del self.running[run.run_id]
-        self.slots.put(slot)
+        """Print the run's output until it ends. Nothing that it prints may keep its slot from being freed."""
+        try:
+            for line in process.stdout:
+                # The reader may have gone (as in `| head`) or lack a character; the run continues and must be read
+                with contextlib.suppress(OSError, ValueError):
+                    print(f"[{run.run_id}] {line.rstrip()}")
+                if line.startswith(failed := f"{run.run_id}{FAILED}"):
+                    self.reasons.setdefault(run.run_id, line.removeprefix(failed).rstrip())
+        except Exception as error:
+            self.reasons.setdefault(run.run_id, f"its output could not be read: {type(error).__name__}: {error}")
+        finally:
+            process.stdout.close()
+            codes[run.run_id] = process.wait()
+            del self.running[run.run_id]
+            self.slots.put(slot)
 
     def _stop(self, number: int, frame: object) -> None:
         if not self.request.is_new():
