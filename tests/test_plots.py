@@ -91,6 +91,13 @@ def test_registered_networks_have_family_styles():
         assert len({getattr(style, attribute) for style in plots.PALETTE.values()}) == len(plots.PALETTE)
 
 
+def test_house_style_replaces_user_settings():
+    users = {"text.usetex": True, "axes.facecolor": "black", "savefig.bbox": "tight", "font.family": ["fantasy"]}
+    with plt.rc_context(users):
+        plt.rcParams.update(plots.house_style())
+        assert all(plt.rcParams[key] == matplotlib.rcParamsDefault[key] for key in users)
+
+
 def test_networks_of_one_family_differ():
     styles = plots.network_styles({f"n{i}": "se_resnet20" for i in range(4)} | {"plain": "resnet20"})
     assert (styles["n0"], styles["plain"]) == (plots.PALETTE["se"], plots.PALETTE["resnet"])

@@ -1,6 +1,10 @@
-"""Execute a notebook headless with papermill, in a kernel with a private connection."""
+"""Execute a notebook headless with papermill, in a kernel of this interpreter with a private connection.
+
+The user's own Jupyter, IPython and matplotlib settings have no effect on it.
+"""
 
 import os
+import sys
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -36,8 +40,28 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], **options
             kernel_name="python3",
             progress_bar=False,
             config=_private_connection(folder),
+            kernel_manager_class=_own_kernel(folder),
             **options,
         )
+
+
+def _own_kernel(folder: str) -> type:
+    """The class of a kernel manager that starts this interpreter. By its name alone, `python3` may be a kernel of
+    another environment that JUPYTER_PATH lists first."""
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+
+    # An empty folder of startup files, and an empty file of figure settings
+    environment = {"IPYTHONDIR": os.path.join(folder, "ipython"), "MATPLOTLIBRC": os.path.join(folder, "matplotlibrc")}
+    Path(environment["MATPLOTLIBRC"]).touch()
+
+    class OwnKernelManager(AsyncKernelManager):
+        @property
+        def kernel_spec(self) -> KernelSpec:
+            command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=command, display_name="Python 3", language="python", env=environment)
+
+    return OwnKernelManager
 
 
 def _private_connection(folder: str) -> Any:

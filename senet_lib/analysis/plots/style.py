@@ -4,10 +4,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib import colors
+from matplotlib import colors, rcParamsDefault
 
 from senet_lib.models import family_name
 
+# Settings of windows and backends, which a style leaves alone
+_NOT_STYLE = ("backend", "date.epoch", "docstring", "figure.max_open", "figure.raise", "interactive", "keymap")
+_NOT_STYLE += ("macosx", "savefig.directory", "timezone", "tk.", "toolbar", "webagg")
 WIDTH = 9.0  # inches; the width of a full figure, shown at the report's text width
 
 
@@ -44,8 +47,12 @@ _MANY_MARKERS = "s^DvPX*<>ph"
 
 
 def house_style() -> dict[str, object]:
-    """rcParams of every figure: `plt.rcParams.update(house_style())`, or `with plt.rc_context(house_style())`."""
-    return {
+    """rcParams of every figure: `plt.rcParams.update(house_style())`, or `with plt.rc_context(house_style())`.
+
+    Contains matplotlib's defaults for all other style settings, so that a user's matplotlibrc has no effect.
+    """
+    defaults = {key: value for key, value in rcParamsDefault.items() if not key.startswith(_NOT_STYLE)}
+    return defaults | {
         "font.size": 9,
         "axes.titlesize": 10,
         "axes.titleweight": "bold",

@@ -1,0 +1,45 @@
+"""Headless execution: this interpreter, without the user's settings, and no unknown parameter."""
+
+import json
+import sys
+
+import nbformat
+import pytest
+
+from senet_lib.running.notebook import UnknownParameter, execute
+
+
+def write_notebook(path, *sources):
+    cells = [nbformat.v4.new_code_cell(source) for source in sources]
+    cells[0].metadata["tags"] = ["parameters"]
+    kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
+    nbformat.write(nbformat.v4.new_notebook(cells=cells, metadata={"kernelspec": kernel}), path)
+
+
+def test_user_settings_have_no_effect(tmp_path, monkeypatch):
+    """Another environment's kernel of the same name, an IPython startup file, a matplotlibrc."""
+    spec = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
+    spec.parent.mkdir(parents=True)
+    spec.write_text(json.dumps({"argv": ["false"], "display_name": "other", "language": "python"}))
+    startup = tmp_path / "ipython" / "profile_default" / "startup" / "00.py"
+    startup.parent.mkdir(parents=True)
+    startup.write_text("x = 'from the startup file'")
+    settings = tmp_path / "matplotlibrc"
+    settings.write_text("figure.facecolor: black\n")
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
+    monkeypatch.setenv("MATPLOTLIBRC", str(settings))
+    source = tmp_path / "source.ipynb"
+    facts = "a, sys.executable, 'x' in dir(), matplotlib.rcParams['figure.facecolor']"
+    report = f"import json, sys, matplotlib\nprint(json.dumps([{facts}]))"
+    write_notebook(source, "a = 1  # a number", report)
+    executed = execute(source, tmp_path / "executed.ipynb", {"a": 2}, cwd=str(tmp_path / "jupyter"))
+    text = executed.cells[-1].outputs[0].text
+    assert json.loads(text) == [2, sys.executable, False, "white"]
+
+
+def test_unknown_parameter_is_refused(tmp_path):
+    write_notebook(tmp_path / "source.ipynb", "a = 1  # a number")
+    with pytest.raises(UnknownParameter, match="source.ipynb.* b"):
+        execute(tmp_path / "source.ipynb", tmp_path / "executed.ipynb", {"b": 2})
+    assert not (tmp_path / "executed.ipynb").exists()
