@@ -360,6 +360,29 @@ def test_how_to_reproduce_gives_the_recorded_options(full, tmp_path):
     assert sentences.how_to_reproduce(results) == "make reproduce STUDY=thin DATA=folder:pictures LIMIT_EPOCHS=2"
 
 
+def test_validation_split_is_no_other_data(tmp_path):
+    """Its fingerprints differ from those of the whole data set."""
+    folder = write_study(tmp_path, seeds=(0, 1), images=60, holdout=5000)
+    for label in THREE:
+        for seed in (0, 1):
+            environment = {"data": {"fingerprints": {"train": "45,000 of 50,000", "test": "5,000 of 50,000"}}}
+            rewrite(folder, f"{label}-seed{seed}", environment=environment)
+    results = load_results(folder)
+    assert not [text for text in sentences.deviations(results) if "other data" in text]
+    assert sentences.notice(results) == ""
+    assert len(tables.compare(results)) == 2
+
+
+def test_runs_on_different_data_are_not_compared(tmp_path):
+    folder = write_study(tmp_path, seeds=(0, 1), images=60)
+    rewrite(folder, "sk_resnet20-seed1", environment={"data": {"fingerprints": {"train": "0", "test": "1"}}})
+    results = load_results(folder)
+    assert [pair.treatment for pair in tables.compare(results)] == ["se_resnet20"]
+    assert "different data" in sentences.notice(results)
+    assert "sk_resnet20" in sentences.notice(results)
+    assert any("other data" in text for text in sentences.deviations(results))
+
+
 # Names from outside
 
 

@@ -8,7 +8,7 @@ import pandas as pd
 from senet_lib.analysis import stats
 from senet_lib.analysis.format import count, difference, duration, millions, percent, points, run_seconds, span
 from senet_lib.analysis.markup import escape_markdown
-from senet_lib.analysis.tables import confusions, evaluated
+from senet_lib.analysis.tables import confusions, data_of_networks, evaluated
 from senet_lib.analysis.tables import runs as run_table
 from senet_lib.results import StudyResults
 
@@ -19,7 +19,25 @@ NBSP = "\N{NO-BREAK SPACE}"
 
 
 def notice(results: StudyResults) -> str:
-    """Which runs are missing, for the top of the report; empty when every planned run is done."""
+    """What limits the results, for the top of the report: missing runs and data that changed between runs. Empty if
+    every planned run is done, on the same data."""
+    return " ".join(filter(None, (_incomplete(results), _mixed_data(results))))
+
+
+def _mixed_data(results: StudyResults) -> str:
+    data = data_of_networks(results)
+    if len(set.union(*data.values())) < 2:
+        return ""
+    changed = names([label for label, prints in data.items() if len(prints) > 1], 10)
+    return (
+        "**Runs of this study used different data**"
+        + (f" (between the runs of {changed})" if changed else "")
+        + ": networks whose data differ are not compared. To get comparable runs, restore the original data, delete the"
+        " runs that used other data, and reproduce the study again."
+    )
+
+
+def _incomplete(results: StudyResults) -> str:
     planned = run_table(results)
     left = planned[planned["status"] != "done"]
     if left.empty:
@@ -93,7 +111,9 @@ def deviations(results: StudyResults) -> list[str]:
         found.append(f"The runs used {len(commits)} different commits of the code.")
     if any(commit and commit.endswith("+changes") for commit in commits):
         found.append("Some runs used code with uncommitted changes.")
-    fingerprints = [(record.get("data") or {}).get("fingerprints") for record in records]
+    # A validation split has fingerprints of its own, so only runs on the whole data set are compared with the study's
+    whole = results.done[results.done["evaluated_on"] == "test"]["run_id"]
+    fingerprints = [(results.environments[run_id].get("data") or {}).get("fingerprints") for run_id in whole]
     if any(prints != study.get("fingerprints") for prints in fingerprints):
         found.append("**Some runs used other data than planned**: their data fingerprints differ from the study's.")
     return found or ["None recorded."]
@@ -114,7 +134,8 @@ def _answer(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> s
         return f"none yet; 0 of {len(results.runs)} planned runs have finished."
     where = f"After {last_epoch(results)}, {sample_sizes(results)}"
     if not comparisons:
-        return f"{where}, {ranking(results)}. No planned comparison has finished runs of both networks yet."
+        none = "No planned comparison has finished runs of both networks on the same data."
+        return f"{where}, {ranking(results)}. {none}"
     if not any(pair.difference.exists for pair in comparisons):
         reasons = sorted({pair.difference.reason for pair in comparisons})
         return (

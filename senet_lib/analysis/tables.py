@@ -3,6 +3,7 @@
 Most functions take `StudyResults` and return a DataFrame; `shown_tables.py` turns it into text.
 """
 
+import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -53,8 +54,22 @@ def planned_comparisons(results: StudyResults) -> list[tuple[str, str]]:
 
 
 def compare(results: StudyResults) -> list[stats.Comparison]:
-    """The study's comparisons by the pre-declared rule; the bootstrap seed is fixed."""
-    return stats.compare_all(accuracies(results), planned_comparisons(results), np.random.default_rng(BOOTSTRAP_SEED))
+    """The study's comparisons by the pre-declared rule, except between networks whose runs used different data. The
+    bootstrap seed is fixed."""
+    rng = np.random.default_rng(BOOTSTRAP_SEED)
+    comparisons = stats.compare_all(accuracies(results), planned_comparisons(results), rng)
+    data = data_of_networks(results)
+    return [pair for pair in comparisons if len(data[pair.treatment] | data[pair.baseline]) == 1]
+
+
+def data_of_networks(results: StudyResults) -> dict[str, set[str]]:
+    """label -> the fingerprints, as text, of the images that its finished runs were trained and evaluated on: one
+    element unless the data changed between the runs."""
+    found: dict[str, set[str]] = {label: set() for label in results.labels}
+    for run in results.done.itertuples():
+        prints = (results.environments[run.run_id].get("data") or {}).get("fingerprints")
+        found[run.label].add(json.dumps(prints, sort_keys=True))
+    return found
 
 
 def networks(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> pd.DataFrame:
