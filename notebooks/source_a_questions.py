@@ -9,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from senet_lib.analysis import stats
@@ -17,7 +16,7 @@ from senet_lib.analysis.format import count, percent, points, span
 from senet_lib.analysis.markup import escape_markdown
 from senet_lib.analysis.sentences import last_epoch, names, one_verdict, sample_sizes
 from senet_lib.analysis.stats import BETTER, INCONCLUSIVE, NO_DIFFERENCE, WORSE
-from senet_lib.analysis.tables import accuracies, compare, evaluated, planned_comparisons
+from senet_lib.analysis.tables import accuracies, compare, data_of_networks, evaluated, planned_comparisons
 from senet_lib.files import write_json
 from senet_lib.project import project_root
 from senet_lib.report.publish import published_folder
@@ -36,9 +35,9 @@ PLAIN_STEM: Pair = ("resnet50_imagenet_stem", "resnet50")
 STEMS = ("3x3, stride 1", "7x7, stride 2, and max-pool")
 STUDIES = ("source_a_short", "source_a_narrow")  # these answer the questions; the first that is published is used
 WHAT_TO_RUN = (
-    "`make reproduce STUDY=source_a_narrow` trains these networks at a quarter of their width (several hours per seed"
-    " on two CPU cores), `STUDY=source_a_short` at full width (needs a GPU). Then set the notebook's parameter, for"
-    ' example results = "../results/source_a_narrow"'
+    "`make reproduce STUDY=source_a_narrow` trains these networks at a quarter of their width, and"
+    " `STUDY=source_a_short` at full width (needs a GPU); `make plan` with the same STUDY estimates the time. Then set"
+    ' the notebook\'s parameter, for example results = "../results/source_a_narrow"'
 )
 
 
@@ -66,18 +65,12 @@ def _planned(study: Study) -> StudyResults:
 
 
 def comparisons(results: StudyResults, pairs: Sequence[Pair]) -> list[stats.Comparison]:
-    """These comparisons, where both networks have a finished run.
+    """These comparisons, where both networks have finished runs on the same data.
 
     Planned comparisons are Holm-corrected over all comparisons of the study; a comparison outside the plan is not.
     """
-    planned = {(pair.treatment, pair.baseline): pair for pair in compare(results)}
-    found = []
-    for pair in pairs:
-        if pair in planned:
-            found.append(planned[pair])
-        else:
-            found += stats.compare_all(accuracies(results), [pair], np.random.default_rng(0))
-    return found
+    planned = {(pair.treatment, pair.baseline): [pair] for pair in compare(results)}
+    return [found for pair in pairs for found in planned.get(pair) or compare(results, [pair])]
 
 
 def differences(found: Sequence[stats.Comparison]) -> dict[Pair, stats.Interval]:
@@ -97,9 +90,11 @@ def stem_cells(results: StudyResults) -> dict[str, dict[str, stats.Interval]]:
 
 
 def stem_interaction(results: StudyResults) -> stats.Welch | None:
-    """SKNet-50's gain from the small-image stem minus ResNet-50's; None if any of the four networks has no run."""
-    values = accuracies(results)
-    if not all(values.get(label) for label in (*SK_STEM, *PLAIN_STEM)):
+    """SKNet-50's gain from the small-image stem minus ResNet-50's; None if any of the four networks has no run, or if
+    their data differ."""
+    values, data = accuracies(results), data_of_networks(results)
+    labels = (*SK_STEM, *PLAIN_STEM)
+    if not all(values.get(label) for label in labels) or len(set.union(*(data[label] for label in labels))) > 1:
         return None
     sk, plain = ([list(values[label].values()) for label in reversed(pair)] for pair in (SK_STEM, PLAIN_STEM))
     return stats.interaction(tuple(sk), tuple(plain))
@@ -209,7 +204,7 @@ def answer_size(results: StudyResults, published: pd.DataFrame) -> str:
         verdict = SIZE_ANSWERS[found[0].verdict]
     else:
         lines.append(f"- {_own_size(results, theirs['params'])}")
-        verdict = (
+        verdict = _different_data(results, [SIZE]) or (
             "**Open**: the question compares two networks of different size, and this study has no ResNet-56 trained"
             " under the same recipe as its ResNet50."
         )
@@ -343,13 +338,22 @@ def _found(results: StudyResults, pairs: Sequence[Pair]) -> dict[Pair, stats.Com
 
 
 def _missing(results: StudyResults, pairs: Sequence[Pair]) -> str:
-    """Why the question has no answer: networks without a finished run, and what to run; empty if none is missing."""
+    """Why the question has no answer: networks without a finished run, and what to run, or runs on different data;
+    empty if all pairs are compared."""
     values = accuracies(results)
     missing = [label for label in dict.fromkeys(label for pair in pairs for label in pair) if not values.get(label)]
     if not missing:
-        return ""
+        return _different_data(results, pairs)
     study = escape_markdown(results.study["name"])
     return f"**Not answered**: study {study} has no finished run of {names(missing, 10)}. {WHAT_TO_RUN}."
+
+
+def _different_data(results: StudyResults, pairs: Sequence[Pair]) -> str:
+    """Which of these pairs are not compared, although both networks have finished runs; empty if there is none."""
+    values, found = accuracies(results), _found(results, pairs)
+    apart = [pair for pair in pairs if pair not in found and all(values.get(label) for label in pair)]
+    listed = "; ".join(" and ".join(map(escape_markdown, pair)) for pair in apart)
+    return f"**Not answered**: the runs of these networks used different data: {listed}." if apart else ""
 
 
 def _with_verdict(

@@ -85,9 +85,7 @@ def plan(options: argparse.Namespace) -> int:
             f"{left} of {sum(other.label == label for other in runs)}",
             flush=True,
         )
-    jobs = (
-        f", {options.jobs} runs at a time, assuming that they do not slow each other down" if options.jobs > 1 else ""
-    )
+    jobs = f", {options.jobs} runs at a time that do not slow each other down" if options.jobs > 1 else ""
     print(
         f"\nEstimated time on this machine: {durations.rough(total / options.jobs)} in {cost.precision}{jobs}. "
         "Measured on a few training steps per network."
@@ -112,14 +110,12 @@ def _print_power(study: Study, folder: Path) -> None:
     if not comparisons:
         return
     ours = load_results(folder) if (folder / "study.json").is_file() else None
-    known = {"here": ours, "published or archived": publishing.committed_results(study.name)}
-    spreads = {
-        source: pooled_spread([list(seeds.values()) for seeds in accuracies(results).values()])
-        for source, results in known.items()
-        if results is not None
-    }
-    source, spread = max(spreads.items(), key=lambda item: item[1].runs if item[1] else 0, default=("", None))
-    print("", *power_lines(spread, source, len(study.seeds), comparisons), sep="\n")
+    best, source = None, ""  # of the results with the most runs
+    for place, results in (("here", ours), ("published or archived", publishing.committed_results(study.name))):
+        spread = results and pooled_spread([list(seeds.values()) for seeds in accuracies(results).values()])
+        if spread and (best is None or spread.runs > best.runs):
+            best, source = spread, place
+    print("", *power_lines(best, source, len(study.seeds), comparisons), sep="\n")
 
 
 def report(options: argparse.Namespace) -> int:

@@ -194,7 +194,6 @@ class Study(Strict):
         for label in self.networks:
             if not LABEL.fullmatch(label):
                 raise ValueError(f"network label {label!r} must be letters, digits, '.', '_' or '-'")
-        for label in self.networks:
             self.recipe_of(label)  # raises if an override is invalid
         if self.baseline and self.baseline not in self.networks:
             raise ValueError(f"unknown baseline {self.baseline!r}; {did_you_mean(self.baseline, self.networks)}")

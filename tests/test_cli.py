@@ -11,6 +11,7 @@ from project_folder import TINY, Project, completed
 
 from senet_lib.files import read_json, write_json
 from senet_lib.results import altered_files, load_results, read_history, write_summary
+from senet_lib.running.estimate import Cost
 from senet_lib.study import load_study
 
 
@@ -195,7 +196,7 @@ def test_plan_and_dry_run(project):
     assert len(read_history(project.run_dir("se-seed0", "tiny+1epoch"))) == 1
 
 
-def test_plan_states_the_power(finished):
+def test_plan_states_the_power(finished, monkeypatch):
     """With two seeds of two networks, which differ by 2 pp within one network: a standard deviation of 1 pp."""
     finished.write_study("tiny", {"seeds": [0, 1]})
     add_seed(finished, "tiny", 1)
@@ -203,6 +204,8 @@ def test_plan_states_the_power(finished):
         rewrite_summary(finished.run_dir(f"{label}-seed0"), test_accuracy=0.5)
     rewrite_summary(finished.run_dir("resnet-seed1"), test_accuracy=0.52)
     rewrite_summary(finished.run_dir("se-seed1"), test_accuracy=0.5)
+    cost = Cost(1, 1, 1.0, 1.0, 1.0, 1.0, "fp32")
+    monkeypatch.setattr("senet_lib.running.estimate.estimate", lambda *_: cost)  # the test above measures
     code, output = finished.call("plan", "tiny")
     assert code == 0, output
     for fact in ("1 planned comparison", "1.00 pp", "4 runs of 2 networks", "2 seeds per network"):

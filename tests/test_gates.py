@@ -1,4 +1,4 @@
-"""Gates: recorded as the blocks compute them, measured as by hand, Grad-CAM as in captum, and their notebook."""
+"""Gates: recorded as the blocks compute them, measured by their formulas, Grad-CAM as in captum, their notebook."""
 
 import matplotlib
 

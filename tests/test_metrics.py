@@ -1,4 +1,4 @@
-"""Accuracy, confusion counts, parameters and multiply-adds, on cases that can be counted by hand."""
+"""Accuracy, confusion counts, parameters and multiply-adds, on cases that can be counted without a computer."""
 
 import numpy as np
 import pytest

@@ -9,7 +9,7 @@ from senet_lib.analysis.power import Spread, detectable, pooled_spread, power_li
 from senet_lib.analysis.stats import holm, welch_difference
 
 
-def test_pooled_spread_by_hand():
+def test_pooled_spread_of_three_networks():
     # Sums of squares 2 and 8 with 2 and 1 degrees of freedom; a single run adds nothing
     found = pooled_spread([[1, 2, 3], [0, 4], [9]])
     assert found == Spread(pytest.approx(np.sqrt((2 + 8) / 3)), runs=5, networks=2)

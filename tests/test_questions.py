@@ -20,8 +20,9 @@ from synthetic import SOURCE_A, SOURCE_A_COMPARISONS, THREE, write_study
 
 from senet_lib.analysis import format, plots, sentences, stats, tables
 from senet_lib.analysis.stats import BETTER, INCONCLUSIVE, NO_DIFFERENCE, WORSE
+from senet_lib.files import read_json, write_json
 from senet_lib.project import project_root
-from senet_lib.results import load_results
+from senet_lib.results import load_results, write_summary
 from senet_lib.running.notebook import execute
 from senet_lib.study import load_study
 
@@ -113,6 +114,20 @@ def test_missing_networks_leave_questions_open(tmp_path):
     assert all(questions.WHAT_TO_RUN in text for text in answers(other)[1:])
     assert len(plots.crossed(questions.stem_cells(other), {}, factor="stem").texts) == 1
     plt.close("all")
+
+
+def test_different_data_leaves_questions_open(tmp_path):
+    folder = write_study(tmp_path, SOURCE_A, seeds=(0, 1), **OPTIONS)
+    run_dir = folder / "runs" / "source_a_senet50-seed1"
+    environment = read_json(run_dir / "environment.json") | {"data": {"fingerprints": {"train": "0", "test": "1"}}}
+    write_json(run_dir / "environment.json", environment)
+    write_summary(run_dir, read_json(run_dir / "summary.json"))
+    results = load_results(folder)
+    _, relu, stem = answers(results)
+    assert "different data" in relu
+    assert not [text for text in RELU_ANSWERS.values() if text in relu]
+    assert "different data" not in stem
+    assert not questions.comparisons(results, [questions.RELU])
 
 
 def test_load_without_results(monkeypatch, tmp_path):

@@ -53,6 +53,12 @@ def test_bias_lr_factor():
         torch.testing.assert_close(after[name], expected, msg=name)
 
 
+def test_batch_norm_without_bias_is_allowed():
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, affine=False), nn.BatchNorm2d(4))
+    (optimizer,) = make_optimizers(model, Recipe(bias_lr_factor=2), fused=False)
+    assert [len(group["params"]) for group in optimizer.param_groups] == [3, 1]
+
+
 def test_each_parameter_is_in_one_group():
     model = create_model("sk_se_resnet20", width=0.25, reduction=2)
     for recipe, kinds in (

@@ -53,11 +53,12 @@ def planned_comparisons(results: StudyResults) -> list[tuple[str, str]]:
     return [(label, baseline) for label in results.labels if label != baseline]
 
 
-def compare(results: StudyResults) -> list[stats.Comparison]:
-    """The study's comparisons by the pre-declared rule, except between networks whose runs used different data. The
-    bootstrap seed is fixed."""
+def compare(results: StudyResults, pairs: Sequence[tuple[str, str]] | None = None) -> list[stats.Comparison]:
+    """The study's planned comparisons by the pre-declared rule, or those of `pairs`, except between networks whose runs
+    used different data. Holm's correction covers the pairs; the bootstrap seed is fixed."""
     rng = np.random.default_rng(BOOTSTRAP_SEED)
-    comparisons = stats.compare_all(accuracies(results), planned_comparisons(results), rng)
+    pairs = planned_comparisons(results) if pairs is None else pairs
+    comparisons = stats.compare_all(accuracies(results), pairs, rng)
     data = data_of_networks(results)
     return [pair for pair in comparisons if len(data[pair.treatment] | data[pair.baseline]) == 1]
 

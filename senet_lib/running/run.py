@@ -77,8 +77,14 @@ def execute(config: RunConfig, run_dir: Path, device: str, threads: int | None, 
     }
     if data_root:
         os.environ["SENET_DATA"] = data_root
-    options = {"cwd": str(notebooks), "stdout_file": sys.stdout, "stderr_file": sys.stderr}
-    notebook.execute(notebooks / "train.ipynb", run_dir / PARTIAL, parameters, **options)
+    notebook.execute(
+        notebooks / "train.ipynb",
+        run_dir / PARTIAL,
+        parameters,
+        cwd=str(notebooks),
+        stdout_file=sys.stdout,
+        stderr_file=sys.stderr,
+    )
 
 
 def finish(config: RunConfig, run_dir: Path) -> dict:

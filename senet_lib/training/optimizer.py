@@ -44,7 +44,8 @@ def make_optimizers(
     if recipe.muon_lr is not None:
         filters = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)][1:]
     if recipe.bias_lr_factor != 1:
-        biases = [m.bias for m in model.modules() if isinstance(m, (nn.BatchNorm1d, nn.BatchNorm2d))]
+        norms = [module for module in model.modules() if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d))]
+        biases = [module.bias for module in norms if module.bias is not None]
     elsewhere = {id(parameter) for parameter in (*filters, *biases)}
     others = [parameter for parameter in model.parameters() if id(parameter) not in elsewhere]
     groups = [{"params": others, "weight_decay": decay, "lr_factor": factor}]

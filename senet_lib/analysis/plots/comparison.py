@@ -13,7 +13,6 @@ from senet_lib.analysis.format import points
 from senet_lib.analysis.plots.axes import draw_points, marker_legend, no_data, published_lines
 from senet_lib.analysis.plots.style import PALETTE, WIDTH, network_styles, plain
 from senet_lib.analysis.stats import Interval
-from senet_lib.models import family_name
 
 PARAMS, MACS = "parameters (millions)", "multiply-adds per image (millions)"
 
@@ -102,7 +101,7 @@ def crossed(
     styles = network_styles(models)
     levels = list(dict.fromkeys(level for row in cells.values() for level in row))
     for index, (label, row) in enumerate(cells.items()):
-        style = styles.get(label) or PALETTE[family_name(label)]
+        style = styles[label]
         x = np.array([levels.index(level) for level in row]) + 0.06 * (index - (len(cells) - 1) / 2)
         mean = np.array([interval.point for interval in row.values()])
         low = [interval.low if interval.exists else interval.point for interval in row.values()]
