@@ -11,12 +11,13 @@ from pathlib import Path
 
 import pandas as pd
 
-from senet_lib.analysis import stats
-from senet_lib.analysis.format import count, percent, points, span
+from senet_lib.analysis import rule, stats
+from senet_lib.analysis.contrasts import simultaneous
+from senet_lib.analysis.format import count, percent, span
 from senet_lib.analysis.markup import escape_markdown
-from senet_lib.analysis.sentences import last_epoch, names, one_verdict, sample_sizes
-from senet_lib.analysis.stats import BETTER, INCONCLUSIVE, NO_DIFFERENCE, WORSE
-from senet_lib.analysis.tables import accuracies, compare, data_of_networks, evaluated, planned_comparisons
+from senet_lib.analysis.rule import BETTER, EARLY, EQUIVALENT, INCONCLUSIVE, NO_GAIN, NO_LOSS, WORSE
+from senet_lib.analysis.sentences import change, last_epoch, names, one_verdict, ruled_out, sample_sizes
+from senet_lib.analysis.tables import accuracies, compare, data_of_networks, evaluated, run_model
 from senet_lib.files import write_json
 from senet_lib.project import project_root
 from senet_lib.report.publish import published_folder
@@ -64,16 +65,13 @@ def _planned(study: Study) -> StudyResults:
 # ---------------------------------------------------------------------------------------------------- the comparisons
 
 
-def comparisons(results: StudyResults, pairs: Sequence[Pair]) -> list[stats.Comparison]:
-    """These comparisons, where both networks have finished runs on the same data.
-
-    Planned comparisons are Holm-corrected over all comparisons of the study; a comparison outside the plan is not.
-    """
+def comparisons(results: StudyResults, pairs: Sequence[Pair]) -> list[rule.Comparison]:
+    """These comparisons, where both networks have finished runs on the same data. Only planned ones have a verdict."""
     planned = {(pair.treatment, pair.baseline): [pair] for pair in compare(results)}
     return [found for pair in pairs for found in planned.get(pair) or compare(results, [pair])]
 
 
-def differences(found: Sequence[stats.Comparison]) -> dict[Pair, stats.Interval]:
+def differences(found: Sequence[rule.Comparison]) -> dict[Pair, stats.Interval]:
     """(treatment, baseline) -> difference; input of `plots.difference_intervals`."""
     return {(pair.treatment, pair.baseline): pair.difference for pair in found}
 
@@ -89,21 +87,21 @@ def stem_cells(results: StudyResults) -> dict[str, dict[str, stats.Interval]]:
     return cells
 
 
-def stem_interaction(results: StudyResults) -> stats.Welch | None:
+def stem_interaction(results: StudyResults) -> stats.Interval | None:
     """SKNet-50's gain from the small-image stem minus ResNet-50's; None if any of the four networks has no run, or if
-    their data differ."""
+    their data differ. Not a planned comparison, so considered alone."""
     values, data = accuracies(results), data_of_networks(results)
     labels = (*SK_STEM, *PLAIN_STEM)
     if not all(values.get(label) for label in labels) or len(set.union(*(data[label] for label in labels))) > 1:
         return None
-    sk, plain = ([list(values[label].values()) for label in reversed(pair)] for pair in (SK_STEM, PLAIN_STEM))
-    return stats.interaction(tuple(sk), tuple(plain))
+    signs = dict(zip(labels, (-1.0, 1.0, 1.0, -1.0), strict=True))
+    return simultaneous(run_model(results), [signs])[0].interval
 
 
 def stem_differences(results: StudyResults) -> dict[Pair, stats.Interval]:
     """The differences of question 3, with their interaction last."""
     found, crossed = differences(comparisons(results, (SELECTIVE, SK_STEM, PLAIN_STEM))), stem_interaction(results)
-    return found if crossed is None else found | {("gain from 3x3 stem: sknet50", "resnet50"): crossed.interval}
+    return found if crossed is None else found | {("gain from 3x3 stem: sknet50", "resnet50"): crossed}
 
 
 def controls(results: StudyResults, pairs: Sequence[Pair]) -> str:
@@ -175,12 +173,19 @@ def shown_published_runs(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-SIZE_ANSWERS = {  # verdict on SIZE -> answer to question 1
+RECIPE = "The gap comes from the recipe: under the same recipe"
+SIZE_ANSWERS = {  # verdict on SIZE -> answer to question 1; for any other verdict, that of INCONCLUSIVE
     BETTER: "The larger network accounts for part of the gap: under the same recipe it is ahead.",
-    WORSE: "The gap comes from the recipe: under the same recipe the order is reversed.",
-    NO_DIFFERENCE: "The gap comes from the recipe: under the same recipe the two networks are equal within the margin.",
+    WORSE: f"{RECIPE} the order is reversed.",
+    EQUIVALENT: f"{RECIPE} the two networks are equivalent within the margin.",
+    NO_GAIN: f"{RECIPE} the larger network is not ahead by the margin or more.",
     INCONCLUSIVE: "**Inconclusive**: these results do not separate the network from the recipe.",
+    EARLY: "**No answer yet**: the networks are in early training.",
 }
+
+
+def by_verdict(answers: Mapping[str, str], verdict: str) -> str:
+    return answers.get(verdict, answers[INCONCLUSIVE])
 
 
 def answer_size(results: StudyResults, published: pd.DataFrame) -> str:
@@ -201,7 +206,7 @@ def answer_size(results: StudyResults, published: pd.DataFrame) -> str:
     ]
     if found := comparisons(results, [SIZE]):
         lines.append(f"- Under the same recipe: {one_verdict(found[0])}.")
-        verdict = SIZE_ANSWERS[found[0].verdict]
+        verdict = by_verdict(SIZE_ANSWERS, found[0].verdict)
     else:
         lines.append(f"- {_own_size(results, theirs['params'])}")
         verdict = _different_data(results, [SIZE]) or (
@@ -228,46 +233,49 @@ def _own_size(results: StudyResults, params: float) -> str:
 
 # -------------------------------------------------------------------------------------- question 2: the depth, the ReLU
 
-CLAIMS: dict[Pair, dict[str, str]] = {  # comparison -> its verdict -> what it means for questions 2 and 3
+CLAIMS: dict[Pair, dict[str, str]] = {  # comparison -> what its verdict means; for any other, that of INCONCLUSIVE
     OBSERVED: {
         BETTER: "A's observation, SENet18 above A's SENet50, is reproduced",
         WORSE: "The reverse of A's observation is found",
-        NO_DIFFERENCE: "A's observation is not reproduced",
-        INCONCLUSIVE: "Whether A's observation holds is open",
+        EQUIVALENT: "A's observation is not reproduced",
+        NO_GAIN: "A's observation is not reproduced",
+        INCONCLUSIVE: "A's observation, SENet18 above A's SENet50",
     },
     RELU: {
         BETTER: "Omitting the ReLU raises the accuracy",
         WORSE: "Omitting the ReLU lowers the accuracy",
-        NO_DIFFERENCE: "Omitting the ReLU changes the accuracy by less than the margin",
-        INCONCLUSIVE: "The effect of omitting the ReLU is open",
+        EQUIVALENT: "Omitting the ReLU changes the accuracy by less than the margin",
+        INCONCLUSIVE: "Effect of omitting the ReLU",
     },
     DEPTH: {
         BETTER: "With the ReLU in both, the shallower network is ahead",
         WORSE: "With the ReLU in both, the deeper network is ahead",
-        NO_DIFFERENCE: "With the ReLU in both, depth changes the accuracy by less than the margin",
-        INCONCLUSIVE: "With the ReLU in both, the effect of depth is open",
+        EQUIVALENT: "With the ReLU in both, depth changes the accuracy by less than the margin",
+        INCONCLUSIVE: "Effect of depth, with the ReLU in both",
     },
     SELECTIVE: {
         BETTER: "With the stem for small images, SKNet50 is ahead of ResNet50",
         WORSE: "With the stem for small images, SKNet50 is behind ResNet50",
-        NO_DIFFERENCE: "With the stem for small images, SKNet50 and ResNet50 are equal within the margin",
-        INCONCLUSIVE: "With the stem for small images, the order of SKNet50 and ResNet50 is open",
+        EQUIVALENT: "With the stem for small images, SKNet50 and ResNet50 are equal within the margin",
+        INCONCLUSIVE: "SKNet50 and ResNet50, both with the stem for small images",
     },
 }
 CLAIMS |= {
     pair: {
         BETTER: f"In {network} the stem for large images raises the accuracy",
         WORSE: f"In {network} the stem for large images lowers the accuracy",
-        NO_DIFFERENCE: f"In {network} the stem changes the accuracy by less than the margin",
-        INCONCLUSIVE: f"In {network} the effect of the stem is open",
+        EQUIVALENT: f"In {network} the stem changes the accuracy by less than the margin",
+        INCONCLUSIVE: f"Effect of the stem for large images in {network}",
     }
     for pair, network in ((SK_STEM, "SKNet50"), (PLAIN_STEM, "ResNet50"))
 }
 RELU_ANSWERS = {  # answer to question 2, by the codes of `relu_answer`
+    "early": "**No answer yet**: the networks are in early training.",
     "not established": "**Inconclusive**: these results do not establish A's observation, so nothing is explained yet.",
     "not reproduced": "In this setting SENet18 is not above A's SENet50, so there is nothing to explain.",
     "explains": "In this setting **the missing ReLU explains it**: with the ReLU, SENet18 is no longer above SENet50.",
     "part": "In this setting the missing ReLU is **part of the cause**: SENet18 is also above SENet50 with the ReLU.",
+    "a cause": "In this setting the missing ReLU is **a cause**. Whether it is the only one is open.",
     "does not explain": "In this setting **the missing ReLU does not explain it**.",
     "open": "**Inconclusive**: A's observation is reproduced, but the share of the ReLU in it is open.",
 }
@@ -278,35 +286,35 @@ def answer_relu(results: StudyResults) -> str:
     pairs = (OBSERVED, RELU, DEPTH)
     found = _found(results, pairs)
     verdict = _missing(results, pairs) or RELU_ANSWERS[relu_answer(*(found[pair].verdict for pair in pairs))]
-    return _with_verdict(results, found, verdict)
+    return _with_verdict(found, verdict)
 
 
 def relu_answer(observed: str, relu: str, depth: str) -> str:
     """The key of question 2's answer in RELU_ANSWERS, from the verdicts on OBSERVED, RELU and DEPTH."""
-    if observed == INCONCLUSIVE:
-        return "not established"
-    if observed != BETTER:
+    if EARLY in (observed, relu):
+        return "early"
+    if observed in (WORSE, EQUIVALENT, NO_GAIN):
         return "not reproduced"
-    if relu in (BETTER, NO_DIFFERENCE):
+    if observed != BETTER:
+        return "not established"
+    if relu in (BETTER, EQUIVALENT, NO_LOSS):
         return "does not explain"
-    if relu == INCONCLUSIVE or depth == INCONCLUSIVE:
+    if relu != WORSE:
         return "open"
-    return "part" if depth == BETTER else "explains"
+    if depth in (WORSE, EQUIVALENT, NO_GAIN):
+        return "explains"
+    return "part" if depth == BETTER else "a cause"
 
 
 # ------------------------------------------------------------------------------------------------ question 3: the stem
 
-STEM_ANSWERS = {  # first sentence of the answer to question 3, by the verdict on SK_STEM
+STEM_ANSWERS = {  # first sentence of the answer to question 3, by the verdict on SK_STEM; else that of INCONCLUSIVE
     BETTER: "In this setting **the stem for large images does not hold SKNet50 back**: it raises the accuracy.",
     WORSE: "In this setting **the stem for large images holds SKNet50 back**.",
-    NO_DIFFERENCE: "In this setting **the stem for large images does not hold SKNet50 back**.",
+    EQUIVALENT: "In this setting **the stem for large images does not hold SKNet50 back**.",
+    NO_LOSS: "In this setting **the stem for large images does not hold SKNet50 back** by the margin or more.",
     INCONCLUSIVE: "**Inconclusive**: the effect of the stem on SKNet50 is open.",
-}
-INTERACTION_CLAIMS = {
-    BETTER: "The stem for small images raises SKNet50's accuracy more than ResNet50's",
-    WORSE: "The stem for small images raises SKNet50's accuracy less than ResNet50's",
-    NO_DIFFERENCE: "The stem for small images changes both networks' accuracy equally within the margin",
-    INCONCLUSIVE: "Whether the stem matters more to SKNet50 than to ResNet50 is open",
+    EARLY: "**No answer yet**: the networks are in early training.",
 }
 
 
@@ -315,25 +323,25 @@ def answer_stem(results: StudyResults) -> str:
     pairs = (SELECTIVE, SK_STEM, PLAIN_STEM)
     found, crossed = _found(results, pairs), stem_interaction(results)
     if missing := _missing(results, pairs):
-        return _with_verdict(results, found, missing)
-    verdict = f"{STEM_ANSWERS[found[SK_STEM].verdict]} {CLAIMS[SELECTIVE][found[SELECTIVE].verdict]}."
-    return _with_verdict(results, found, verdict, [_interaction_line(crossed)])
+        return _with_verdict(found, missing)
+    verdict = by_verdict(STEM_ANSWERS, found[SK_STEM].verdict)
+    if found[SELECTIVE].verdict in (BETTER, WORSE, EQUIVALENT):
+        verdict += f" {CLAIMS[SELECTIVE][found[SELECTIVE].verdict]}."
+    return _with_verdict(found, verdict, [_interaction_line(crossed)])
 
 
-def _interaction_line(crossed: stats.Welch) -> str:
-    found = crossed.interval
-    claim = INTERACTION_CLAIMS[stats.verdict(found, crossed.p)]
-    seen = f"95 % CI {span(found.low, found.high, points)}" if found.exists else found.reason
+def _interaction_line(crossed: stats.Interval) -> str:
+    limits = f", which rules out {ruled_out(crossed)}" if crossed.exists else ""
     return (
-        f"- {claim}: the difference between the two gains is {points(found.point)} pp ({seen}); not a planned"
-        " comparison, so without Holm's correction."
+        "- SKNet50's gain from the stem for small images minus ResNet50's, not a planned comparison, so no verdict:"
+        f" {change(crossed)}{limits}."
     )
 
 
 # --------------------------------------------------------------------------------------------------------------- pieces
 
 
-def _found(results: StudyResults, pairs: Sequence[Pair]) -> dict[Pair, stats.Comparison]:
+def _found(results: StudyResults, pairs: Sequence[Pair]) -> dict[Pair, rule.Comparison]:
     return {(pair.treatment, pair.baseline): pair for pair in comparisons(results, pairs)}
 
 
@@ -356,12 +364,6 @@ def _different_data(results: StudyResults, pairs: Sequence[Pair]) -> str:
     return f"**Not answered**: the runs of these networks used different data: {listed}." if apart else ""
 
 
-def _with_verdict(
-    results: StudyResults, found: Mapping[Pair, stats.Comparison], verdict: str, more: Sequence[str] = ()
-) -> str:
-    planned = set(planned_comparisons(results))
-    lines = []
-    for pair, comparison in found.items():
-        note = "" if pair in planned else "; not a planned comparison, so without Holm's correction"
-        lines.append(f"- {CLAIMS[pair][comparison.verdict]}: {one_verdict(comparison)}{note}.")
+def _with_verdict(found: Mapping[Pair, rule.Comparison], verdict: str, more: Sequence[str] = ()) -> str:
+    lines = [f"- {by_verdict(CLAIMS[pair], found[pair].verdict)}: {one_verdict(found[pair])}." for pair in found]
     return "\n".join([*lines, *more, "", f"**Verdict.** {verdict}"])

@@ -13,36 +13,45 @@ others are executed first.
 """
 
 import argparse
+import contextlib
 import os
 import sys
 from pathlib import Path
 
 from senet_lib import durations
-from senet_lib.errors import UserError
-from senet_lib.files import check_writable, read_json, write_json
-from senet_lib.process import SUPERVISED, die_with_parent
+from senet_lib.errors import DamagedFile, UserError
+from senet_lib.files import check_writable, set_aside, write_json
+from senet_lib.process import SUPERVISED, die_with_parent, leave_ascii
 from senet_lib.report import publish as publishing
 from senet_lib.report.build import build_report
 from senet_lib.report.html_page import ReportError
-from senet_lib.results import NOTEBOOK, WEIGHTS, StudyResults, altered_files, is_intact, load_results
-from senet_lib.running.arguments import data_root_in, resolve_study, study_options
+from senet_lib.results import NOTEBOOK, WEIGHTS, StudyResults, altered_files, is_intact, load_results, read_study
+from senet_lib.running.arguments import OneLineParser, data_root_in, resolve_study, study_options, whole_number
 from senet_lib.running.local import Pool, threads_of_a_job
+from senet_lib.running.run import keep_relabelled, relabelled
 from senet_lib.study import RunConfig, Study
 
 
 def reproduce(options: argparse.Namespace) -> int:
     study, runs, folder = resolve_study(options)
-    pending = [run for run in runs if not is_intact(folder / "runs" / run.run_id, run.hash)]
-    known = read_json(folder / "study.json") if (folder / "study.json").is_file() else None
-    if pending or known is None:
-        classes, fingerprints = check_inputs(runs, options.data)
-    else:  # nothing to train: the data may be absent; the study's texts may have changed
-        classes, fingerprints = known["classes"], known["fingerprints"]
+    earlier = relabelled(runs, folder)
+    pending = unfinished(runs, folder, earlier)
+    known = None if pending else known_data(study, folder)
+    if known is None:
+        from senet_lib.data import load_dataset
+        from senet_lib.running.inputs import check_inputs
+
+        data = load_dataset(study.data, data_root_in(options.data))
+        check_inputs(runs, data)
+        known = data.classes, data.fingerprints
     if pending:  # check before training, not after
         run_dirs = [folder / "runs" / run.run_id for run in pending]
         for place in (folder, folder / "runs", *filter(Path.exists, run_dirs)):
             check_writable(place)
-    write_study(folder, study.record(classes, fingerprints))
+    for run in runs:
+        if run.run_id in earlier:
+            keep_relabelled(run, runs, folder)
+    write_study(folder, study.record(*known))
     print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} already done")
     failed = Pool(options, folder).execute(pending) if pending else {}
 
@@ -63,26 +72,43 @@ def plan(options: argparse.Namespace) -> int:
     """Print a study's runs and their estimated cost on this machine."""
     study, runs, folder = resolve_study(options)
     print(f"{study.name}: {study.question}\n")
-    done = {run.run_id for run in runs if is_intact(folder / "runs" / run.run_id, run.hash)}
+    left = unfinished(runs, folder, relabelled(runs, folder))
     recipe = study.recipe
     print(f"data {study.data}; {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.schedule}, lr {recipe.lr:g}")
 
+    width = max(len(run.label) for run in runs)
+    if left:
+        _print_estimates(options, runs, left, width)
+    else:  # the data may be absent
+        print("\nNothing is left to train.")
+    try:
+        _print_power(study, folder)
+    except DamagedFile as error:
+        print(f"\nThe power of the comparisons is unknown: {error}")
+    print()
+    for run in runs:
+        print(f"  {run.run_id:<{width + 8}}  {run.hash}  {'to do' if run in left else 'done'}")
+    return 0
+
+
+def _print_estimates(options: argparse.Namespace, runs: list[RunConfig], left: list[RunConfig], width: int) -> None:
     from senet_lib.running.estimate import SHARE, estimate
+    from senet_lib.running.inputs import check_inputs, outline
 
     networks = {run.label: run for run in runs}
-    width = max(map(len, networks))
+    check_inputs(runs, outline(runs[0].data, data_root_in(options.data)))
     columns = f"{'params':>11}  {'MACs':>8}  {'ms/image':>8}  {'per epoch':>10}  {'per run':>10}  runs left"
     print(f"\n{'network':<{width}}  {columns}")
     total = h100 = 0.0
     for label, run in networks.items():
         cost = estimate(run, data_root_in(options.data), options.device, threads_of_a_job(options))
-        left = sum(other.label == label and other.run_id not in done for other in runs)
-        total += left * cost.run_seconds
-        h100 += left * cost.h100_seconds
+        todo = sum(other.label == label for other in left)
+        total += todo * cost.run_seconds
+        h100 += todo * cost.h100_seconds
         print(
             f"{label:<{width}}  {cost.params:>11,}  {cost.macs / 1e6:>7.1f}M  {cost.seconds_per_image * 1e3:>8.2f}  "
             f"{durations.rough(cost.epoch_seconds):>10}  {durations.rough(cost.run_seconds):>10}  "
-            f"{left} of {sum(other.label == label for other in runs)}",
+            f"{todo} of {sum(other.label == label for other in runs)}",
             flush=True,
         )
     jobs = f", {options.jobs} runs at a time that do not slow each other down" if options.jobs > 1 else ""
@@ -94,28 +120,24 @@ def plan(options: argparse.Namespace) -> int:
         f"Estimated time on one H100: {durations.rough(h100)}. Not measured: computed from the multiply-adds at "
         f"{SHARE:.2f} of its bf16 peak; networks with little computation per step take longer."
     )
-    _print_power(study, folder)
-    print()
-    for run in runs:
-        print(f"  {run.run_id:<{width + 8}}  {run.hash}  {'done' if run.run_id in done else 'to do'}")
-    return 0
 
 
 def _print_power(study: Study, folder: Path) -> None:
     """Print what the study's planned comparisons can find, at the spread of its finished runs here or published."""
-    from senet_lib.analysis.power import pooled_spread, power_lines
-    from senet_lib.analysis.tables import accuracies
+    from senet_lib.analysis.power import power_lines
+    from senet_lib.analysis.tables import run_model
 
-    comparisons = len(study.comparisons) or len(study.networks) - 1
-    if not comparisons:
+    others = [label for label in study.networks if label != study.baseline_label]
+    pairs = study.comparisons or [(label, study.baseline_label) for label in others]
+    if not pairs:
         return
     ours = load_results(folder) if (folder / "study.json").is_file() else None
     best, source = None, ""  # of the results with the most runs
     for place, results in (("here", ours), ("published or archived", publishing.committed_results(study.name))):
-        spread = results and pooled_spread([list(seeds.values()) for seeds in accuracies(results).values()])
-        if spread and (best is None or spread.runs > best.runs):
-            best, source = spread, place
-    print("", *power_lines(best, source, len(study.seeds), comparisons), sep="\n")
+        model = run_model(results) if results else None
+        if model and model.sd is not None and (best is None or len(model.values) > len(best.values)):
+            best, source = model, place
+    print("", *power_lines(best, source, len(study.seeds), pairs, len(study.networks)), sep="\n")
 
 
 def report(options: argparse.Namespace) -> int:
@@ -143,6 +165,7 @@ def _with_results(study: Study, *folders: Path) -> Path:
     """The first of the folders that holds results. Raises UserError if none does."""
     for folder in folders:
         if (folder / "study.json").is_file():
+            read_study(folder)  # raises if it is damaged
             return folder
     raise UserError(f"{_shown(folders[0])} has no results yet; `make reproduce STUDY={study.name}` writes them")
 
@@ -184,29 +207,32 @@ def _verify_runs(folder: Path, stored: set[str]) -> tuple[int, int]:
     return finished, damaged
 
 
-def check_inputs(runs: list[RunConfig], data: str) -> tuple[list[str], dict[str, str]]:
-    """Load the data and build every network without allocating weights, to find bad input before a kernel starts.
-    Return the classes and fingerprints of the data. Raises UserError."""
-    import torch
+def unfinished(runs: list[RunConfig], folder: Path, earlier: dict[str, Path]) -> list[RunConfig]:
+    """The runs that are still to be trained. earlier: folders of runs under another label, as from `relabelled`."""
+    return [run for run in runs if not is_intact(earlier.get(run.run_id, folder / "runs" / run.run_id), run.hash)]
 
-    from senet_lib.data import load_dataset
-    from senet_lib.models import create_model
 
-    dataset = load_dataset(runs[0].data, data_root_in(data))
-    with torch.device("meta"):
-        for run in {run.label: run for run in runs}.values():
-            try:
-                create_model(run.model, num_classes=len(dataset.classes), **run.knobs)
-            except ValueError as error:
-                raise UserError(f"study {run.study!r}: networks.{run.label}: {error}") from error
-    return list(dataset.classes), dict(dataset.fingerprints)
+def known_data(study: Study, folder: Path) -> tuple[list[str], dict[str, str]] | None:
+    """The classes and fingerprints of the study's data, as recorded in its results here, published or archived."""
+    with contextlib.ExitStack() as stack:
+        for place in (lambda: folder, lambda: stack.enter_context(publishing.committed_runs(study.name))):
+            with contextlib.suppress(FileNotFoundError, DamagedFile):
+                known = read_study(place())
+                if known["data"] == study.data and known["classes"] and known.get("fingerprints"):
+                    return known["classes"], known["fingerprints"]
+    return None
 
 
 def write_study(folder: Path, content: dict) -> None:
-    """Write study.json, unless it already has this content."""
-    path = folder / "study.json"
-    if not path.is_file() or read_json(path) != content:
-        write_json(path, content)
+    """Write study.json, unless it already has this content. A damaged one is set aside."""
+    try:
+        if read_study(folder) == content:
+            return
+    except FileNotFoundError:
+        pass
+    except DamagedFile as error:
+        print(f"{error.path} is damaged: written again; the earlier one is kept as {set_aside(error.path).name}")
+    write_json(folder / "study.json", content)
 
 
 def print_table(results: StudyResults) -> None:
@@ -232,7 +258,11 @@ def print_table(results: StudyResults) -> None:
 
 def _print_beside_published(results: StudyResults) -> None:
     """Print these results beside the published ones, if the study has been published or archived."""
-    published = publishing.committed_results(results.study["name"])
+    try:
+        published = publishing.committed_results(results.study["name"])
+    except DamagedFile as error:
+        print(f"not compared with the published results: {error}\n")
+        return
     if published is not None:
         # Imports scipy, which takes a second: only if needed
         from senet_lib.analysis.against_published import beside_published
@@ -247,7 +277,7 @@ def _shown(path: Path) -> str:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m senet_lib.cli", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="python -m senet_lib.cli", description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for command, help_text in (
         (reproduce, "execute a study's unfinished runs, then render its report"),
@@ -260,18 +290,15 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         sub = commands.add_parser(command.__name__, help=help_text)
         study_options(sub)
-        sub.add_argument("--jobs", type=int, default=1, help="runs at the same time")
-        sub.add_argument(
-            "--threads", type=int, default=None, help="CPU threads per run; default: an equal share of the cores"
-        )
+        sub.add_argument("--jobs", nargs="?", default=1, const="", help="runs at the same time")
+        sub.add_argument("--threads", help="CPU threads per run; default: an equal share of the cores")
         sub.set_defaults(command=command)
     options = parser.parse_args(arguments)
     if os.environ.get("MAKELEVEL"):  # started by make: exit when make exits
         os.environ[SUPERVISED] = "1"
         die_with_parent()
     try:
-        if options.jobs < 1:
-            raise UserError(f"JOBS is {options.jobs}; allowed: 1 and more")
+        options.jobs, options.threads = whole_number("JOBS", options.jobs), whole_number("--threads", options.threads)
         return options.command(options)
     except (UserError, ReportError, OSError) as error:  # bad input; failed analysis; full disk or read-only folder
         print(f"error: {error}", file=sys.stderr)
@@ -279,6 +306,7 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    leave_ascii()
     # Keep output and errors in order when redirected to a file; show what the encoding lacks as an escape sequence
     sys.stdout.reconfigure(line_buffering=True, errors="backslashreplace")
     sys.exit(main())

@@ -68,7 +68,7 @@ def test_most_misclassified_images_are_chosen(folder, tmp_path_factory):
         ["cat", "frog", 5, "frog", 1, 2],
     ]
     pairs = tables.confused_pairs(results)
-    assert list(pairs["first"] + pairs["second"]) == ["catdog", "catfrog"]  # in the same order
+    assert list(pairs["first class"] + pairs["second class"]) == ["catdog", "catfrog"]  # in the same order
     assert examples.by_network(results, chosen).loc[2].tolist() == ["3", "dog", "cat", "1 of 1", "0 of 1"]
     many = examples.choose(load_results(write_study(tmp_path_factory.mktemp("many"), TWO, images=1000)))
     pairs = [pair["wrong"] for _, pair in many.groupby(["first", "second"])]

@@ -17,13 +17,14 @@ matplotlib.use("agg")
 import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 from IPython.display import HTML, Image, Markdown
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from synthetic import CIFAR10, THREE, write_study
 
-from senet_lib.analysis import examples, markup, stats
+from senet_lib.analysis import examples, markup, stats, tables
 from senet_lib.files import read_json, write_arrays, write_json
 from senet_lib.report import build, html_page
 from senet_lib.report import page as present
@@ -130,6 +131,23 @@ def test_report_equals_the_golden_page(tmp_path):
     assert "0.9125" in (tmp_path / "tables/networks.csv").read_text()
     listed = (tmp_path / "tables/examples.csv").read_text().splitlines()
     assert len(listed) == len(examples.choose(load_results(tmp_path)))
+
+
+def test_labels_may_be_column_names(tmp_path, monkeypatch):
+    labels = ("first", "second", "label", "index", "Image", "nan")
+    networks = {label: {**THREE["resnet20"], "accuracy": 0.8 + 0.01 * i} for i, label in enumerate(labels)}
+    folder = write_study(tmp_path, networks, seeds=(0, 1), images=200, epochs=2)
+    results = load_results(folder)
+    chosen = examples.choose(results)
+    pictures = np.zeros((len(chosen), 4, 4, 3), np.uint8)
+    true = np.array([CIFAR10.index(name) for name in chosen["true"]])
+    write_arrays(folder / EXAMPLES, {"image": chosen["image"].to_numpy(int), "true": true, "pixels": pictures})
+    shown, page = analyse(folder, monkeypatch)
+    listed = pd.read_csv(folder / "tables" / "confused_pairs.csv", keep_default_na=False)
+    assert list(listed.columns) == [*tables.CLASS_PAIR, *labels]
+    networks = pd.read_csv(folder / "tables" / "networks.csv", keep_default_na=False)
+    assert list(networks["label"]) == list(labels)
+    assert set(labels) <= set((folder / "tables/examples.csv").read_text().splitlines()[0].split(","))
 
 
 def test_edge_case_studies_are_reported(tmp_path, monkeypatch):

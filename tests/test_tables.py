@@ -9,7 +9,8 @@ import pytest
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from synthetic import THREE, write_study
 
-from senet_lib.analysis import format, markup, sentences, shown_tables, stats, tables
+from senet_lib.analysis import format, markup, rule, sentences, shown_tables, stats, tables
+from senet_lib.analysis.contrasts import Estimate
 from senet_lib.files import read_json, write_json
 from senet_lib.results import load_results, write_history, write_predictions, write_summary
 
@@ -119,7 +120,7 @@ def test_networks_hold_intervals_and_differences(full):
         sample = stats.describe(values[label])
         assert (row["n"], row["planned"], row["mean"], row["low"]) == (3, 3, sample.mean, sample.interval.low)
     assert pd.isna(table.loc["resnet20", "difference"])
-    expected = stats.welch_difference(values["sk_resnet20"], values["resnet20"]).interval
+    (_, expected) = (pair.difference for pair in tables.compare(full))
     assert table.loc["sk_resnet20", "difference_low"] == expected.low
     assert table.loc["sk_resnet20", "params"] == 493_000
 
@@ -142,7 +143,7 @@ def test_predictions_by_hand(known):
     assert np.array_equal(shares["se_resnet20"][:2], [[1, 0, 0], [0, 0.5, 0.5]])
     assert np.isnan(shares["resnet20"][2]).all()  # no image of that class
     pairs = tables.confused_pairs(known)
-    assert list(pairs.columns) == ["first", "second", "resnet20", "se_resnet20"]
+    assert list(pairs.columns) == [*tables.CLASS_PAIR, "resnet20", "se_resnet20"]
     assert pairs.iloc[0].tolist() == ["cat", "dog", 0.5, 0.0]
     table = tables.class_accuracies(known).set_index(["label", "class"])
     assert set(table.index.get_level_values("class")) == {"cat", "dog"}
@@ -286,21 +287,86 @@ def test_shown_mcnemar_depends_on_seeds(full, single):
     assert one.iloc[0].tolist()[1:] == [str(row["only_treatment"]), str(row["only_baseline"]), f"{row['p']:.3f}"]
 
 
-def test_one_verdict_follows_the_rule():
-    for interval, p_holm, verdict, shown in (
-        ((0.01, 0.005, 0.015), 0.01, stats.BETTER, ["+1.00", "+0.50 to +1.50"]),
-        ((0.001, 0.0005, 0.0015), 0.01, stats.BETTER, ["within the margin"]),
-        ((0.0, -0.001, 0.001), 0.9, stats.NO_DIFFERENCE, ["0.3 pp"]),
-        ((0.01, 0.001, 0.019), 0.08, stats.INCONCLUSIVE, ["+0.10 to +1.90", "p = 0.080"]),
-        ((0.01, -0.01, 0.03), 0.5, stats.INCONCLUSIVE, [f"{MINUS}1.00 to +3.00"]),
+def test_one_verdict_says_what_is_ruled_out():
+    for (point, low, high), verdict, said, ruled_out in (
+        (
+            (0.01, 0.005, 0.015),
+            rule.BETTER,
+            "**sk** is **better** than plain: +1.00 pp",
+            "a gain below 0.50 pp or above 1.50",
+        ),
+        ((-0.01, -0.015, -0.005), rule.WORSE, f"than plain: {MINUS}1.00 pp", "a loss below 0.50 pp or above 1.50"),
+        ((0, -0.001, 0.001), rule.EQUIVALENT, "**sk** and plain are", "a gain above 0.10 pp and a loss above 0.10"),
+        ((-0.004, -0.01, 0.002), rule.NO_GAIN, "over plain", "a gain above 0.20 pp and a loss above 1.00"),
+        ((0.004, -0.002, 0.01), rule.NO_LOSS, "against plain", "a gain above 1.00 pp and a loss above 0.20"),
+        (
+            (0.01, -0.01, 0.03),
+            rule.INCONCLUSIVE,
+            f"CI {MINUS}1.00 to +3.00",
+            "a gain above 3.00 pp and a loss above 1.00",
+        ),
     ):
-        welch = stats.Welch(stats.Interval(*interval), p_holm)
-        found = stats.verdict(welch.interval, p_holm)
-        pair = stats.Comparison("sk", "plain", 3, 3, 3, welch, welch.interval, None, 1.0, None, p_holm, None, found)
-        text = sentences.one_verdict(pair)
-        assert found == verdict
-        assert text.startswith("**sk**") and f"**{verdict.split(' than ')[0].removesuffix(' the margin')}" in text
-        assert all(part in text for part in shown), text
+        estimate = Estimate(stats.Interval(point, low, high), 0.001, 8, 0.5, 2.5)
+        assert rule.verdict(estimate.interval) == verdict
+        for given in (verdict, rule.EARLY, rule.UNPLANNED):
+            text = sentences.one_verdict(
+                rule.Comparison("sk", "plain", 3, 3, 3, estimate, None, None, 1.0, None, given)
+            )
+            assert f"rules out {ruled_out}" in text and (
+                given != verdict or (said in text and f"**{verdict}**" in text)
+            )
+            assert given == verdict or "no verdict" in text
+
+
+def test_early_training_has_no_verdict(tmp_path):
+    for index, (epochs, curve, early) in enumerate(
+        (
+            (10, (), False),
+            (1, (), True),  # a single epoch
+            (10, (0.3, 0.80, 0.86), True),  # still rising by 6 pp
+            (10, (0.3, 0.82, 0.86), False),
+            (10, (0.47, 0.48, 0.49), True),  # less than half correct
+        )
+    ):
+        folder = write_study(tmp_path / str(index), TWO, seeds=(0, 1), images=200, epochs=epochs)
+        for seed in (0, 1) if curve else ():
+            run_dir = folder / "runs" / f"se_resnet20-seed{seed}"
+            columns = dict.fromkeys(("lr", "train_loss", "test_loss", "test_accuracy", "train_seconds"), 0.5)
+            rows = [columns | {"epoch": e, "images_per_second": 1, "train_accuracy": a} for e, a in enumerate(curve, 1)]
+            write_history(run_dir, rows)
+            write_summary(run_dir, read_json(run_dir / "summary.json"))
+        results = load_results(folder)
+        (pair,) = tables.compare(results)
+        assert (pair.verdict == rule.EARLY) == early, (epochs, curve)
+        assert ("early training" in sentences.verdict(results, [pair])) == early
+
+
+def test_spread_names_machines_and_independent_errors(tmp_path):
+    folder = write_study(tmp_path, TWO, seeds=(0, 1), images=300)
+    results = load_results(folder)
+    model, text = tables.run_model(results), sentences.spread(results)
+    assert f"{100 * model.sd:.2f} pp (2 degrees of freedom)" in text and "machines" not in text
+    # Two runs: the variance of one image is 1/2 where they differ, else 0
+    variances = []
+    for label in TWO:
+        rows = results.predictions[results.predictions["label"] == label]
+        first, second = ((run["true"] == run["predicted"]).to_numpy() for _, run in rows.groupby("seed"))
+        variances.append((first != second).mean() / 2 / 300)
+    assert tables.independent_sd(results) == pytest.approx(np.sqrt(np.mean(variances)))
+    assert f"{100 * tables.independent_sd(results):.2f} pp" in text
+    rewrite(folder, "se_resnet20-seed1", environment={"device": "NVIDIA H100", "precision": "bf16"})
+    results = load_results(folder)
+    assert "2 machines" in sentences.spread(results) and "NVIDIA H100 in bf16" in sentences.spread(results)
+    assert tables.run_model(results).degrees == 1
+    one = load_results(write_study(tmp_path / "one", TWO, seeds=(0,), images=20))
+    assert sentences.spread(one) == "" and tables.independent_sd(one) is None
+
+
+def test_finite_set_adds_half_a_point(tmp_path):
+    """1.96 * sqrt(0.93 * 0.07 / 10,000) = 0.5 pp; at a hundredth of the images ten times as much."""
+    network = {"plain": THREE["resnet20"] | {"accuracy": 0.93}}
+    results = load_results(write_study(tmp_path, network, seeds=(0,), images=10_000, spread=0))
+    assert "10,000 test images" in sentences.finite_set(results) and "±0.5 pp" in sentences.finite_set(results)
 
 
 def test_verdict_shows_every_interval(full, single):
@@ -310,7 +376,7 @@ def test_verdict_shows_every_interval(full, single):
         assert format.span(pair.difference.low, pair.difference.high, format.points) in text
         assert pair.verdict in text
     text = sentences.verdict(single, tables.compare(single))
-    assert stats.ONE_SEED in text and stats.BETTER not in text
+    assert stats.ONE_SEED in text and rule.BETTER not in text
 
 
 def test_cost_sentences():

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from senet_lib.analysis.tables import confused_pairs
+from senet_lib.analysis.tables import CLASS_PAIR, confused_pairs
 from senet_lib.results import EXAMPLES, StudyResults
 
 PAIRS, EACH = 4, 6  # number of class pairs, and of images per pair
@@ -29,13 +29,13 @@ def choose(results: StudyResults) -> pd.DataFrame:
     if not runs or (per_image["nunique"] > 1).any() or (per_image["size"] != runs).any():
         return pd.DataFrame(columns=columns)
     rows = []
-    for pair in confused_pairs(results, PAIRS).itertuples():
-        both = {classes.index(pair.first), classes.index(pair.second)}
+    for first, second in confused_pairs(results, PAIRS)[list(CLASS_PAIR)].itertuples(index=False):
+        both = {classes.index(first), classes.index(second)}
         wrong = predictions[predictions["true"] != predictions["predicted"]]
         wrong = wrong[wrong["true"].isin(both) & wrong["predicted"].isin(both)]
         errors = wrong.groupby("image")["true"].agg(["first", "size"])  # sorted by image: ties keep the lower index
         for image, true, count in errors.sort_values("size", ascending=False, kind="stable").head(EACH).itertuples():
-            rows.append((pair.first, pair.second, image, classes[true], count, runs))
+            rows.append((first, second, image, classes[true], count, runs))
     return pd.DataFrame(rows, columns=columns)
 
 
@@ -61,7 +61,7 @@ def by_network(results: StudyResults, chosen: pd.DataFrame) -> pd.DataFrame:
         wrong = rows_of_image["predicted"] == classes.index(other)
         wrong = wrong.groupby(rows_of_image["label"]).agg(["sum", "size"])
         counts = {label: f"{wrong.loc[label, 'sum']} of {wrong.loc[label, 'size']}" for label in wrong.index}
-        text = {"Image": str(row.image), "True class": row.true, "Misclassified as": other}
+        text = {"Image number": str(row.image), "True class": row.true, "Misclassified as": other}
         rows.append(text | {label: counts[label] for label in results.labels if label in counts})
     return pd.DataFrame(rows)
 

@@ -70,10 +70,6 @@ def p_value(p: float | None) -> str:
     return "< 0.001" if p < 0.001 else f"{p:.3f}"
 
 
-def p_pair(p: float | None, corrected: float | None) -> str:
-    return "none" if pd.isna(p) else f"{p_value(p)} ({p_value(corrected)})"
-
-
 def as_text(value: object) -> str:
     if value is None:
         return "none"

@@ -1,67 +1,61 @@
 """What a study can find, before it is run: the smallest difference that its seeds detect, and the seeds that a
 difference needs.
 
-Assumes that all networks have the same standard deviation over seeds. Each planned comparison is tested at
-alpha / (number of comparisons), the level of Holm's first step, so a study detects at least what is stated here.
+Assumes that all networks have the same standard deviation over seeds and the same seeds, and one machine. A difference
+is detected if the simultaneous interval of its comparison excludes 0, as the rule demands.
 """
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 
+from senet_lib.analysis.contrasts import JointT, RunModel, correlation, detectable
 from senet_lib.analysis.format import percent
-from senet_lib.analysis.stats import ALPHA, MARGIN, POWER, detectable_difference
+from senet_lib.analysis.stats import MARGIN, POWER
 
 MOST_SEEDS = 1000
 
 
-@dataclass(frozen=True)
-class Spread:
-    """The standard deviation over seeds within networks, pooled over `networks` networks with `runs` runs in all."""
-
-    sd: float
-    runs: int
-    networks: int
-
-
-def pooled_spread(samples: Iterable[Sequence[float]]) -> Spread | None:
-    """The pooled standard deviation of the samples (one per network, one accuracy per seed), weighted by degrees of
-    freedom. None unless a network has two different accuracies."""
-    samples = [np.asarray(values, dtype=float) for values in samples if len(values) > 1]
-    degrees = sum(len(values) - 1 for values in samples)
-    squares = sum(float(((values - values.mean()) ** 2).sum()) for values in samples)
-    if not squares > 0:
+def detectable_by_plan(sd: float, seeds: int, pairs: Sequence[tuple[str, str]], networks: int) -> float | None:
+    """The smallest true difference that one of the planned comparisons detects with 80 % power, if every network has
+    this number of seeds; None for one seed."""
+    if seeds < 2:
         return None
-    return Spread(float(np.sqrt(squares / degrees)), sum(map(len, samples)), len(samples))
+    labels = sorted({label for pair in pairs for label in pair})
+    signs = np.array([[(label == pair[0]) - (label == pair[1]) for label in labels] for pair in pairs], dtype=float)
+    degrees = networks * (seeds - 1)
+    critical = JointT(correlation(signs), degrees).critical()
+    return detectable(sd * np.sqrt(2 / seeds), degrees, critical)
 
 
-def detectable(sd: float, seeds: int, comparisons: int) -> float | None:
-    """The smallest true difference that `seeds` seeds per network detect with 80 % power; None for one seed."""
-    return detectable_difference(sd, sd, seeds, seeds, alpha=ALPHA / comparisons)
-
-
-def seeds_needed(difference: float, sd: float, comparisons: int) -> int | None:
+def seeds_needed(difference: float, sd: float, pairs: Sequence[tuple[str, str]], networks: int) -> int | None:
     """The seeds per network that detect a true difference with 80 % power; None above 1,000."""
     low, high = 1, MOST_SEEDS  # `low` seeds do not suffice; the detectable difference falls with the seeds
-    if detectable(sd, high, comparisons) > difference:
+    if detectable_by_plan(sd, high, pairs, networks) > difference:
         return None
     while high - low > 1:
         middle = (low + high) // 2
-        low, high = (low, middle) if detectable(sd, middle, comparisons) <= difference else (middle, high)
+        low, high = (low, middle) if detectable_by_plan(sd, middle, pairs, networks) <= difference else (middle, high)
     return high
 
 
-def power_lines(spread: Spread | None, source: str, seeds: int, comparisons: int) -> list[str]:
-    """Sentences for `make plan`. source: whose runs `spread` was computed from."""
-    if spread is None:
+def power_lines(
+    model: RunModel | None, source: str, seeds: int, pairs: Sequence[tuple[str, str]], networks: int
+) -> list[str]:
+    """Sentences for `make plan`.
+
+    model: finished runs that give the standard deviation; source: where they are. pairs: the planned comparisons.
+    networks: the number of networks of the study.
+    """
+    if model is None:
         return ["Power: unknown until a network of this study has finished runs of two seeds."]
-    tests = f"{comparisons} planned comparisons" if comparisons > 1 else "1 planned comparison"
-    found, needed = detectable(spread.sd, seeds, comparisons), seeds_needed(MARGIN, spread.sd, comparisons)
+    tests = f"{len(pairs)} planned comparisons" if len(pairs) > 1 else "1 planned comparison"
+    found = detectable_by_plan(model.sd, seeds, pairs, networks)
+    needed = seeds_needed(MARGIN, model.sd, pairs, networks)
     needs = f"{needed} seeds" if needed else f"more than {MOST_SEEDS:,} seeds"
     return [
-        f"Power of the {tests}, at a standard deviation over seeds of {percent(spread.sd)} pp "
-        f"({spread.runs} runs of {spread.networks} networks, {source}):",
+        f"Power of the {tests}, at a standard deviation over seeds of {percent(model.sd)} pp "
+        f"({len(model.values)} runs of {len(model.labels)} networks, {source}):",
         f"  {seeds} seeds per network detect a difference of {percent(found)} pp with {100 * POWER:g} % power."
         if found
         else "  One seed per network detects nothing: there is no interval.",

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-from senet_lib.analysis import stats
+from senet_lib.analysis import rule, stats
 from senet_lib.analysis.format import count, difference, duration, millions, percent, points, run_seconds, span
 from senet_lib.analysis.markup import escape_markdown
-from senet_lib.analysis.tables import confusions, data_of_networks, evaluated
+from senet_lib.analysis.tables import confusions, data_of_networks, evaluated, independent_sd, run_model
 from senet_lib.analysis.tables import runs as run_table
 from senet_lib.results import StudyResults
 
@@ -122,13 +122,13 @@ def deviations(results: StudyResults) -> list[str]:
 # ------------------------------------------------------------------------------------------------------------- findings
 
 
-def verdict(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> str:
+def verdict(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> str:
     """The study's question and its answer, one paragraph each."""
     question = f"**Question:** {escape_markdown(results.study['question'])}"
     return f"{question}\n\n**Result:** {_answer(results, comparisons)}"
 
 
-def _answer(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> str:
+def _answer(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> str:
     done = results.done
     if done.empty:
         return f"none yet; 0 of {len(results.runs)} planned runs have finished."
@@ -142,24 +142,87 @@ def _answer(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> s
             f"Inconclusive by the rule below, because no comparison has a confidence interval ({'; '.join(reasons)})."
             f" After {last_epoch(results)}, {ranking(results)}."
         )
-    return f"{where}, by the rule below: {'; '.join(map(one_verdict, comparisons))}."
+    verdicts = "".join(f"- {one_verdict(pair)}\n" for pair in comparisons)
+    return f"{where}, by the rule below:\n\n{verdicts}"
 
 
-def one_verdict(pair: stats.Comparison) -> str:
-    """'**a** is **better** than b (+0.50 pp, 95 % CI +0.20 to +0.80)'; a clause for use in a list."""
+def one_verdict(pair: rule.Comparison) -> str:
+    """'**a** is **better** than b: +0.50 pp (95 % CI +0.20 to +0.80), which rules out a gain below 0.20 pp'; a clause
+    for use in a list."""
     ours, theirs = f"**{escape_markdown(pair.treatment)}**", escape_markdown(pair.baseline)
-    found = pair.difference
-    if not found.exists:
-        return f"{ours} against {theirs} is inconclusive ({points(found.point)} pp, {found.reason})"
-    seen = f"{points(found.point)} pp, 95 % CI {span(found.low, found.high, points)}"
-    if pair.verdict in (stats.BETTER, stats.WORSE):
-        small = ", but within the margin" if max(abs(found.low), abs(found.high)) < stats.MARGIN else ""
-        return f"{ours} is **{pair.verdict}** than {theirs} ({seen}{small})"
-    if pair.verdict == stats.NO_DIFFERENCE:
-        return f"{ours} shows **no difference larger than {100 * stats.MARGIN:g} pp** from {theirs} ({seen})"
-    corrected = found.low > 0 or found.high < 0
-    note = f"; not significant after Holm's correction, p = {pair.p_welch_holm:.3f}" if corrected else ""
-    return f"{ours} against {theirs} is **inconclusive** ({seen}{note})"
+    if not pair.difference.exists:
+        return f"{ours} against {theirs} is inconclusive: {points(pair.difference.point)} pp ({pair.difference.reason})"
+    said = {
+        rule.BETTER: f"{ours} is **better** than {theirs}",
+        rule.WORSE: f"{ours} is **worse** than {theirs}",
+        rule.EQUIVALENT: f"{ours} and {theirs} are **{rule.EQUIVALENT}**",
+        rule.NO_GAIN: f"{ours} shows **{rule.NO_GAIN}** over {theirs}",
+        rule.NO_LOSS: f"{ours} shows **{rule.NO_LOSS}** against {theirs}",
+        rule.INCONCLUSIVE: f"{ours} against {theirs} is **inconclusive**",
+        rule.EARLY: f"{ours} against {theirs}: **early training**, so no verdict",
+        rule.UNPLANNED: f"{ours} against {theirs}: not a planned comparison, so no verdict",
+    }[pair.verdict]
+    limited = " at this stage of training" if pair.verdict == rule.EARLY else ""
+    return f"{said}: {change(pair.difference)}, which rules out {ruled_out(pair.difference)}{limited}"
+
+
+def change(found: stats.Interval) -> str:
+    """'+0.50 pp (95 % CI +0.20 to +0.80)'."""
+    seen = f"95 % CI {span(found.low, found.high, points)}" if found.exists else found.reason
+    return f"{points(found.point)} pp ({seen})"
+
+
+def ruled_out(found: stats.Interval) -> str:
+    """What an interval rules out, in words."""
+    low, high = (f"{abs(round(100 * end, 2)):.2f} pp" for end in (found.low, found.high))
+    if found.low > 0:
+        return f"a gain below {low} or above {high}"
+    if found.high < 0:
+        return f"a loss below {high} or above {low}"
+    return f"a gain above {high} and a loss above {low}"
+
+
+def spread(results: StudyResults) -> str:
+    """The pooled standard deviation behind the intervals, with its plausibility check and the machines; empty if there
+    is none."""
+    model = run_model(results)
+    if model.sd is None:
+        return ""
+    text = (
+        f"Standard deviation over seeds, pooled over {len(model.labels)} networks: {percent(model.sd)} pp"
+        f" ({model.degrees} degrees of freedom)."
+    )
+    if (independent := independent_sd(results)) is not None:
+        text += (
+            f" As a check: if the runs of a network misclassified each of the images independently of the other images,"
+            f" it would be {percent(independent)} pp."
+        )
+    if len(model.machines) > 1:
+        listed = "; ".join(map(escape_markdown, model.machines))
+        text += (
+            f" The runs come from {len(model.machines)} machines ({listed}); a constant difference between the machines"
+            " is removed from the comparisons."
+        )
+    if model.unequal:
+        text += (
+            f" The standard deviations of the networks differ (Bartlett's test, p = {model.p_equal:.3f}), so each"
+            " comparison uses those of its own two networks (Welch), with Bonferroni's correction."
+        )
+    return text
+
+
+def finite_set(results: StudyResults) -> str:
+    """What the size of the evaluated set adds to the uncertainty of an accuracy; empty without a finished run."""
+    if results.done.empty:
+        return ""
+    run = results.done.iloc[0]["run_id"]
+    images = int((results.predictions["run_id"] == run).sum())
+    mean = float(results.done["test_accuracy"].astype(float).mean())
+    half = 1.96 * (mean * (1 - mean) / images) ** 0.5
+    return (
+        f"The accuracies and their CIs hold for these {images:,} {evaluated(results)} images. For a comparison with"
+        f" accuracies on other images, a set of this size adds ±{100 * half:.1f} pp."
+    )
 
 
 def ranking(results: StudyResults) -> str:
@@ -298,33 +361,18 @@ def time_to(results: StudyResults, table: pd.DataFrame) -> str:
     )
 
 
-def single_models(table: pd.DataFrame) -> str:
-    """How often McNemar's test distinguishes two trained models; `table` from `tables.mcnemar`."""
-    if table.empty:
-        return ""
-    found = [
-        f"{escape_markdown(treatment)} against {escape_markdown(baseline)}: p below 0.05 for"
-        f" {(rows['p'] < 0.05).sum()} of {len(rows)} seeds"
-        for (treatment, baseline), rows in table.groupby(["treatment", "baseline"], sort=False)
-    ]
-    return f"{'; '.join(found)}."
-
-
-def detectable(comparisons: Sequence[stats.Comparison]) -> str:
-    """The minimum detectable difference of each comparison."""
+def detectable(comparisons: Sequence[rule.Comparison]) -> str:
+    """The minimum detectable difference of each comparison; empty without an interval."""
     known = [pair for pair in comparisons if pair.detectable is not None]
-    if not known:
-        return (
-            "The minimum detectable difference cannot be estimated: that needs at least two seeds per network and a"
-            " spread between them."
-        )
     listed = ", ".join(
         f"{escape_markdown(pair.treatment)} against {escape_markdown(pair.baseline)} {100 * pair.detectable:.2f}"
         for pair in known
     )
     return (
-        f"Minimum detectable difference with 80 % power at this number of seeds, in percentage points: {listed}."
-        " An inconclusive comparison does not rule out a smaller difference."
+        f"Minimum detectable difference with {100 * stats.POWER:g} % power at this number of seeds, in percentage"
+        f" points: {listed}."
+        if known
+        else ""
     )
 
 

@@ -9,7 +9,6 @@ from senet_lib.analysis.format import (
     interval,
     mean_spread,
     millions,
-    p_pair,
     p_value,
     percent,
     points,
@@ -17,6 +16,7 @@ from senet_lib.analysis.format import (
     seconds,
     span,
 )
+from senet_lib.analysis.tables import CLASS_PAIR
 
 
 def networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
@@ -67,29 +67,25 @@ def models(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def comparisons(table: pd.DataFrame) -> pd.DataFrame:
-    return pd.DataFrame(
+    """One row per comparison, its verdict first; columns without a value are omitted."""
+    n = [f"{a}" if a == b else f"{a} and {b}" for a, b in zip(table["n_treatment"], table["n_baseline"], strict=True)]
+    shown = pd.DataFrame(
         {
             "Comparison": _pair_names(table),
-            "n": [
-                str(row.n_treatment) if row.n_treatment == row.n_baseline else f"{row.n_treatment} and {row.n_baseline}"
-                for row in table.itertuples()
-            ],
-            "Difference, Welch 95 % CI (pp)": [
-                difference(row.difference, row.welch_low, row.welch_high) for row in table.itertuples()
-            ],
-            "BCa bootstrap 95 % CI": [
+            "Verdict": table["verdict"],
+            "Difference, 95 % CI (pp)": [difference(row.difference, row.low, row.high) for row in table.itertuples()],
+            "p": table["p"].map(p_value),
+            "n": n,
+            "BCa bootstrap 95 % CI (pp)": [
                 "none" if pd.isna(row.bca_low) else span(row.bca_low, row.bca_high, points)
                 for row in table.itertuples()
             ],
-            "Welch p (Holm)": [p_pair(row.welch_p, row.welch_p_holm) for row in table.itertuples()],
-            "Sign-flip p (Holm)": [p_pair(row.sign_flip_p, row.sign_flip_p_holm) for row in table.itertuples()],
-            "P(superior)": [f"{row.superiority:.2f}" for row in table.itertuples()],
-            "Detectable at 80 % power (pp)": [
-                "none" if pd.isna(row.detectable) else f"{100 * row.detectable:.2f}" for row in table.itertuples()
-            ],
-            "Verdict": table["verdict"],
+            "Sign-flip p": table["sign_flip_p"].map(p_value),
+            "P(superior)": [f"{value:.2f}" for value in table["superiority"]],
+            "Detectable (pp)": ["none" if pd.isna(value) else f"{100 * value:.2f}" for value in table["detectable"]],
         }
     )
+    return shown[[name for name in shown if not (shown[name] == "none").all()]] if len(shown) else shown
 
 
 def mcnemar(table: pd.DataFrame) -> pd.DataFrame:
@@ -113,7 +109,7 @@ def mcnemar(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def confused_pairs(table: pd.DataFrame) -> pd.DataFrame:
-    pairs = [f"{first} / {second}" for first, second in zip(table["first"], table["second"], strict=True)]
+    pairs = [f"{first} / {second}" for first, second in zip(*(table[name] for name in CLASS_PAIR), strict=True)]
     shares = {f"{label} (%)": table[label].map(percent) for label in table.columns[2:]}
     return pd.DataFrame({"Classes": pairs, **shares})
 

@@ -1,22 +1,20 @@
-"""Intervals, comparisons and a verdict by a pre-declared rule. Arrays in, small records out; no file access.
+"""Intervals and tests of one or two samples. Arrays in, small records out; no file access.
 
 A sample is one accuracy (a fraction in [0, 1]) per seed. Differences are treatment minus baseline, in the same unit.
 Where no interval exists (one seed, or no spread), `low` and `high` are None and `reason` says why.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy import optimize, stats
+from scipy import stats
 
 LEVEL = 0.95
 ALPHA = 0.05
 POWER = 0.8
 MARGIN = 0.003  # 0.3 pp, declared before any run; a smaller difference does not justify an architecture
 EXACT_UP_TO = 16  # sign-flip test: up to 2**16 sign vectors are enumerated, more are sampled
-BETTER, WORSE, NO_DIFFERENCE, INCONCLUSIVE = "better", "worse", "no difference larger than the margin", "inconclusive"
 ONE_SEED, NO_SPREAD = "n = 1: no interval", "no spread between seeds: no interval"  # why there is no interval
 
 
@@ -47,15 +45,6 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Welch:
-    """Difference of two means with unequal variances: interval, two-sided p, Welch-Satterthwaite degrees of freedom."""
-
-    interval: Interval
-    p: float | None = None
-    degrees: float | None = None
-
-
-@dataclass(frozen=True)
 class McNemar:
     """Two trained models on the same images: how many only one of them classifies correctly, and the exact two-sided
     p."""
@@ -63,29 +52,6 @@ class McNemar:
     only_first: int
     only_second: int
     p: float
-
-
-@dataclass(frozen=True)
-class Comparison:
-    """One network against the baseline. A p is None if there is no test; `*_holm` are corrected over the study."""
-
-    treatment: str
-    baseline: str
-    n_treatment: int
-    n_baseline: int
-    n_pairs: int  # seeds that both networks have
-    welch: Welch
-    bca: Interval  # over the common seeds
-    p_sign_flip: float | None
-    superiority: float  # P(treatment > baseline) + P(equal) / 2
-    detectable: float | None  # smallest true difference detected with 80 % power at this n and spread
-    p_welch_holm: float | None = None
-    p_sign_flip_holm: float | None = None
-    verdict: str = INCONCLUSIVE
-
-    @property
-    def difference(self) -> Interval:
-        return self.welch.interval
 
 
 # --------------------------------------------------------------------------------------------------------- one sample
@@ -123,33 +89,19 @@ def wilson_interval(correct: int, total: int, level: float = LEVEL) -> Interval:
 # -------------------------------------------------------------------------------------------------------- two samples
 
 
-def welch_difference(treatment: ArrayLike, baseline: ArrayLike, level: float = LEVEL) -> Welch:
-    """mean(treatment) - mean(baseline) with Welch's t interval; the samples may differ in size and variance."""
-    return _welch((treatment, baseline), (1, -1), level)
-
-
-def interaction(
-    treatment: tuple[ArrayLike, ArrayLike], baseline: tuple[ArrayLike, ArrayLike], level: float = LEVEL
-) -> Welch:
-    """A difference of differences of means, (treatment[0] - treatment[1]) - (baseline[0] - baseline[1]), with
-    Welch's t interval: the effect of one factor at one level of another factor, minus its effect at the other level."""
-    return _welch((*treatment, *baseline), (1, -1, -1, 1), level)
-
-
-def _welch(samples: Sequence[ArrayLike], signs: Sequence[int], level: float) -> Welch:
-    """The signed sum of the sample means, with unequal variances (Welch 1947)."""
-    samples = [_sample(values) for values in samples]
-    point = float(sum(sign * values.mean() for sign, values in zip(signs, samples, strict=True)))
+def welch_difference(treatment: ArrayLike, baseline: ArrayLike, level: float = LEVEL) -> Interval:
+    """mean(treatment) - mean(baseline) with Welch's t interval (1947); the samples may differ in size and variance."""
+    samples = _sample(treatment), _sample(baseline)
+    point = float(samples[0].mean() - samples[1].mean())
     if min(map(len, samples)) < 2:
-        return Welch(Interval(point, reason=ONE_SEED, level=level))
+        return Interval(point, reason=ONE_SEED, level=level)
     if all(map(_no_spread, samples)):
-        return Welch(Interval(point, reason=_no_spread(samples[0]), level=level))
+        return Interval(point, reason=_no_spread(samples[0]), level=level)
     # Not scipy's test, which warns about a sample without spread, a legitimate case here
     errors = [values.var(ddof=1) / len(values) for values in samples]  # squared standard errors
     degrees = sum(errors) ** 2 / sum(e**2 / (len(v) - 1) for e, v in zip(errors, samples, strict=True))
-    half = stats.t.ppf((1 + level) / 2, degrees) * np.sqrt(sum(errors))
-    p = 2 * stats.t.sf(abs(point) / np.sqrt(sum(errors)), degrees)
-    return Welch(Interval(point, point - float(half), point + float(half), level=level), float(p), float(degrees))
+    half = float(stats.t.ppf((1 + level) / 2, degrees) * np.sqrt(sum(errors)))
+    return Interval(point, point - half, point + half, level=level)
 
 
 def bca_difference(
@@ -158,7 +110,7 @@ def bca_difference(
     """Mean paired difference with its bias-corrected and accelerated bootstrap interval (Efron 1987), resampling seeds.
 
     Both samples: (n,), in the same order of seeds. The interval is too narrow at small n, since it resamples only the n
-    observed differences. It is reported beside the Welch interval and does not affect the verdict.
+    observed differences. It is reported beside the verdict's interval and does not affect the verdict.
     """
     differences = _paired(treatment, baseline)
     point = float(differences.mean())
@@ -204,22 +156,6 @@ def probability_of_superiority(treatment: ArrayLike, baseline: ArrayLike) -> flo
     return float((signs.mean() + 1) / 2)
 
 
-def holm(p_values: Sequence[float | None]) -> list[float | None]:
-    """Holm's step-down adjustment (1979).
-
-    A None (a planned comparison without a test) counts as p = 1 and stays None, so that an unfinished study is still
-    corrected for all planned comparisons.
-    """
-    p = np.array([1.0 if value is None else value for value in p_values], dtype=float)
-    if ((p < 0) | (p > 1)).any() or np.isnan(p).any():
-        raise ValueError(f"p values must lie in [0, 1], not {list(p_values)}")
-    order = np.argsort(p, kind="stable")
-    steps = np.minimum(1.0, p[order] * np.arange(len(p), 0, -1))
-    adjusted = np.empty_like(p)
-    adjusted[order] = np.maximum.accumulate(steps)
-    return [None if value is None else float(corrected) for value, corrected in zip(p_values, adjusted, strict=True)]
-
-
 def mcnemar_exact(first_correct: ArrayLike, second_correct: ArrayLike) -> McNemar:
     """McNemar's exact test (1947) of two trained models on the same images: (images,) booleans, True if correct.
 
@@ -232,116 +168,6 @@ def mcnemar_exact(first_correct: ArrayLike, second_correct: ArrayLike) -> McNema
     discordant = only_first + only_second
     p = float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
     return McNemar(only_first, only_second, p)
-
-
-def detectable_difference(
-    sd_treatment: float, sd_baseline: float, n_treatment: int, n_baseline: int, *, power=POWER, alpha=ALPHA
-) -> float | None:
-    """The smallest true difference that a two-sided t test at `alpha` detects with this power.
-
-    Computed from the pooled standard deviation and the noncentral t distribution. None if a sample has one value or
-    neither sample varies.
-    """
-    degrees = n_treatment + n_baseline - 2
-    if min(n_treatment, n_baseline) < 2 or (sd_treatment == 0 and sd_baseline == 0):
-        return None
-    pooled = np.sqrt(((n_treatment - 1) * sd_treatment**2 + (n_baseline - 1) * sd_baseline**2) / degrees)
-    critical = stats.t.ppf(1 - alpha / 2, degrees)
-
-    def shortfall(noncentrality: float) -> float:
-        upper = stats.nct.sf(critical, degrees, noncentrality)
-        lower = stats.nct.cdf(-critical, degrees, noncentrality)  # scipy returns NaN below 1e-10
-        return upper + np.nan_to_num(lower) - power
-
-    above = 2 * critical
-    while shortfall(above) < 0:
-        above *= 2
-    return float(optimize.brentq(shortfall, 0, above) * pooled * np.sqrt(1 / n_treatment + 1 / n_baseline))
-
-
-# ------------------------------------------------------------------------------------------------------------ verdict
-
-
-def verdict(difference: Interval, p_holm: float | None, *, margin: float = MARGIN, alpha: float = ALPHA) -> str:
-    """The pre-declared rule, applied to the Welch interval of a difference and its Holm-corrected p; see `rule`."""
-    if not difference.exists:
-        return INCONCLUSIVE
-    significant = p_holm is not None and p_holm < alpha
-    if significant and difference.low > 0:
-        return BETTER
-    if significant and difference.high < 0:
-        return WORSE
-    if -margin < difference.low and difference.high < margin:
-        return NO_DIFFERENCE
-    return INCONCLUSIVE
-
-
-def rule(margin: float = MARGIN, level: float = LEVEL, alpha: float = ALPHA) -> str:
-    """The rule that `verdict` follows, in words."""
-    return (
-        f"Better (worse): the {100 * level:g} % Welch confidence interval of the mean difference lies entirely above"
-        f" (below) 0, and its p value is below {alpha:g} after Holm's correction over the study's comparisons. No"
-        f" difference larger than the margin: otherwise, if the interval lies entirely within ±{100 * margin:g} pp."
-        " Inconclusive: all other cases, including comparisons without an interval."
-    )
-
-
-def compare(
-    treatment: Mapping[int, float],
-    baseline: Mapping[int, float],
-    rng: np.random.Generator,
-    *,
-    names: tuple[str, str] = ("treatment", "baseline"),
-) -> Comparison:
-    """One comparison, from {seed: accuracy} of both networks; not yet Holm-corrected, hence without a verdict."""
-    common = sorted(set(treatment) & set(baseline))
-    ours, theirs = list(treatment.values()), list(baseline.values())
-    paired = [treatment[seed] for seed in common], [baseline[seed] for seed in common]
-    enough = min(len(ours), len(theirs)) > 1
-    return Comparison(
-        treatment=names[0],
-        baseline=names[1],
-        n_treatment=len(ours),
-        n_baseline=len(theirs),
-        n_pairs=len(common),
-        welch=welch_difference(ours, theirs),
-        bca=bca_difference(*paired, rng) if common else Interval(float("nan"), reason="no common seed"),
-        p_sign_flip=sign_flip_p(*paired, rng) if len(common) > 1 else None,
-        superiority=probability_of_superiority(ours, theirs),
-        detectable=detectable_difference(describe(ours).sd, describe(theirs).sd, len(ours), len(theirs))
-        if enough
-        else None,
-    )
-
-
-def compare_all(
-    values: Mapping[str, Mapping[int, float]],
-    pairs: Sequence[tuple[str, str]],
-    rng: np.random.Generator,
-    *,
-    margin: float = MARGIN,
-) -> list[Comparison]:
-    """Every planned comparison (treatment, baseline) whose networks both have a finished run, with its verdict.
-
-    Holm's correction covers all planned comparisons. `values`: network -> {seed: accuracy}.
-    """
-    found = {
-        pair: compare(values[pair[0]], values[pair[1]], rng, names=pair)
-        for pair in pairs
-        if values.get(pair[0]) and values.get(pair[1])
-    }
-    welch = holm([found[pair].welch.p if pair in found else None for pair in pairs])
-    flips = holm([found[pair].p_sign_flip if pair in found else None for pair in pairs])
-    return [
-        replace(
-            found[pair],
-            p_welch_holm=welch[i],
-            p_sign_flip_holm=flips[i],
-            verdict=verdict(found[pair].difference, welch[i], margin=margin),
-        )
-        for i, pair in enumerate(pairs)
-        if pair in found
-    ]
 
 
 # ------------------------------------------------------------------------------------------------------------- checks

@@ -10,13 +10,15 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 
-from senet_lib.analysis import stats
+from senet_lib.analysis import rule, stats
+from senet_lib.analysis.contrasts import RunModel
 from senet_lib.analysis.format import as_text
 from senet_lib.data.catalog import DATASETS
 from senet_lib.metrics import confusion_counts
 from senet_lib.results import SPLITS, StudyResults
 
 BOOTSTRAP_SEED = 0
+CLASS_PAIR = ("first class", "second class")  # a network's label has no space, so it cannot be a column of this name
 THRESHOLDS = (0.90, 0.92, 0.93, 0.94)  # target accuracies for which fast CIFAR-10 recipes report training time
 
 
@@ -53,14 +55,72 @@ def planned_comparisons(results: StudyResults) -> list[tuple[str, str]]:
     return [(label, baseline) for label in results.labels if label != baseline]
 
 
-def compare(results: StudyResults, pairs: Sequence[tuple[str, str]] | None = None) -> list[stats.Comparison]:
-    """The study's planned comparisons by the pre-declared rule, or those of `pairs`, except between networks whose runs
-    used different data. Holm's correction covers the pairs; the bootstrap seed is fixed."""
-    rng = np.random.default_rng(BOOTSTRAP_SEED)
-    pairs = planned_comparisons(results) if pairs is None else pairs
-    comparisons = stats.compare_all(accuracies(results), pairs, rng)
+def compare(results: StudyResults, pairs: Sequence[tuple[str, str]] | None = None) -> list[rule.Comparison]:
+    """The study's planned comparisons by the pre-declared rule, or those of `pairs`, which are not planned and so have
+    no verdict. Networks whose runs used different data are not compared. The bootstrap seed is fixed."""
+    planned = planned_comparisons(results)
     data = data_of_networks(results)
-    return [pair for pair in comparisons if len(data[pair.treatment] | data[pair.baseline]) == 1]
+    usable = [pair for pair in (planned if pairs is None else pairs) if len(_data_of(data, pair)) == 1]
+    return rule.compare(
+        _same_data(results),
+        usable,
+        np.random.default_rng(BOOTSTRAP_SEED),
+        machines=machines(results),
+        early=early_training(results),
+        planned=len(planned) if pairs is None else 0,
+    )
+
+
+def _data_of(data: Mapping[str, set[str]], pair: tuple[str, str]) -> set[str]:
+    return set.union(*(data.get(label, set()) for label in pair))
+
+
+def _same_data(results: StudyResults) -> dict[str, dict[int, float]]:
+    """`accuracies` of the networks whose own runs all used the same data."""
+    data = data_of_networks(results)
+    return {label: seeds for label, seeds in accuracies(results).items() if len(data[label]) == 1}
+
+
+def run_model(results: StudyResults) -> RunModel:
+    """The linear model on which the study's comparisons rest."""
+    return RunModel(_same_data(results), machines(results))
+
+
+def machines(results: StudyResults) -> dict[str, dict[int, str]]:
+    """label -> {seed: GPU or, without one, processor, and the precision of the finished run}."""
+    found: dict[str, dict[int, str]] = {label: {} for label in results.labels}
+    for run in results.done.itertuples():
+        record = results.environments[run.run_id]
+        device = record.get("device")
+        processor = record.get("processor") if device == "cpu" else device
+        found[run.label][run.seed] = f"{processor} in {record.get('precision')}"
+    return found
+
+
+def early_training(results: StudyResults) -> set[str]:
+    """The networks in early training, by the rule's definition, from the means over their finished runs."""
+    history = finished_history(results)
+    found = set()
+    for label, rows in history.groupby("label"):
+        curve = rows.groupby("epoch")["train_accuracy"].mean().sort_index()
+        rise = curve.iloc[-1] - (curve.iloc[-2] if len(curve) > 1 else 0)
+        if curve.iloc[-1] < rule.EARLY_BELOW or rise > rule.EARLY_RISE:
+            found.add(label)
+    return found
+
+
+def independent_sd(results: StudyResults) -> float | None:
+    """The standard deviation of a run's accuracy over seeds if the runs of a network misclassified each image
+    independently of the other images, pooled over networks like `RunModel.sd`; None unless a network has two runs."""
+    right = results.predictions.assign(right=results.predictions["true"] == results.predictions["predicted"])
+    variances, degrees = [], []
+    for _, rows in right.groupby("label", sort=False):
+        runs = [run.to_numpy() for _, run in rows.groupby("seed")["right"]]
+        if len(runs) > 1 and len({len(run) for run in runs}) == 1:
+            stacked = np.array(runs, dtype=float)  # (seeds, images)
+            variances.append(stacked.var(axis=0, ddof=1).mean() / stacked.shape[1])
+            degrees.append(len(runs) - 1)
+    return float(np.sqrt(np.average(variances, weights=degrees))) if degrees else None
 
 
 def data_of_networks(results: StudyResults) -> dict[str, set[str]]:
@@ -73,7 +133,7 @@ def data_of_networks(results: StudyResults) -> dict[str, set[str]]:
     return found
 
 
-def networks(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> pd.DataFrame:
+def networks(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> pd.DataFrame:
     """One row per network.
 
     Columns: label, model, knobs, params, macs, n, planned, mean, sd, low, high; difference, difference_low,
@@ -112,48 +172,50 @@ def networks(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> 
     return _numeric(pd.DataFrame(rows), except_for=("label", "model", "knobs", "published_source"))
 
 
-def comparison_table(comparisons: Sequence[stats.Comparison]) -> pd.DataFrame:
-    """One row per comparison, with everything that `stats.Comparison` holds."""
+def comparison_table(comparisons: Sequence[rule.Comparison]) -> pd.DataFrame:
+    """One row per comparison. low, high, p: corrected over the planned comparisons; se: the standard error of the
+    difference; degrees: its degrees of freedom. The bootstrap interval and the sign-flip p are not corrected."""
     rows = [
         {
             "treatment": pair.treatment,
             "baseline": pair.baseline,
+            "verdict": pair.verdict,
             "n_treatment": pair.n_treatment,
             "n_baseline": pair.n_baseline,
             "difference": pair.difference.point,
-            "welch_low": pair.difference.low,
-            "welch_high": pair.difference.high,
-            "welch_p": pair.welch.p,
-            "welch_p_holm": pair.p_welch_holm,
+            "low": pair.difference.low,
+            "high": pair.difference.high,
+            "p": pair.estimate.p,
+            "se": pair.estimate.error,
+            "degrees": pair.estimate.degrees,
             "n_pairs": pair.n_pairs,
-            "bca_low": pair.bca.low,
-            "bca_high": pair.bca.high,
+            "bca_low": pair.bca and pair.bca.low,
+            "bca_high": pair.bca and pair.bca.high,
             "sign_flip_p": pair.p_sign_flip,
-            "sign_flip_p_holm": pair.p_sign_flip_holm,
             "superiority": pair.superiority,
             "detectable": pair.detectable,
-            "verdict": pair.verdict,
         }
         for pair in comparisons
     ]
-    names = ["treatment", "baseline", "n_treatment", "n_baseline", "difference", "welch_low", "welch_high", "welch_p"]
-    names += ["welch_p_holm", "n_pairs", "bca_low", "bca_high", "sign_flip_p", "sign_flip_p_holm", "superiority"]
-    table = pd.DataFrame(rows, columns=[*names, "detectable", "verdict"])
-    return _numeric(table, except_for=("treatment", "baseline", "verdict"))
+    names = ["treatment", "baseline", "verdict", "n_treatment", "n_baseline", "difference", "low", "high", "p", "se"]
+    names += ["degrees", "n_pairs", "bca_low", "bca_high", "sign_flip_p", "superiority", "detectable"]
+    return _numeric(pd.DataFrame(rows, columns=names), except_for=("treatment", "baseline", "verdict"))
 
 
 def mcnemar(results: StudyResults) -> pd.DataFrame:
     """McNemar's exact test of the two trained models of each comparison and seed.
 
     Columns: treatment, baseline, seed, only_treatment, only_baseline (images that only it classifies correctly), p.
-    Models evaluated on different images are omitted.
+    Models trained on different data or evaluated on different images are omitted.
     """
     correct = {
         run: (group["true"].to_numpy(), (group["true"] == group["predicted"]).to_numpy())
         for run, group in results.predictions.groupby(["label", "seed"], sort=False)
     }
-    rows = []
+    rows, data = [], data_of_networks(results)
     for treatment, baseline in planned_comparisons(results):
+        if len(_data_of(data, (treatment, baseline))) > 1:
+            continue
         for seed in results.study["seeds"]:
             if (treatment, seed) not in correct or (baseline, seed) not in correct:
                 continue
@@ -184,9 +246,9 @@ def class_accuracies(results: StudyResults) -> pd.DataFrame:
     """Accuracy within each class.
 
     Columns: label, class, n (seeds), mean, sd, low, high; difference, difference_low, difference_high (from the
-    baseline, Welch interval).
+    baseline, Welch interval, uncorrected; none if the two networks' data differ).
     """
-    classes, baseline = results.study["classes"], results.study["baseline"]
+    classes, baseline, data = results.study["classes"], results.study["baseline"], data_of_networks(results)
     right = results.predictions.assign(right=results.predictions["true"] == results.predictions["predicted"])
     shares = right.groupby(["label", "seed", "true"])["right"].mean() if len(right) else pd.Series(dtype=float)
     samples = {}
@@ -200,8 +262,8 @@ def class_accuracies(results: StudyResults) -> pd.DataFrame:
                 continue
             row = {"label": label, "class": name, "n": len(values), **_sample_columns(values)}
             theirs = samples.get((baseline, index))
-            if theirs and label != baseline:
-                interval = stats.welch_difference(values, theirs).interval
+            if theirs and label != baseline and len(_data_of(data, (label, baseline))) == 1:
+                interval = stats.welch_difference(values, theirs)
                 row |= {"difference": interval.point}
                 row |= {"difference_low": interval.low, "difference_high": interval.high}
             rows.append(row)
@@ -212,14 +274,14 @@ def class_accuracies(results: StudyResults) -> pd.DataFrame:
 def confused_pairs(results: StudyResults, most: int = 8) -> pd.DataFrame:
     """The class pairs most often confused with each other, in either direction; largest mean over networks first.
 
-    Columns: first, second, and one per network: the share of the two classes' images misclassified as the other.
+    Columns: `CLASS_PAIR`, and one per network: the share of the two classes' images misclassified as the other.
     """
     shares, classes = confusions(results), results.study["classes"]
     rows = []
     for i, j in combinations(range(len(classes)), 2):
         row = {label: (matrix[i, j] + matrix[j, i]) / 2 for label, matrix in shares.items()}
-        rows.append({"first": classes[i], "second": classes[j], **row})
-    table = pd.DataFrame(rows, columns=["first", "second", *shares])
+        rows.append(dict(zip(CLASS_PAIR, (classes[i], classes[j]), strict=True)) | row)
+    table = pd.DataFrame(rows, columns=[*CLASS_PAIR, *shares])
     order = table[list(shares)].mean(axis=1).sort_values(ascending=False, kind="stable").index if shares else []
     table = table.loc[order].head(most)
     return table[(table[list(shares)] > 0).any(axis=1)].reset_index(drop=True) if shares else table

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from senet_lib.analysis import format, markup, sentences, shown_tables, stats, tables
-from senet_lib.analysis.format import points, span
+from senet_lib.analysis import format, markup, rule, sentences, shown_tables, stats, tables
 from senet_lib.analysis.stats import MARGIN
 from senet_lib.project import project_root
 from senet_lib.report.publish import committed
@@ -46,13 +45,14 @@ def _fast(results: StudyResults) -> str:
     none = f"neither SE nor SK gains {100 * MARGIN:g} percentage points (pp) or more"
     gain = none if both else "SE and SK change the accuracy by these percentage points (pp)"
     return (
-        f"Near {accuracy:.0f} % accuracy (`fast`, {_setting(results)}), {gain}: SE {_change(se)}, SK {_change(sk)}."
-        f" Against a plain network of SK's cost, SK changes the accuracy by {_change(wide)}"
+        f"Near {accuracy:.0f} % accuracy (`fast`, {_setting(results)}), {gain}:"
+        f" SE {sentences.change(se.difference)}, SK {sentences.change(sk.difference)}."
+        f" Against a plain network of SK's cost, SK changes the accuracy by {sentences.change(wide.difference)}"
         f"{_from_elsewhere(results, wide)}."
     )
 
 
-def _from_elsewhere(results: StudyResults, pair: stats.Comparison) -> str:
+def _from_elsewhere(results: StudyResults, pair: rule.Comparison) -> str:
     """How many of a comparison's runs were not trained on the device that most of them have; empty if none."""
     compared = results.done[results.done["label"].isin((pair.treatment, pair.baseline))]
     devices = [results.environments[run]["device"] for run in compared["run_id"]]
@@ -65,7 +65,8 @@ def _thin(results: StudyResults) -> str:
     means = results.done.groupby("label")["test_accuracy"].apply(lambda values: 100 * values.astype(float).mean())
     return (
         f"Early in training, at {means.min():.0f} to {means.max():.0f} % (`thin`, {_setting(results)}), SK changes"
-        f" ResNet-20's accuracy by {_change(sk)}. A difference this early in training may not persist."
+        f" ResNet-20's accuracy by {sentences.change(sk.difference)}. A difference this early in training"
+        " may not persist."
     )
 
 
@@ -74,11 +75,6 @@ SAID: dict[str, Callable[[StudyResults], str]] = {"fast": _fast, "thin": _thin}
 
 def _setting(results: StudyResults) -> str:
     return f"{results.study['recipe']['epochs']} epochs, {sentences.sample_sizes(results)}"
-
-
-def _change(pair: stats.Comparison) -> str:
-    low, high = pair.difference.low, pair.difference.high
-    return f"{points(pair.difference.point)} pp (95 % CI {span(low, high, points)})"
 
 
 def headline(studies: dict[str, StudyResults]) -> str:
@@ -93,14 +89,17 @@ def headline(studies: dict[str, StudyResults]) -> str:
     picture = (
         f"![{_finding(comparisons)}]({figure})\n\n" if (results.path / "figures/differences.png").is_file() else ""
     )
-    caption = f"Differences in {tables.evaluated(results)} accuracy with Welch 95 % confidence intervals (CI)."
+    caption = (
+        f"Differences in {tables.evaluated(results)} accuracy with 95 % confidence intervals (CI) that hold for all"
+        " planned comparisons at once."
+    )
     return f"{asked}\n\n{networks_table(results, comparisons)}\n{picture}{caption if picture else ''}\n"
 
 
-def _finding(comparisons: Sequence[stats.Comparison]) -> str:
+def _finding(comparisons: Sequence[rule.Comparison]) -> str:
     """The figure's alternative text: the difference of each comparison with its CI."""
     found = [pair for pair in comparisons if pair.difference.exists]
-    return "; ".join(f"{pair.treatment} against {pair.baseline}: {_change(pair)}" for pair in found)
+    return "; ".join(f"{pair.treatment} against {pair.baseline}: {sentences.change(pair.difference)}" for pair in found)
 
 
 # --------------------------------------------------------------------------------------------------- results/README.md
@@ -122,7 +121,7 @@ def results_page(studies: dict[str, StudyResults]) -> str:
         " that after its last epoch. ± is the standard deviation over seeds, n the number of seeds, pp are"
         " percentage points, CI is a confidence interval. An archived study is listed without verdicts: it stopped"
         " early in training, was replaced, or measured speed.\n\n"
-        f"**The rule.** {stats.rule()}\n\n"
+        f"**The rule.** {rule.rule()} [Statistics](../docs/statistics.md) explains it and states its error rates.\n\n"
         "Further pages: [every evaluation on the test set](test_set_log.md), [tuning and its decisions](tuning.md),"
         " [file formats](../docs/file_formats.md). `make restore STUDY=NAME` and `make report STUDY=NAME` render the"
         " full report of a study.\n\n" + listed
@@ -145,7 +144,7 @@ def _section(results: StudyResults) -> str:
     )
 
 
-def networks_table(results: StudyResults, comparisons: Sequence[stats.Comparison]) -> str:
+def networks_table(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> str:
     """One row per network; columns that would be empty are omitted."""
     baseline = results.study["baseline"]
     numbers = tables.networks(results, comparisons)

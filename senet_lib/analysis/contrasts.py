@@ -1,0 +1,248 @@
+"""Differences between networks from one linear model of a study's runs: accuracy = network + machine + error.
+
+The standard deviation of the error is pooled over all networks, so that a few seeds per network give an interval with
+many degrees of freedom. A machine that trained some of the runs is a block: a constant difference between machines does
+not count as a difference between networks. If the deviations of the networks clearly differ, each comparison uses those
+of its own networks (Welch 1947).
+
+`simultaneous` gives intervals that contain all true differences at once with the stated probability, and p values
+corrected accordingly (Hothorn, Bretz and Westfall 2008, single step): a corrected p is below 0.05 if the 95 % interval
+excludes 0. Arrays in, small records out; no file access. Accuracies are fractions.
+"""
+
+import functools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from scipy import optimize, stats
+
+from senet_lib.analysis.stats import ALPHA, LEVEL, NO_SPREAD, ONE_SEED, POWER, Interval
+
+# Bartlett's test at this level decides whether deviations clearly differ. A preliminary test needs a high level: at
+# 0.05 it misses most differences that would make the intervals too narrow (docs/statistics.md has the error rates).
+UNEQUAL_AT = 0.2
+DRAWS = 200_000  # of the joint t distribution; the Monte Carlo error of a corrected p of 0.05 is 0.0005
+OTHER_MACHINE = "compared on different machines: no interval"
+
+Coefficients = Mapping[str, float]  # network -> its factor in a sum of network means
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A contrast: its interval, standard error and degrees of freedom, p, and the critical t value of the interval.
+
+    Without an interval (`interval.reason` says why), the other fields are None.
+    """
+
+    interval: Interval
+    error: float | None = None
+    degrees: float | None = None
+    p: float | None = None
+    critical: float | None = None
+
+
+class RunModel:
+    """The fitted model of a study's runs.
+
+    values: network -> {seed: accuracy}. machines: network -> {seed: name of the machine}; without it, one machine
+    trained all runs. Networks without a run are left out.
+    """
+
+    def __init__(self, values: Mapping[str, Mapping[int, float]], machines: Mapping[str, Mapping[int, str]] | None):
+        runs = [(label, seed) for label, seeds in values.items() for seed in seeds]
+        places = [machines[label][seed] if machines else "" for label, seed in runs]
+        self.labels = [label for label, seeds in values.items() if seeds]
+        self.machines = sorted(set(places))
+        self.values = np.array([values[label][seed] for label, seed in runs], dtype=float)  # (runs,)
+        self.network = np.array([self.labels.index(label) for label, _ in runs], dtype=int)  # (runs,)
+        columns = [self.network == index for index in range(len(self.labels))]
+        columns += [np.array([place == machine for place in places]) for machine in self.machines[1:]]
+        self._design = np.array(columns, dtype=float).reshape(len(columns), len(runs)).T  # (runs, networks + machines)
+        self._inverse = np.linalg.pinv(self._design)
+        self.effects = self._inverse @ self.values
+        self.residuals = self.values - self._design @ self.effects
+        rank = np.linalg.matrix_rank(self._design) if runs else 0
+        self.degrees = len(runs) - int(rank)
+        self.counts = np.bincount(self.network, minlength=len(self.labels))  # (networks,)
+
+    @cached_property
+    def sd(self) -> float | None:
+        """The pooled standard deviation over seeds; None without degrees of freedom or without a spread."""
+        squares = float((self.residuals**2).sum())
+        negligible = 1e-24 * float((self.values**2).sum())  # a spread of the last bits only is rounding
+        return float(np.sqrt(squares / self.degrees)) if self.degrees > 0 and squares > negligible else None
+
+    @cached_property
+    def p_equal(self) -> float | None:
+        """p of Bartlett's test that all networks have the same standard deviation; None if fewer than two networks
+        have a spread."""
+        machine = self._design[:, len(self.labels) :] @ self.effects[len(self.labels) :]
+        groups = [(self.values - machine)[self.network == index] for index in range(len(self.labels))]
+        groups = [group for group in groups if len(group) > 1 and np.ptp(group) > 1e-12]
+        return float(stats.bartlett(*groups).pvalue) if len(groups) > 1 else None
+
+    @property
+    def unequal(self) -> bool:
+        """Whether the standard deviations of the networks clearly differ."""
+        return self.p_equal is not None and self.p_equal < UNEQUAL_AT
+
+    def weights(self, contrast: Coefficients) -> np.ndarray | None:
+        """(runs,): the contrast's estimate is weights @ values. None if the runs cannot tell it from the machines."""
+        wanted = np.zeros(self._design.shape[1])
+        for label, coefficient in contrast.items():
+            wanted[self.labels.index(label)] += coefficient
+        weights = self._inverse.T @ wanted
+        return weights if np.allclose(self._design.T @ weights, wanted, atol=1e-8) else None
+
+    def variances(self) -> np.ndarray:
+        """(networks,): the variance over seeds within each network; NaN for a single run."""
+        squares = np.bincount(self.network, self.residuals**2, minlength=len(self.labels))
+        spent_on_machines = (len(self.values) - len(self.labels)) / self.degrees if self.degrees else 1
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return spent_on_machines * squares / (self.counts - 1)
+
+
+def simultaneous(model: RunModel, contrasts: Sequence[Coefficients], planned: int | None = None) -> list[Estimate]:
+    """Estimates of all contrasts, with intervals that contain all true values at once in 95 % of studies.
+
+    planned: the number of comparisons to correct for, if more than these. Every network of a contrast needs a run.
+    Without an estimable difference or a spread, or with a network that has one run only, there is no interval.
+    """
+    planned = max(planned or 0, len(contrasts))
+    weights = [model.weights(contrast) for contrast in contrasts]
+    reasons = [_no_interval(model, *pair) for pair in zip(contrasts, weights, strict=True)]
+    points = [_point(model, *pair) for pair in zip(contrasts, weights, strict=True)]
+    usable = [index for index, reason in enumerate(reasons) if not reason]
+    found = [Estimate(Interval(point, reason=reason)) for point, reason in zip(points, reasons, strict=True)]
+    make = _welch if model.unequal else _pooled
+    for index, estimate in zip(usable, make(model, [weights[i] for i in usable], planned), strict=True):
+        found[index] = estimate
+    return found
+
+
+def _no_interval(model: RunModel, contrast: Coefficients, weights: np.ndarray | None) -> str:
+    """Why a contrast has no interval; empty if it has one."""
+    networks = [model.labels.index(label) for label in contrast]
+    if weights is None:
+        return OTHER_MACHINE
+    if min(model.counts[networks]) < 2:
+        return ONE_SEED
+    spread = np.nan_to_num(model.variances()[networks]).sum() > 1e-24 if model.unequal else model.sd is not None
+    return "" if spread else NO_SPREAD
+
+
+def _point(model: RunModel, contrast: Coefficients, weights: np.ndarray | None) -> float:
+    if weights is not None:
+        return float(weights @ model.values)
+    means = {label: model.values[model.network == model.labels.index(label)].mean() for label in contrast}
+    return float(sum(coefficient * means[label] for label, coefficient in contrast.items()))
+
+
+def _pooled(model: RunModel, weights: Sequence[np.ndarray], planned: int) -> list[Estimate]:
+    if not weights:
+        return []
+    stacked = np.array(weights)  # (contrasts, runs)
+    lengths = np.linalg.norm(stacked, axis=1)
+    joint = JointT(correlation(stacked), model.degrees, planned)
+    return [
+        _estimate(float(w @ model.values), model.sd * length, model.degrees, joint.critical(), joint.p)
+        for w, length in zip(weights, lengths, strict=True)
+    ]
+
+
+def _welch(model: RunModel, weights: Sequence[np.ndarray], planned: int) -> list[Estimate]:
+    """With the deviations of each contrast's own networks, Bonferroni-corrected: their t statistics have no common
+    degrees of freedom, so there is no joint t distribution."""
+    found = []
+    for w in weights:
+        parts = np.bincount(model.network, w**2, minlength=len(model.labels))  # (networks,)
+        used = parts > 1e-24
+        parts = parts[used] * model.variances()[used]  # networks of the contrast, or its links between machines
+        degrees = parts.sum() ** 2 / (parts**2 / (model.counts[used] - 1)).sum()  # Welch-Satterthwaite
+        critical = stats.t.isf(ALPHA / planned / 2, degrees)
+        p_value = functools.partial(_bonferroni, degrees=degrees, planned=planned)
+        found.append(_estimate(float(w @ model.values), np.sqrt(parts.sum()), degrees, critical, p_value))
+    return found
+
+
+def _bonferroni(t: float, degrees: float, planned: int) -> float:
+    return float(min(1.0, planned * 2 * stats.t.sf(abs(t), degrees)))
+
+
+def _estimate(point: float, error: float, degrees: float, critical: float, p_value) -> Estimate:
+    half = float(critical * error)
+    interval = Interval(point, point - half, point + half, level=LEVEL)
+    return Estimate(interval, float(error), float(degrees), float(p_value(point / error)), float(critical))
+
+
+# --------------------------------------------------------------------------------------------- the joint t distribution
+
+
+def correlation(weights: np.ndarray) -> np.ndarray:
+    """(contrasts, contrasts) correlation of the estimates weights @ values, for (contrasts, runs) weights."""
+    unit = weights / np.linalg.norm(weights, axis=1, keepdims=True)
+    return unit @ unit.T
+
+
+class JointT:
+    """The largest of several correlated t statistics, in absolute value.
+
+    correlation: (contrasts, contrasts); may be singular. planned: contrasts to correct for; those beyond the matrix
+    count as independent, which is the unfavourable case (Sidak 1967). For one contrast it is Student's t; otherwise it
+    is sampled with a fixed seed, since scipy's multivariate t does not accept a singular correlation.
+    """
+
+    def __init__(self, correlation: np.ndarray, degrees: int, planned: int | None = None):
+        planned = max(planned or 0, len(correlation))
+        self.degrees = degrees
+        self.sampled = None
+        if planned > 1:
+            matrix = np.round(correlation, 9)  # so that the last bits do not change the draws
+            self.sampled = _sorted_maxima(matrix.tobytes(), len(matrix), degrees, planned - len(matrix))
+
+    def critical(self, alpha: float = ALPHA) -> float:
+        """The value that the largest |t| exceeds with probability `alpha`."""
+        if self.sampled is None:
+            return float(stats.t.isf(alpha / 2, self.degrees))
+        return float(self.sampled[-round(alpha * DRAWS)])
+
+    def p(self, t: float) -> float:
+        """The probability that the largest |t| is at least |t|."""
+        if self.sampled is None:
+            return float(2 * stats.t.sf(abs(t), self.degrees))
+        above = len(self.sampled) - np.searchsorted(self.sampled, abs(t))
+        return float((above + 1) / (len(self.sampled) + 1))  # the observed value counts as one draw, so p is never 0
+
+
+@functools.lru_cache(maxsize=64)
+def _sorted_maxima(matrix: bytes, size: int, degrees: int, independent: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    values, vectors = np.linalg.eigh(np.frombuffer(matrix).reshape(size, size))
+    factor = vectors * np.sqrt(np.maximum(values, 0))
+    z = rng.standard_normal((DRAWS, size)) @ factor.T
+    largest = np.abs(z).max(axis=1, initial=0)
+    for _ in range(independent):
+        np.maximum(largest, np.abs(rng.standard_normal(DRAWS)), out=largest)
+    return np.sort(largest / np.sqrt(rng.chisquare(degrees, DRAWS) / degrees))
+
+
+# ---------------------------------------------------------------------------------------------------------------- power
+
+
+def detectable(error: float, degrees: float, critical: float, power: float = POWER) -> float:
+    """The smallest true difference whose |t| exceeds `critical` with this power (noncentral t distribution).
+
+    error: the standard error of the estimated difference.
+    """
+
+    def shortfall(noncentrality: float) -> float:
+        upper = stats.nct.sf(critical, degrees, noncentrality)
+        lower = stats.nct.cdf(-critical, degrees, noncentrality)  # scipy returns NaN below 1e-10
+        return upper + np.nan_to_num(lower) - power
+
+    above = 2 * critical
+    while shortfall(above) < 0:
+        above *= 2
+    return float(optimize.brentq(shortfall, 0, above) * error)

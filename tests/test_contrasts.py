@@ -1,0 +1,149 @@
+"""Simultaneous intervals from a study's linear model, on cases worked by hand and against scipy and statsmodels."""
+
+import numpy as np
+import pytest
+import scipy.stats
+from statsmodels.regression.linear_model import OLS
+from statsmodels.stats.power import TTestIndPower
+from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
+
+from senet_lib.analysis.contrasts import OTHER_MACHINE, JointT, RunModel, correlation, detectable, simultaneous
+from senet_lib.analysis.stats import NO_SPREAD, ONE_SEED
+
+UNEQUAL = {"a": [0.90, 0.95, 0.92, 0.85], "b": [0.910, 0.911, 0.912, 0.910], "c": [0.900, 0.901, 0.899, 0.902]}
+SIMILAR = {"a": [0.912, 0.915, 0.911, 0.914], "b": [0.908, 0.913, 0.910, 0.907], "c": [0.905, 0.909, 0.903, 0.904]}
+
+
+def study(samples):
+    return {label: dict(enumerate(values)) for label, values in samples.items()}
+
+
+def difference(treatment, baseline):
+    return {treatment: 1.0, baseline: -1.0}
+
+
+def test_pooled_interval_by_hand():
+    # Sums of squares 2 and 2 with 2 and 1 degrees of freedom; the single run adds nothing
+    model = RunModel(study({"a": [1, 2, 3], "b": [1, 3], "c": [9]}), None)
+    assert model.sd == pytest.approx(np.sqrt((2 + 2) / 3)) and model.degrees == 3
+    (found,) = simultaneous(model, [difference("a", "b")])
+    error = np.sqrt(4 / 3 * (1 / 3 + 1 / 2))
+    assert (found.interval.point, found.error) == pytest.approx((0, error))
+    assert found.interval.high == pytest.approx(3.182446 * error)  # t(0.975; 3)
+    assert found.p == pytest.approx(1)
+
+
+def test_many_to_one_equals_dunnett():
+    samples = {"plain": SIMILAR["b"], "se": SIMILAR["a"], "sk": SIMILAR["c"], "x": [0.911, 0.9, 0.906, 0.905]}
+    found = simultaneous(RunModel(study(samples), None), [difference(label, "plain") for label in ("se", "sk", "x")])
+    expected = scipy.stats.dunnett(*list(samples.values())[1:], control=samples["plain"], rng=np.random.default_rng(0))
+    ends = expected.confidence_interval()
+    for estimate, low, high, p in zip(found, ends.low, ends.high, expected.pvalue, strict=True):
+        assert (estimate.interval.low, estimate.interval.high) == pytest.approx((low, high), abs=2e-5)
+        assert estimate.p == pytest.approx(p, abs=0.003)
+
+
+def test_all_pairs_equal_tukey():
+    """Three differences of three networks are linearly dependent: their correlation is singular."""
+    pairs = [("a", "b"), ("b", "c"), ("a", "c")]
+    found = simultaneous(RunModel(study(SIMILAR), None), [difference(*pair) for pair in pairs])
+    expected = scipy.stats.tukey_hsd(*SIMILAR.values())
+    ends = expected.confidence_interval()
+    for estimate, (i, j) in zip(found, [(0, 1), (1, 2), (0, 2)], strict=True):
+        assert (estimate.interval.low, estimate.interval.high) == pytest.approx(
+            (ends.low[i, j], ends.high[i, j]), abs=2e-5
+        )
+        assert estimate.p == pytest.approx(expected.pvalue[i, j], abs=0.003)
+
+
+def test_unfinished_comparisons_count_as_independent():
+    alone = JointT(np.ones((1, 1)), 8)
+    assert alone.critical() == pytest.approx(scipy.stats.t.ppf(0.975, 8)) and alone.p(2.0) > 0.05
+    for planned in (2, 6):  # Sidak's bound with a common denominator lies between one test and Bonferroni's correction
+        joint = JointT(np.ones((1, 1)), 8, planned)
+        assert joint.critical() == pytest.approx(JointT(np.eye(planned), 8).critical(), rel=0.005)
+        assert alone.critical() < joint.critical() < scipy.stats.t.isf(0.025 / planned, 8)
+        assert joint.p(joint.critical()) == pytest.approx(0.05, abs=1e-4)
+
+
+def test_machine_is_a_block():
+    """Against least squares with an indicator of the machine, and exact where the shift is the only difference."""
+    rng, shift = np.random.default_rng(1), 0.01
+    noise = {label: rng.normal(0.9, 0.001, 4) for label in ("a", "b", "c")}
+    moved = {("a", 3), ("b", 2), ("b", 3)}
+    values = {label: {s: v + shift * ((label, s) in moved) for s, v in enumerate(row)} for label, row in noise.items()}
+    machines = {label: {s: "two" if (label, s) in moved else "one" for s in range(4)} for label in values}
+    model = RunModel(values, machines)
+    rows = [(label, seed) for label in values for seed in values[label]]
+    design = np.array([[label == other for other in values] + [(label, seed) in moved] for label, seed in rows], float)
+    fit = OLS([values[label][seed] for label, seed in rows], design).fit()
+    assert (model.degrees, model.sd) == (8, pytest.approx(np.sqrt(fit.scale)))
+    (found,) = simultaneous(model, [difference("b", "c")])
+    test = fit.t_test([0, 1, -1, 0])
+    assert (found.interval.point, found.error, found.p) == pytest.approx(
+        (test.effect[0], test.sd[0, 0], float(test.pvalue))
+    )
+    assert (found.interval.low, found.interval.high) == pytest.approx(test.conf_int()[0])
+    assert abs(found.interval.point) < 0.003, "the shift between machines is no difference between networks"
+    assert model.machines == ["one", "two"]
+
+
+def test_networks_without_a_common_machine_have_no_interval():
+    values = study(SIMILAR)
+    apart = {label: dict.fromkeys(seeds, label) for label, seeds in values.items()}
+    (found,) = simultaneous(RunModel(values, apart), [difference("a", "b")])
+    assert found.interval.reason == OTHER_MACHINE and not found.interval.exists
+    assert found.interval.point == pytest.approx(np.mean(SIMILAR["a"]) - np.mean(SIMILAR["b"]))
+    linked = apart | {"c": {0: "a", 1: "a", 2: "b", 3: "b"}}
+    (found,) = simultaneous(RunModel(values, linked), [difference("a", "b")])
+    assert found.interval.exists, "c has runs on both machines"
+
+
+def test_clearly_unequal_deviations_use_welch():
+    similar, unequal = RunModel(study(SIMILAR), None), RunModel(study(UNEQUAL), None)
+    assert (similar.unequal, unequal.unequal) == (False, True)
+    assert unequal.p_equal == pytest.approx(scipy.stats.bartlett(*UNEQUAL.values()).pvalue)
+    found = simultaneous(unequal, [difference("a", "b"), difference("b", "c")])
+    for estimate, pair in zip(found, (("a", "b"), ("b", "c")), strict=True):
+        means = CompareMeans(*(DescrStatsW(UNEQUAL[label]) for label in pair))
+        ends = means.tconfint_diff(alpha=0.025, usevar="unequal")  # Bonferroni: 0.05 / 2
+        assert (estimate.interval.low, estimate.interval.high) == pytest.approx(ends)
+        assert estimate.p == pytest.approx(min(1, 2 * means.ttest_ind(usevar="unequal")[1]))
+
+
+def test_interaction_of_two_factors():
+    # (2 - 3) - (5 - 7) = 1; four samples of variance 1 and size 3: standard error sqrt(4 / 3), 8 degrees of freedom
+    values = study({"a": [1, 2, 3], "b": [2, 3, 4], "c": [4, 5, 6], "d": [6, 7, 8]})
+    (found,) = simultaneous(RunModel(values, None), [{"a": 1.0, "b": -1.0, "c": -1.0, "d": 1.0}])
+    half = 2.306004 * np.sqrt(4 / 3)
+    assert (found.interval.point, found.interval.low, found.interval.high) == pytest.approx(
+        (1, 1 - half, 1 + half), abs=1e-5
+    )
+
+
+def test_no_interval_without_seeds_or_spread():
+    for samples, reason in (
+        ({"a": [0.9], "b": [0.8]}, ONE_SEED),
+        ({"a": [0.9], "b": [0.8, 0.81]}, ONE_SEED),
+        ({"a": [0.9, 0.9], "b": [0.8, 0.8]}, NO_SPREAD),
+        ({"a": [0.1 + 0.2, 0.3], "b": [0.8, 0.8]}, NO_SPREAD),  # differ in the last bit
+    ):
+        (found,) = simultaneous(RunModel(study(samples), None), [difference("a", "b")])
+        assert (found.interval.reason, found.p, found.error) == (reason, None, None), samples
+        assert found.interval.point == pytest.approx(np.mean(samples["a"]) - np.mean(samples["b"]))
+    (found,) = simultaneous(RunModel(study({"a": [0.9, 0.9], "b": [0.8, 0.81]}), None), [difference("a", "b")])
+    assert found.interval.exists
+    assert simultaneous(RunModel({"a": {}}, None), []) == []
+
+
+def test_detectable_difference_equals_statsmodels():
+    for n in (2, 3, 30):
+        critical = scipy.stats.t.ppf(0.975, 2 * n - 2)
+        expected = 0.002 * TTestIndPower().solve_power(nobs1=n, alpha=0.05, power=0.8)
+        assert detectable(0.002 * np.sqrt(2 / n), 2 * n - 2, critical) == pytest.approx(expected, rel=1e-5), n
+
+
+def test_correlation_of_differences():
+    # se - plain and sk - plain share plain; sk - wide shares nothing with se - plain
+    signs = np.array([[-1, 1, 0, 0], [-1, 0, 1, 0], [0, 0, 1, -1]], dtype=float)
+    assert np.allclose(correlation(signs), [[1, 0.5, 0], [0.5, 1, 0.5], [0, 0.5, 1]])
