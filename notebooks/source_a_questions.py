@@ -13,11 +13,12 @@ import pandas as pd
 
 from senet_lib.analysis import rule, stats
 from senet_lib.analysis.contrasts import simultaneous
-from senet_lib.analysis.format import count, percent, span
+from senet_lib.analysis.format import count, millions, percent, span
 from senet_lib.analysis.markup import escape_markdown
+from senet_lib.analysis.power import MOST_SEEDS, seeds_needed
 from senet_lib.analysis.rule import BETTER, EARLY, EQUIVALENT, INCONCLUSIVE, NO_GAIN, NO_LOSS, WORSE
 from senet_lib.analysis.sentences import change, last_epoch, names, one_verdict, ruled_out, sample_sizes
-from senet_lib.analysis.tables import accuracies, compare, data_of_networks, evaluated, run_model
+from senet_lib.analysis.tables import accuracies, compare, data_of_networks, evaluated, planned_comparisons, run_model
 from senet_lib.files import write_json
 from senet_lib.project import project_root
 from senet_lib.report.publish import published_folder
@@ -31,8 +32,20 @@ DEPTH: Pair = ("se_resnet18", "se_resnet50")
 RELU: Pair = ("source_a_senet50", "se_resnet50")
 OBSERVED: Pair = ("se_resnet18", "source_a_senet50")
 SELECTIVE: Pair = ("sknet50", "resnet50")
+EFFECT: Pair = ("sknet50", "resnext50_32x4d")
 SK_STEM: Pair = ("sknet50_imagenet_stem", "sknet50")
 PLAIN_STEM: Pair = ("resnet50_imagenet_stem", "resnet50")
+WHAT_ELSE = {  # comparison -> what differs between its networks, beside the options that the study sets
+    SIZE: "50 layers in wide bottleneck blocks against 56 layers in thin blocks of two 3x3 convolutions",
+    DEPTH: "18 layers in basic blocks against 50 layers in bottleneck blocks, SE in both",
+    RELU: "one ReLU per block: A's SENet50 lacks the one after the 3x3 convolution",
+    OBSERVED: "depth, kind of block and the missing ReLU",
+    SELECTIVE: "selective kernels, and grouped 3x3 convolutions of twice the width in place of dense ones (A's"
+    " contrast, not the effect of SK alone)",
+    EFFECT: "selective kernels alone: both networks are grouped and equally wide (the effect of SK)",
+    SK_STEM: "the stem: 7x7 with stride 2 and max-pool against 3x3 with stride 1",
+    PLAIN_STEM: "the stem: 7x7 with stride 2 and max-pool against 3x3 with stride 1",
+}
 STEMS = ("3x3, stride 1", "7x7, stride 2, and max-pool")
 STUDIES = ("source_a_short", "source_a_narrow")  # these answer the questions; the first that is published is used
 WHAT_TO_RUN = (
@@ -100,35 +113,64 @@ def stem_interaction(results: StudyResults) -> stats.Interval | None:
 
 def stem_differences(results: StudyResults) -> dict[Pair, stats.Interval]:
     """The differences of question 3, with their interaction last."""
-    found, crossed = differences(comparisons(results, (SELECTIVE, SK_STEM, PLAIN_STEM))), stem_interaction(results)
+    found, crossed = differences(comparisons(results, stem_pairs(results))), stem_interaction(results)
     return found if crossed is None else found | {("gain from 3x3 stem: sknet50", "resnet50"): crossed}
 
 
 def controls(results: StudyResults, pairs: Sequence[Pair]) -> str:
-    """For each pair, one line on the differences between its two networks, from the study's record."""
+    """For each pair, one line on what differs between its two networks: in words, in the options that the study sets,
+    and in size."""
     runs = {run["label"]: run for run in results.study["runs"]}
     lines = []
     for ours, theirs in pairs:
         if ours not in runs or theirs not in runs:
             continue
-        (a, b) = runs[ours], runs[theirs]
-        knobs = list(a["knobs"] | b["knobs"])
-        if a["model"] != b["model"]:  # an option that only one network has is part of that network
-            knobs = [knob for knob in a["knobs"] if knob in b["knobs"]]
+        options = [{"model": run["model"]} | run["knobs"] for run in (runs[ours], runs[theirs])]
+        both = options[0].keys() & options[1].keys() if options[0]["model"] != options[1]["model"] else None
         changed = {
-            knob: (a["knobs"].get(knob, "default"), b["knobs"].get(knob, "default"))
-            for knob in knobs
-            if a["knobs"].get(knob) != b["knobs"].get(knob)
-        }
-        if a["model"] != b["model"]:
-            changed = {"model": (a["model"], b["model"])} | changed
-        what = "; ".join(
-            f"{escape_markdown(name)}: {', '.join(map(escape_markdown, values))}" for name, values in changed.items()
-        )
-        if len(changed) > 1:
+            name: [option.get(name, "default") for option in options]
+            for name in options[0] | options[1]
+            if name != "model" and (both is None or name in both) and options[0].get(name) != options[1].get(name)
+        }  # an option that only one of two models has is part of that model
+        what = WHAT_ELSE[ours, theirs]
+        listed = [f"{name} {' against '.join(map(str, values))}" for name, values in changed.items()]
+        what += f". Options: {escape_markdown('; '.join(listed))}" if listed else ""
+        if len(changed) + (both is not None) > 1:
             what += " (several differences: their effects are confounded)"
-        lines.append(f"- {escape_markdown(ours)} and {escape_markdown(theirs)} differ in {what}.")
+        pair = f"{escape_markdown(ours)} against {escape_markdown(theirs)}"
+        lines.append(f"- {pair}: {what}.{_sizes(results, ours, theirs)}")
     return "\n".join(lines)
+
+
+def _sizes(results: StudyResults, *labels: str) -> str:
+    """' Parameters 1,484,186 against 500,000, multiply-adds ...'; empty unless both networks have a finished run."""
+    done = results.done.drop_duplicates("label").set_index("label")
+    if not set(labels) <= set(done.index):
+        return ""
+    params, macs = ([done.loc[label, column] for label in labels] for column in ("params", "macs"))
+    return (
+        f" {' against '.join(map(count, params))} parameters,"
+        f" {' against '.join(map(millions, macs))} million multiply-adds."
+    )
+
+
+def what_would_close(results: StudyResults, found: Sequence[rule.Comparison]) -> str:
+    """What an undecided comparison needs; empty if none of `found` is undecided."""
+    undecided = {pair.verdict for pair in found} & {EARLY, INCONCLUSIVE, NO_GAIN, NO_LOSS}
+    if not undecided:
+        return ""
+    if EARLY in undecided:
+        return " To close it: more epochs; the order may still change."
+    model = run_model(results)
+    if model.sd is None:
+        return " To close it: at least two seeds per network."
+    seeds = seeds_needed(stats.MARGIN, model.sd, planned_comparisons(results), len(model.labels))
+    if seeds is not None and seeds <= min(pair.n_treatment for pair in found):
+        return ""
+    return (
+        f" To detect a difference of {100 * stats.MARGIN:g} pp with 80 % power, this study needs"
+        f" {seeds or f'more than {MOST_SEEDS:,}'} seeds per network."
+    )
 
 
 def caption(results: StudyResults, number: int, drawn: str) -> str:
@@ -206,7 +248,7 @@ def answer_size(results: StudyResults, published: pd.DataFrame) -> str:
     ]
     if found := comparisons(results, [SIZE]):
         lines.append(f"- Under the same recipe: {one_verdict(found[0])}.")
-        verdict = by_verdict(SIZE_ANSWERS, found[0].verdict)
+        verdict = by_verdict(SIZE_ANSWERS, found[0].verdict) + what_would_close(results, found)
     else:
         lines.append(f"- {_own_size(results, theirs['params'])}")
         verdict = _different_data(results, [SIZE]) or (
@@ -257,7 +299,15 @@ CLAIMS: dict[Pair, dict[str, str]] = {  # comparison -> what its verdict means; 
         BETTER: "With the stem for small images, SKNet50 is ahead of ResNet50",
         WORSE: "With the stem for small images, SKNet50 is behind ResNet50",
         EQUIVALENT: "With the stem for small images, SKNet50 and ResNet50 are equal within the margin",
+        NO_GAIN: "With the stem for small images, SKNet50 is not ahead of ResNet50 by the margin or more",
         INCONCLUSIVE: "SKNet50 and ResNet50, both with the stem for small images",
+    },
+    EFFECT: {
+        BETTER: "Selective kernels raise the accuracy",
+        WORSE: "Selective kernels lower the accuracy",
+        EQUIVALENT: "Selective kernels change the accuracy by less than the margin",
+        NO_GAIN: "Selective kernels do not raise the accuracy by the margin or more",
+        INCONCLUSIVE: "Effect of the selective kernels",
     },
 }
 CLAIMS |= {
@@ -285,8 +335,10 @@ def answer_relu(results: StudyResults) -> str:
     """Question 2: A's observation, the ReLU alone, the depth alone, each with its interval; then the conclusion."""
     pairs = (OBSERVED, RELU, DEPTH)
     found = _found(results, pairs)
-    verdict = _missing(results, pairs) or RELU_ANSWERS[relu_answer(*(found[pair].verdict for pair in pairs))]
-    return _with_verdict(found, verdict)
+    if missing := _missing(results, pairs):
+        return _with_verdict(found, missing)
+    verdict = RELU_ANSWERS[relu_answer(*(found[pair].verdict for pair in pairs))]
+    return _with_verdict(found, verdict + what_would_close(results, [found[OBSERVED], found[RELU]]))
 
 
 def relu_answer(observed: str, relu: str, depth: str) -> str:
@@ -319,15 +371,21 @@ STEM_ANSWERS = {  # first sentence of the answer to question 3, by the verdict o
 
 
 def answer_stem(results: StudyResults) -> str:
-    """Question 3: the stem in each network, the networks with the small-image stem, and the interaction."""
-    pairs = (SELECTIVE, SK_STEM, PLAIN_STEM)
+    """Question 3: the stem in each network and the interaction, then the networks with the small-image stem."""
+    pairs = stem_pairs(results)
     found, crossed = _found(results, pairs), stem_interaction(results)
     if missing := _missing(results, pairs):
         return _with_verdict(found, missing)
-    verdict = by_verdict(STEM_ANSWERS, found[SK_STEM].verdict)
-    if found[SELECTIVE].verdict in (BETTER, WORSE, EQUIVALENT):
-        verdict += f" {CLAIMS[SELECTIVE][found[SELECTIVE].verdict]}."
+    verdict = by_verdict(STEM_ANSWERS, found[SK_STEM].verdict) + what_would_close(results, [found[SK_STEM]])
+    for pair in (EFFECT, SELECTIVE):
+        if pair in found and found[pair].verdict in (BETTER, WORSE, EQUIVALENT, NO_GAIN):
+            verdict += f" {by_verdict(CLAIMS[pair], found[pair].verdict)}."
     return _with_verdict(found, verdict, [_interaction_line(crossed)])
+
+
+def stem_pairs(results: StudyResults) -> tuple[Pair, ...]:
+    """The comparisons of question 3; the effect of SK only if the study has the grouped network without SK."""
+    return (*((EFFECT,) if EFFECT[1] in results.labels else ()), SELECTIVE, SK_STEM, PLAIN_STEM)
 
 
 def _interaction_line(crossed: stats.Interval) -> str:

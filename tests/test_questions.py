@@ -15,10 +15,10 @@ import matplotlib.pyplot as plt
 import nbformat
 import pytest
 import source_a_questions as questions
-from source_a_questions import CLAIMS, DEPTH, OBSERVED, PLAIN_STEM, RELU, RELU_ANSWERS, SELECTIVE, SIZE, SK_STEM
+from source_a_questions import CLAIMS, DEPTH, EFFECT, OBSERVED, PLAIN_STEM, RELU, RELU_ANSWERS, SELECTIVE, SIZE, SK_STEM
 from synthetic import SOURCE_A, SOURCE_A_COMPARISONS, THREE, write_study
 
-from senet_lib.analysis import plots, sentences, stats, tables
+from senet_lib.analysis import plots, power, sentences, stats, tables
 from senet_lib.analysis.rule import (
     BETTER,
     EARLY,
@@ -122,7 +122,7 @@ def test_relu_answer_covers_every_verdict():
 
 def test_one_seed_is_inconclusive(tmp_path):
     _, relu, stem = texts = answers(load_results(write_study(tmp_path, SOURCE_A, seeds=(0,), **OPTIONS)))
-    assert relu.endswith(RELU_ANSWERS["not established"])
+    assert RELU_ANSWERS["not established"] in relu and relu.endswith("at least two seeds per network.")
     assert questions.STEM_ANSWERS[INCONCLUSIVE] in stem
     assert not [text for text in texts if "None" in text or "nan" in text]
 
@@ -166,14 +166,16 @@ def test_load_without_results(monkeypatch, tmp_path):
 
 def test_controls_list_recorded_differences(whole):
     sk, plain, relu = questions.controls(whole, (SK_STEM, PLAIN_STEM, RELU)).splitlines()
-    assert "stem: imagenet, default; select_bias: True, default (" in sk  # several differences, so a warning
-    assert plain.endswith("stem: imagenet, default.")
-    assert "source_a_senet50, se_resnet50" in relu and "(" not in relu
+    assert "stem imagenet against default; select_bias True against default (several" in sk
+    assert "stem imagenet against default." in plain and "several" not in plain
+    assert plain.endswith("1,510,000 against 1,500,000 parameters, 6.0 against 83.0 million multiply-adds.")
+    assert "Options" not in relu
+    assert set(CLAIMS) | {SIZE} == set(questions.WHAT_ELSE)
     study = copy.deepcopy(whole.study)
     runs = {run["label"]: run for run in study["runs"]}
     for label, init in (("source_a_senet50", "pytorch"), ("se_resnet50", "kaiming")):
         runs[label]["knobs"] = runs[label]["knobs"] | {"init": init}
-    assert "init: pytorch, kaiming (" in questions.controls(replace(whole, study=study), (RELU,))
+    assert "init pytorch against kaiming (several" in questions.controls(replace(whole, study=study), (RELU,))
 
 
 def test_published_runs_have_wilson_intervals():
@@ -216,3 +218,27 @@ def test_notebook_runs_headless(whole, tmp_path):
     assert text.count("**Verdict.**") == 3
     assert re.findall(r"\*\*Figure (\d)\.", text) == ["2", "3", "4"]
     assert not [output for output in outputs if output.get("name") == "stderr"]
+
+
+def test_effect_of_sk_is_the_comparison_with_resnext(tmp_path):
+    """SKNet-50 above ResNet-50 and level with ResNeXt-50: A's contrast is positive, SK's effect is not."""
+    grouped = SOURCE_A["sknet50"] | {"model": "resnext50_32x4d", "accuracy": 0.78}
+    networks = SOURCE_A | {"sknet50": SOURCE_A["sknet50"] | {"accuracy": 0.78}, "resnext50_32x4d": grouped}
+    planned = (*SOURCE_A_COMPARISONS, EFFECT)
+    options = OPTIONS | {"images": 20_000, "spread": 0.0005, "comparisons": planned, "seeds": range(5)}
+    results = load_results(write_study(tmp_path, networks, **options))
+    found = dict(zip((EFFECT, SELECTIVE), questions.comparisons(results, (EFFECT, SELECTIVE)), strict=True))
+    assert found[SELECTIVE].verdict == BETTER and found[EFFECT].verdict not in (BETTER, WORSE)
+    assert EFFECT in questions.stem_differences(results)
+    text = questions.answer_stem(results)
+    assert sentences.one_verdict(found[EFFECT]) in text and CLAIMS[SELECTIVE][BETTER] in text
+
+
+def test_open_questions_say_what_would_close_them(tmp_path):
+    results = load_results(write_study(tmp_path, SOURCE_A, **OPTIONS | {"images": 2000}))
+    found = [pair for pair in tables.compare(results) if pair.verdict == INCONCLUSIVE]
+    model = tables.run_model(results)
+    needed = power.seeds_needed(stats.MARGIN, model.sd, tables.planned_comparisons(results), len(SOURCE_A))
+    assert f"{needed} seeds per network" in questions.what_would_close(results, found)
+    assert questions.what_would_close(results, [replace(found[0], verdict=BETTER)]) == ""
+    assert "more epochs" in questions.what_would_close(results, [replace(found[0], verdict=EARLY)])

@@ -20,6 +20,8 @@ from senet_lib.analysis.tables import CLASS_PAIR
 
 
 def networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
+    one_control = set(table["control"].dropna()) <= {baseline}
+    title = f"Difference from {baseline if one_control else 'its control'} (pp)"
     shown = pd.DataFrame(
         {
             "Network": table["label"],
@@ -29,10 +31,11 @@ def networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
                 mean_spread(row.mean, row.sd, row.n, row.planned) for row in table.itertuples()
             ],
             "95 % CI": [interval(row.low, row.high, row.n) for row in table.itertuples()],
-            f"Difference from {baseline} (pp)": [
+            title: [
                 "baseline"
-                if row.label == baseline
+                if row.label == baseline and pd.isna(row.control)
                 else difference(row.difference, row.difference_low, row.difference_high)
+                + ("" if one_control or pd.isna(row.control) else f" from {row.control}")
                 for row in table.itertuples()
             ],
             "Training time per epoch (s)": table["seconds_per_epoch"].map(seconds),
@@ -45,8 +48,8 @@ def networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
     if table["seconds_per_epoch"].isna().all():
         shown = shown.drop(columns="Training time per epoch (s)")
     if "tta_mean" in table:
-        title = f"{metric.capitalize()} with test-time augmentation (%)"
-        shown.insert(shown.columns.get_loc("95 % CI") + 1, title, [_tta(row) for row in table.itertuples()])
+        augmented = f"{metric.capitalize()} with test-time augmentation (%)"
+        shown.insert(shown.columns.get_loc("95 % CI") + 1, augmented, [_tta(row) for row in table.itertuples()])
     return shown
 
 

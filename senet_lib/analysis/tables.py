@@ -136,13 +136,15 @@ def data_of_networks(results: StudyResults) -> dict[str, set[str]]:
 def networks(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> pd.DataFrame:
     """One row per network.
 
-    Columns: label, model, knobs, params, macs, n, planned, mean, sd, low, high; difference, difference_low,
-    difference_high (from the baseline); seconds_per_epoch (None if the study is not timed); published, published_runs,
-    published_source. If a run has an accuracy with test-time augmentation, also tta_mean, tta_low, tta_high; the other
-    columns never include it.
+    Columns: label, model, knobs, params, macs, n, planned, mean, sd, low, high; control (the baseline if the network is
+    compared with it, else the first network that it is compared with), difference, difference_low and difference_high
+    (from the control); seconds_per_epoch (None if the study is not timed); published, published_runs, published_source.
+    If a run has an accuracy with test-time augmentation, also tta_mean, tta_low, tta_high; the other columns never
+    include it.
     """
     baseline = results.study["baseline"]
-    against = {pair.treatment: pair.difference for pair in comparisons if pair.baseline == baseline}
+    first = {pair.treatment: pair for pair in reversed(comparisons)}
+    against = first | {pair.treatment: pair for pair in comparisons if pair.baseline == baseline}
     rows = []
     for label, network in results.study["networks"].items():
         runs = results.runs[results.runs["label"] == label]
@@ -150,8 +152,9 @@ def networks(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> p
         row = {"label": label, "model": network["model"], "knobs": _knobs(network.get("knobs"))}
         row |= {"params": _first(done["params"]), "macs": _first(done["macs"]), "n": len(done), "planned": len(runs)}
         row |= _sample_columns(done["test_accuracy"])
-        difference = against.get(label)
+        difference = against[label].difference if label in against else None
         row |= {
+            "control": against[label].baseline if label in against else None,
             "difference": difference.point if difference else None,
             "difference_low": difference.low if difference else None,
             "difference_high": difference.high if difference else None,
@@ -169,7 +172,7 @@ def networks(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> p
             augmented = _sample_columns(done["tta_accuracy"].dropna())
             row |= {f"tta_{name}": augmented[name] for name in ("mean", "low", "high")}
         rows.append(row)
-    return _numeric(pd.DataFrame(rows), except_for=("label", "model", "knobs", "published_source"))
+    return _numeric(pd.DataFrame(rows), except_for=("label", "model", "knobs", "control", "published_source"))
 
 
 def comparison_table(comparisons: Sequence[rule.Comparison]) -> pd.DataFrame:
