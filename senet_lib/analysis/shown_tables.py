@@ -16,10 +16,12 @@ from senet_lib.analysis.format import (
     seconds,
     span,
 )
+from senet_lib.analysis.stats import ONE_SEED
 from senet_lib.analysis.tables import CLASS_PAIR
 
 
 def networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
+    """One row per network; columns that would be empty are omitted."""
     one_control = set(table["control"].dropna()) <= {baseline}
     title = f"Difference from {baseline if one_control else 'its control'} (pp)"
     shown = pd.DataFrame(
@@ -45,12 +47,11 @@ def networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
             ],
         }
     )
-    if table["seconds_per_epoch"].isna().all():
-        shown = shown.drop(columns="Training time per epoch (s)")
     if "tta_mean" in table:
         augmented = f"{metric.capitalize()} with test-time augmentation (%)"
         shown.insert(shown.columns.get_loc("95 % CI") + 1, augmented, [_tta(row) for row in table.itertuples()])
-    return shown
+    empty = ("", "not compared", "baseline", ONE_SEED)
+    return shown[[name for name in shown if not shown[name].isin(empty).all()]]
 
 
 def _tta(row) -> str:

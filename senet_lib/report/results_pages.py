@@ -145,12 +145,8 @@ def _section(results: StudyResults) -> str:
 
 
 def networks_table(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> str:
-    """One row per network; columns that would be empty are omitted."""
-    baseline = results.study["baseline"]
-    numbers = tables.networks(results, comparisons)
-    shown = shown_tables.networks(numbers, f"{tables.evaluated(results)} accuracy", baseline)
-    empty = ("", "not compared", "baseline", stats.ONE_SEED)
-    return markup.to_markdown(shown[[name for name in shown if not shown[name].isin(empty).all()]])
+    numbers, metric = tables.networks(results, comparisons), f"{tables.evaluated(results)} accuracy"
+    return markup.to_markdown(shown_tables.networks(numbers, metric, results.study["baseline"]))
 
 
 # --------------------------------------------------------------------------------------------------- results/tuning.md
