@@ -118,9 +118,9 @@ def test_networks_have_the_size_that_was_trained(studies):
         for label, network in results.study["networks"].items():
             knobs = json.dumps(network["knobs"], sort_keys=True)
             params, macs = size_of(network["model"], knobs, facts.classes, facts.pixels)
-            trained = results.done[results.done["label"] == label]
-            assert set(trained["params"]) == {params}, f"{name}: {label}"
-            assert set(trained["macs"]) == {macs}, f"{name}: {label}"
+            trained = results.done[results.done["label"] == label]  # none, in a study that is in progress
+            assert set(trained["params"]) <= {params}, f"{name}: {label}"
+            assert set(trained["macs"]) <= {macs}, f"{name}: {label}"
 
 
 def test_test_set_log_names_every_study(studies):
