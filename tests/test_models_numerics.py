@@ -1,15 +1,22 @@
-"""The same network computed another way: memory format, precision, compiled, exported.
+"""The same network computed another way: memory format, precision, compiled, exported, features extracted.
 
 Tolerances are relative to the largest value. channels_last and compilation change only the order of summation: 1e-4 in
 single precision, 1e-10 in double. bfloat16 has 8 bits, and its rounding errors accumulate over the layers: 5e-2.
 """
 
+import copy
+import pickle
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
+from torchvision.models.feature_extraction import create_feature_extractor
 
 from senet_lib.models import create_model
+from senet_lib.models.blocks import SelectiveKernelConv, SqueezeExcitation
 from senet_lib.models.registry import NETWORKS
+from senet_lib.models.reimplementations import SEBlock
 
 # One network of every kind of block: basic, bottleneck, grouped, pre-activation, pooled; plain, SE, SK, both
 ONE_OF_EACH = {
@@ -82,6 +89,31 @@ def test_exported_network_takes_any_batch_size():
             for n in (1, 7):
                 x = torch.randn(n, 3, 32, 32)
                 assert difference(exported(x), model(x)) < 1e-5, (name, n)
+
+
+def test_extracted_features_equal_the_network():
+    """torchvision's create_feature_extractor traces a network with torch.fx in both modes; layers and gates."""
+    models = {name: small(name, blocks=1) for name in ("sknet26", "sk_wrn16_8", "sk_se_fast")}
+    models["source_b_network"] = create_model("source_b_network", filters=8, blocks=2, reduction=4)
+    for name, model in models.items():
+        model, kinds = model.double(), (SqueezeExcitation, SelectiveKernelConv, SEBlock)
+        nodes = [path for path, module in model.named_modules() if isinstance(module, kinds)]
+        nodes += [path for path, _ in model.named_children() if path not in ("stages", "res_blocks", "norm")]
+        extract = pickle.loads(pickle.dumps(create_feature_extractor(copy.deepcopy(model), nodes)))
+        expected = {}
+        for node in nodes:
+            hook = partial(
+                lambda seen, node, module, inputs, output: seen.update({node: output.clone()}), expected, node
+            )
+            model.get_submodule(node).register_forward_hook(hook)
+        for training in (True, False):
+            x = torch.randn(4, 3, 32, 32, dtype=torch.float64)
+            with torch.no_grad():
+                features = extract.train(training)(x)
+                model.train(training)(x)
+            assert features.keys() == expected.keys(), name
+            for node, value in expected.items():
+                assert difference(features[node], value) < 1e-6, (name, training, node)
 
 
 @pytest.mark.slow

@@ -6,12 +6,28 @@ arXiv:1903.06586. Residual blocks: He et al., arXiv:1512.03385 (post-activation)
 Shapes: N images, C channels, H x W pixels; M branches.
 """
 
+from collections.abc import Callable
+from functools import wraps
+
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor, fx, nn
+from torch.nn.modules import module as nn_module
 
-from senet_lib.models.fused import use_fused, weighted_by_mean
+from senet_lib.models.fused import mean_of_sum, use_fused, weighted_by_mean
 from senet_lib.models.knobs import check_groups, hidden_units, parse_kernels
+
+
+def fx_leaf(forward: Callable) -> Callable:
+    """Decorates a layer's forward that branches on its input: torch.fx records one call, as for layers of PyTorch."""
+
+    @wraps(forward)
+    def leaf(self: nn.Module, x: Tensor) -> Tensor:
+        if isinstance(x, fx.Proxy):
+            return x.tracer.create_proxy("call_module", x.tracer.path_of_module(self), (x,), {})
+        return forward(self, x)
+
+    return leaf
 
 
 class BatchNorm(nn.BatchNorm2d):
@@ -22,6 +38,7 @@ class BatchNorm(nn.BatchNorm2d):
     statistics, as in evaluation, and does not update them.
     """
 
+    @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
         if self.training and x.shape[0] * x.shape[2] * x.shape[3] == 1:
             return F.batch_norm(x, self.running_mean, self.running_var, self.weight, self.bias, eps=self.eps)
@@ -36,6 +53,7 @@ class DilatedGroupedConv2d(nn.Conv2d):
     first stage on 32x32 images is affected.
     """
 
+    @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
         in_bf16 = x.dtype == torch.bfloat16 or torch.is_autocast_enabled("cpu")
         if x.device.type != "cpu" or not in_bf16 or x.shape[3] <= 28:
@@ -84,19 +102,25 @@ class SqueezeExcitation(nn.Module):
         self.fc2 = nn.Linear(hidden, channels, bias)
 
     def forward(self, x: Tensor) -> Tensor:
-        if self.can_fuse:  # same result, faster backward pass
+        if self.can_fuse(x):  # same result, faster backward pass
             return self.fused_add(None, x)
         z = SQUEEZE[self.squeeze](x).movedim(1, -1)  # (N, C, 1, 1) -> (N, 1, 1, C): the FCs act on the last axis
         return x * self.excite(z).movedim(-1, 1)  # (N, 1, 1, C) -> (N, C, 1, 1)
 
-    @property
-    def can_fuse(self) -> bool:
+    def can_fuse(self, x: Tensor) -> bool:
         """Whether `fused_add` may be called: average squeeze, in eager training."""
-        return self.squeeze == "avg" and use_fused(self)
+        return self.squeeze == "avg" and use_fused(self) and not isinstance(x, fx.Proxy)
+
+    @property
+    def is_observed(self) -> bool:
+        """Whether calling the block does more than `SqueezeExcitation.forward`: hooks, or a forward of its own."""
+        own = (self._forward_hooks, self._forward_pre_hooks, self._backward_hooks, self._backward_pre_hooks)
+        replaced = getattr(self.forward, "__func__", None) is not SqueezeExcitation.forward
+        return replaced or any(own) or bool(nn_module._has_any_global_hook())
 
     def fused_add(self, skip: Tensor | None, x: Tensor, relu: bool = False) -> Tensor:
         """skip + self(x), then ReLU if `relu`, in one fused pass; skip=None adds nothing. Maps are (N, C, H, W)."""
-        return weighted_by_mean([x], lambda z: self.excite(z)[:, None], self.parameters(), skip, relu)
+        return weighted_by_mean([x], lambda z: self.excite(z)[:, None], skip, relu)
 
     def excite(self, z: Tensor) -> Tensor:
         """(..., C) squeezed values -> the gate, of the same shape."""
@@ -104,6 +128,17 @@ class SqueezeExcitation(nn.Module):
 
     def extra_repr(self) -> str:
         return f"squeeze={self.squeeze}, excitation={self.excitation}"
+
+
+@fx.wrap  # recorded as one call, since it branches on its input
+def fuse_branches(maps: list[Tensor]) -> Tensor:
+    """mean_HW(sum_m maps[m]), the SK fuse step's input in plain operations: M maps of (N, C, H, W) -> (N, C)."""
+    if maps[0].dtype == torch.half:  # the sum of two maps may exceed fp16's range
+        return mean_of_sum(maps)
+    total = maps[0]
+    for u in maps[1:]:
+        total = total + u
+    return total.mean((2, 3))
 
 
 class SelectiveKernelConv(nn.Module):
@@ -147,13 +182,9 @@ class SelectiveKernelConv(nn.Module):
         u = [branch(x) for branch in self.branches]  # M maps of (N, C, H, W)
         if len(u) == 1:
             return u[0]
-        if use_fused(self):  # same result, faster backward pass
-            learned = (*self.fuse.parameters(), *self.norm.parameters(), *self.select.parameters())
-            return weighted_by_mean(u, self.attend, learned)
-        total = u[0]
-        for branch in u[1:]:
-            total = total + branch
-        a = self.attend(total.mean((2, 3)))  # (N, C, H, W) -> (N, C) -> (N, M, C)
+        if use_fused(self) and not isinstance(x, fx.Proxy):  # same result, faster backward pass
+            return weighted_by_mean(u, self.attend)
+        a = self.attend(fuse_branches(u))  # M maps of (N, C, H, W) -> (N, C) -> (N, M, C)
         v = u[0] * a[:, 0, :, None, None]
         for m in range(1, len(u)):
             v = v + u[m] * a[:, m, :, None, None]
@@ -198,16 +229,20 @@ class ResidualBlock(nn.Module):
 
     def merge(self, skip: Tensor, x: Tensor, relu: bool) -> Tensor:
         """shortcut(skip) + gate(body(x)), then ReLU if `relu`; `placement` moves the gate."""
-        activation = nn.ReLU(inplace=True) if relu else nn.Identity()  # in place: nothing else uses the sum
+
+        def activation(total: Tensor) -> Tensor:
+            return F.relu(total, inplace=True) if relu else total  # in place: nothing else uses the sum
+
         if self.placement == "pre":
             return activation(self.shortcut(skip) + self.body(self.gate(x)))
         if self.placement == "post":
             return self.gate(activation(self.shortcut(skip) + self.body(x)))
         if self.placement == "identity":
             return activation(self.gate(self.shortcut(skip)) + self.body(x))
-        if isinstance(self.gate, SqueezeExcitation) and self.gate.can_fuse:  # same result in one pass
-            return self.gate.fused_add(self.shortcut(skip), self.body(x), relu)
-        return activation(self.shortcut(skip) + self.gate(self.body(x)))
+        gate = self.gate
+        if isinstance(gate, SqueezeExcitation) and gate.can_fuse(x) and not gate.is_observed:  # same result in one pass
+            return gate.fused_add(self.shortcut(skip), self.body(x), relu)
+        return activation(self.shortcut(skip) + gate(self.body(x)))
 
 
 class PreactivationBlock(ResidualBlock):

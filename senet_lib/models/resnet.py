@@ -20,6 +20,7 @@ from senet_lib.models.blocks import (
     SqueezeExcitation,
     conv,
     conv_bn,
+    fx_leaf,
 )
 
 
@@ -92,6 +93,7 @@ class Halve(nn.MaxPool2d):
     def __init__(self):
         super().__init__(2)
 
+    @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
         return super().forward(x) if min(x.shape[2:]) > 1 else x
 
