@@ -2,12 +2,22 @@
 
 import difflib
 from collections.abc import Iterable
+from pathlib import Path
 
 FEW = 16  # up to this many known names are always listed
 
 
 class UserError(ValueError):
     """Invalid input: a one-line message that names the input and says what is allowed."""
+
+
+class DamagedFile(UserError):
+    """A file that cannot be what its name says, as after a power cut: a one-line message with its path."""
+
+    def __init__(self, path: Path, problem: object, remedy: str = "") -> None:
+        said = " ".join(str(problem).split())
+        super().__init__(f"{path} is damaged: {said}" + (f"; {remedy}" if remedy else ""))
+        self.path = path
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -10,12 +10,15 @@ import json
 import os
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
+
+from senet_lib.errors import DamagedFile
 
 try:
     import fcntl
@@ -23,6 +26,13 @@ except ImportError:  # not a POSIX system: no locks, but writes are still atomic
     fcntl = None
 
 TEMPORARY = ".tmp"  # suffix of an incomplete file
+DAMAGED = ".damaged"  # suffix of a file that was set aside
+WITHOUT_LOCKS = (
+    "file locks keep two processes from executing the same run: use a results folder on a file system that has them "
+    "(`--results FOLDER`, or make results/ a link to one)"
+)
+BROKEN_ARCHIVE = (zipfile.BadZipFile, zlib.error, EOFError, ValueError, RuntimeError)  # raised while one is read
+UNSUPPORTED = (errno.EINVAL, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # what the file system cannot do at all
 
 
 @contextmanager
@@ -39,11 +49,21 @@ def replacing(path: Path) -> Iterator[IO[bytes]]:
             with os.fdopen(handle, "wb") as file:
                 yield file
                 file.flush()
-                os.fsync(file.fileno())
-            os.chmod(name, 0o644)
+                _sync(file)
+            with suppress(OSError):  # FAT or CIFS, for example, have no permissions to set
+                os.chmod(name, 0o644)
             os.replace(name, path)
         except BaseException:
             Path(name).unlink(missing_ok=True)
+            raise
+
+
+def _sync(file: IO[bytes]) -> None:
+    """Wait until the file is on disk. Where a file system cannot do that, the file is still complete or absent."""
+    try:
+        os.fsync(file.fileno())
+    except OSError as error:
+        if error.errno not in UNSUPPORTED:
             raise
 
 
@@ -59,17 +79,23 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def check_writable(folder: Path) -> None:
-    """Create `folder` and write a test file in it; raise OSError naming the folder if that fails."""
+    """Create `folder`, write a test file in it and lock it; raise OSError naming the folder if that fails."""
     with naming(folder):
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(suffix=TEMPORARY, dir=folder) as file:  # unnamed, so no conflict
             file.write(bytes(4096))  # on a full disk, creating a file succeeds but writing to it fails
+            _lock(file, None)
 
 
 def remove_temporary_files(folder: Path) -> None:
     """Remove temporary files that a killed process left in `folder`. No other process may be writing there."""
     for path in folder.glob(f".*{TEMPORARY}"):
         path.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file to `<name>.damaged`, its new path, in the place of an earlier one."""
+    return path.replace(path.with_name(path.name + DAMAGED))
 
 
 def write_text(path: Path, text: str) -> None:
@@ -82,11 +108,20 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """The content of a JSON file. Raises ValueError naming the file if it is not valid JSON."""
+    """The content of a JSON file. Raises DamagedFile (a ValueError) if it is not valid JSON."""
     try:
         return json.loads(Path(path).read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not valid JSON: {error}") from error
+    except (ValueError, RecursionError, IsADirectoryError) as error:  # also of text that is not UTF-8
+        raise DamagedFile(path, f"not valid JSON ({error})") from error
+
+
+def read_record(path: Path) -> dict[str, Any] | None:
+    """The object in a JSON file; None if the file is missing or damaged."""
+    try:
+        content = read_json(path)
+    except (FileNotFoundError, NotADirectoryError, DamagedFile):
+        return None
+    return content if isinstance(content, dict) else None
 
 
 def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
@@ -98,6 +133,17 @@ def write_arrays(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
             archive.writestr(zipfile.ZipInfo(f"{name}.npy"), content.getvalue(), zipfile.ZIP_DEFLATED)
 
 
+def read_arrays(path: Path) -> dict[str, np.ndarray]:
+    """The arrays of an npz file. Raises DamagedFile."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise
+    except (*BROKEN_ARCHIVE, OSError, AttributeError) as error:  # numpy's for an array of another kind, or an npy file
+        raise DamagedFile(path, error) from error
+
+
 def sha256_of(path: Path) -> str:
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
@@ -105,9 +151,13 @@ def sha256_of(path: Path) -> str:
 
 @contextmanager
 def unpacked(archive: Path) -> Iterator[Path]:
-    """A temporary folder with the content of a zip file."""
-    with tempfile.TemporaryDirectory() as folder, zipfile.ZipFile(archive) as packed:
-        packed.extractall(folder)
+    """A temporary folder with the content of a zip file. Raises DamagedFile."""
+    with tempfile.TemporaryDirectory() as folder:
+        try:
+            with zipfile.ZipFile(archive) as packed:
+                packed.extractall(folder)
+        except BROKEN_ARCHIVE as error:
+            raise DamagedFile(archive, error, "restore it from git or a backup") from error
         yield Path(folder)
 
 
@@ -130,12 +180,15 @@ def exclusive(lock: Path, *, waiting: str | None = None, required: bool = False)
         yield
 
 
-def _lock(file: IO[str], waiting: str | None) -> None:
+def _lock(file: IO, waiting: str | None) -> None:
     if fcntl is None:
-        raise OSError(errno.ENOSYS, "this operating system has no file locks")
+        raise OSError(errno.ENOSYS, f"this operating system has no file locks; {WITHOUT_LOCKS}")
     try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        if waiting:
-            print(waiting, flush=True)
-        fcntl.flock(file, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if waiting:
+                print(waiting, flush=True)
+            fcntl.flock(file, fcntl.LOCK_EX)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; {WITHOUT_LOCKS}") from error

@@ -1,9 +1,12 @@
 """The data sets: where they are found, the check of their content, their order and splits, and the cache."""
 
+import bz2
+import contextlib
 import gzip
 import hashlib
 import io
 import json
+import lzma
 import os
 import pickle
 import pickletools
@@ -13,6 +16,7 @@ import sys
 import tarfile
 import time
 import warnings
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +27,7 @@ from safetensors import safe_open
 from safetensors.torch import save
 
 from senet_lib.data import DATASETS, DataError, content_fingerprint, load_dataset
+from senet_lib.data import archive as archive_module
 from senet_lib.data import cifar as cifar_module
 from senet_lib.data import fashion_mnist as fashion_module
 from senet_lib.data import image_tree as tree_module
@@ -426,6 +431,15 @@ def test_cifar_is_found_by_default(small_cifar10, tmp_path, project, monkeypatch
         with monkeypatch.context() as patch:
             patch.setenv("SENET_DATA", str(place))
             assert load_dataset("cifar10").fingerprints == small_cifar10.fingerprints, place
+    for suffix, mode in ((".tar.gz", "w:gz"), (".tgz", "w:gz"), (".tar.bz2", "w:bz2"), (".tar.xz", "w:xz")):
+        home = tmp_path / f"home with {suffix}"
+        home.mkdir()
+        pack(tree, home / f"cifar10{suffix}", mode=mode)
+        monkeypatch.setenv("HOME", str(home))
+        assert load_dataset("cifar10", "~", cache=False).fingerprints == small_cifar10.fingerprints, suffix
+    (home / "mine").symlink_to(tree)
+    assert load_dataset("folder:~/mine").fingerprints == small_cifar10.fingerprints
+    rejected("folder:~nobody-of-this-name/mine", facts=["~nobody-of-this-name/mine", "home folder is not known"])
     (project / "data").mkdir(exist_ok=True)
     tree.rename(project / "data" / "cifar10")
     assert load_dataset("cifar10").fingerprints == small_cifar10.fingerprints
@@ -467,6 +481,57 @@ def test_damaged_archives_are_named(small_cifar10, tmp_path):
         for damaged in (sound[:half], sound[: half + 700], b"hello" * 400, b""):
             archive.write_bytes(damaged)
             rejected("cifar10", archive, facts=[archive])
+
+
+def damaged_tars(archive, sound):
+    """What can happen to an archive: {damage: its bytes}."""
+    plain = (
+        sound if archive.suffix == ".tar" else {".gz": gzip, ".bz2": bz2, ".xz": lzma}[archive.suffix].decompress(sound)
+    )
+    with tarfile.open(fileobj=io.BytesIO(plain)) as tar:
+        members = tar.getmembers()
+    middle = members[len(members) // 2]
+    checksum = bytearray(plain)
+    checksum[middle.offset + 148] ^= 1
+    flipped = bytearray(sound)
+    flipped[len(sound) // 2] ^= 1
+    pack_again = {".tar": bytes, ".gz": gzip.compress, ".bz2": bz2.compress, ".xz": lzma.compress}[archive.suffix]
+    damages = {
+        "a wrong header checksum": pack_again(bytes(checksum)),
+        "cut off before a member": pack_again(plain[: middle.offset]),
+        "cut off in a member": pack_again(plain[: middle.offset_data + 1]),
+        "no end mark": pack_again(plain.rstrip(b"\0") + bytes(-len(plain.rstrip(b"\0")) % 512)),
+        "two archives in one": pack_again(plain + plain),
+        "not a tar": pack_again(b"hello" * 400),
+        "no content": pack_again(b""),
+        "followed by rubbish": sound + b"rubbish",
+        "no bytes": b"",
+        "half": sound[: len(sound) // 2],
+    }
+    if archive.suffix != ".tar":
+        ends = {"no last byte": sound[:-1], "no end": sound[:-9], "wrong end": sound[:-3] + bytes(3)}
+        damages |= {"a flipped bit": bytes(flipped), **ends}
+    return damages
+
+
+def test_damage_of_any_archive_is_named(small_cifar10, tmp_path):
+    folder = write_tree(tmp_path / "tree", two_classes())
+    tree, unpacked = small_cifar10.tree(tmp_path / "cifar"), small_cifar10.unpacked(tmp_path / "files")
+    for name, source in (("folder:", folder), ("cifar10", tree), ("cifar10", unpacked)):
+        for mode in ("", "gz", "bz2", "xz") if name == "folder:" else ("gz",):
+            archive = tmp_path / f"archive.tar{'.' * bool(mode)}{mode}"
+            pack(source, archive, source.name, f"w:{mode}")
+            sound = archive.read_bytes()
+            arguments = (f"folder:{archive}",) if name == "folder:" else (name, archive)
+            load_dataset(*arguments)
+            for damage, content in damaged_tars(archive, sound).items():
+                archive.write_bytes(content)
+                with pytest.raises(DataError, match=r"^[^\n]* is damaged, or not a tar archive [^\n]*$") as error:
+                    load_dataset(*arguments)
+                    pytest.fail(damage)
+                assert str(archive) in str(error.value)
+            archive.write_bytes(sound + bytes(512 * (mode == "")))  # padding is not damage
+            load_dataset(*arguments)
 
 
 def test_changed_images_or_labels_are_rejected(small_cifar10, tmp_path, project):
@@ -606,21 +671,154 @@ def test_relative_folders_start_at_project_or_root(project, tmp_path, monkeypatc
     assert other.fingerprints == load_dataset(f"folder:{tmp_path / 'other' / 'mine'}").fingerprints
 
 
-def test_all_image_modes_become_rgb(tmp_path):
+def test_8_bit_images_keep_their_values(tmp_path):
+    levels = np.arange(0, 240, 15, dtype=np.uint8).reshape(4, 4)
+    grey = Image.fromarray(levels)
+    colour = Image.merge("RGB", [grey, grey.rotate(90), grey.rotate(180)])
+    alpha = colour.copy()
+    alpha.putalpha(grey)
+    kinds = {
+        "1.PNG": (grey.convert("1"), grey.convert("1").convert("RGB")),
+        "grey.png": (grey, Image.merge("RGB", [grey] * 3)),
+        "grey and alpha.png": (Image.merge("LA", [grey, grey]), Image.merge("RGB", [grey] * 3)),
+        "palette.gif": (grey.convert("P"), Image.merge("RGB", [grey] * 3)),
+        "palette.png": (colour.quantize(16), colour),
+        "colour.bmp": (colour, colour),
+        "colour.ppm": (colour, colour),
+        "colour.webp": (colour, colour),
+        "alpha.Png": (alpha, colour),
+        "alpha.tif": (alpha, colour),
+        "cmyk.tiff": (colour.convert("CMYK"), colour),
+    }
+    for name, (stored, expected) in kinds.items():
+        options = {"lossless": True} if name.endswith("webp") else {"transparency": 3} if "gif" in name else {}
+        if name == "palette.png":
+            options = {"transparency": bytes(range(0, 255, 17))}
+        for split in ("train", "test"):
+            file = tmp_path / name / split / "only" / name
+            file.parent.mkdir(parents=True)
+            stored.save(file, **options)
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            found = load_dataset(f"folder:{tmp_path / name}", cache=False).train_images[0].numpy()
+        np.testing.assert_array_equal(found, np.asarray(expected), err_msg=name)
+
+
+def test_every_mode_is_kept_or_named():
+    values = Image.fromarray(np.arange(48, dtype=np.uint8).reshape(4, 4, 3) * 5)
+    kept = set()
+    for mode in Image.MODES:
+        picture = Image.new(mode, (4, 4)) if mode in ("LAB", "La", "PA") or ";" in mode else values.convert(mode)
+        try:
+            np.testing.assert_array_equal(tree_module.to_rgb(picture, "a.png"), np.asarray(picture.convert("RGB")))
+            kept.add(mode)
+        except DataError as error:
+            assert f"a.png has mode {mode}, " in str(error)
+    assert {"1", "L", "P", "RGB", "CMYK"} <= kept and not kept & {"I", "F", "LAB", "I;16", "I;16B"}
+
+
+def png_of(values, colour, depth=16):
+    """A PNG of (H, W, channels) integers; colour: 0 grey, 2 RGB, 4 grey and alpha, 6 RGB and alpha."""
+    height, width = values.shape[:2]
+    rows = b"".join(b"\0" + row.astype(">u2" if depth == 16 else "u1").tobytes() for row in values)
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0)
+    parts = ((b"IHDR", header), (b"IDAT", zlib.compress(rows)), (b"IEND", b""))
+    chunks = [
+        struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body)) for kind, body in parts
+    ]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+def tiff_of(values, photometric, sample_format=1):
+    """A TIFF of (H, W, channels) numbers; photometric: 1 grey, 2 RGB; sample_format: 1 unsigned, 2 signed."""
+    height, width, channels = values.shape
+    data = values.tobytes()
+    fields = {
+        256: [width],
+        257: [height],
+        258: [8 * values.itemsize] * channels,
+        259: [1],
+        262: [photometric],
+        273: [8],
+    }
+    fields |= {277: [channels], 278: [height], 279: [len(data)], 339: [sample_format] * channels}
+    start = 8 + len(data)
+    directory, longer = struct.pack("<H", len(fields)), b""
+    for tag, numbers in fields.items():
+        packed = struct.pack(f"<{len(numbers)}H", *numbers)
+        if len(packed) > 4:
+            packed, longer = struct.pack("<I", start + 6 + 12 * len(fields) + len(longer)), longer + packed
+        directory += struct.pack("<HHI", tag, 3, len(numbers)) + packed.ljust(4, b"\0")
+    return b"II*\0" + struct.pack("<I", start) + data + directory + bytes(4) + longer
+
+
+def saved(picture, kind, **options):
+    buffer = io.BytesIO()
+    picture.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def test_images_finer_than_8_bits_are_rejected(tmp_path):
+    values = np.random.default_rng(0).integers(0, 65536, (6, 5, 4))
+    grey, rgb = values[..., :1].astype("<u2"), values[..., :3].astype("<u2")
+    small = (values % 256).astype("u1")
+    lab, integer = Image.new("LAB", (5, 6)), Image.fromarray(values[..., 0].astype(np.int32))
+    other = Image.fromarray(small[..., :3]).rotate(180)
+    kinds = {
+        "grey.png": (png_of(grey, 0), "mode I;16"),
+        "grey and alpha.png": (png_of(values[..., :2], 4), "with 16 bits"),
+        "rgb.png": (png_of(rgb, 2), "mode RGB with 16 bits"),
+        "rgba.png": (png_of(values, 6), "mode RGBA with 16 bits"),
+        "grey.tiff": (tiff_of(grey, 1), "mode I;16"),
+        "rgb.tiff": (tiff_of(rgb, 2), "mode RGB with 16 bits"),
+        "signed.tiff": (tiff_of(small[..., :1], 1, 2), "mode L with signed numbers"),
+        "integer.tiff": (saved(integer, "TIFF"), "mode I,"),
+        "real.tiff": (saved(integer.convert("F"), "TIFF"), "mode F"),
+        "lab.tiff": (saved(lab, "TIFF"), "mode LAB"),
+        "grey.pgm": (b"P5 5 6 65535\n" + grey.astype(">u2").tobytes(), "mode I,"),
+        "rgb.ppm": (b"P6 5 6 4095\n" + (rgb % 4096).astype(">u2").tobytes(), "mode RGB with 12 bits"),
+        "plain.ppm": (b"P3 5 6 65535\n" + b" ".join(b"%d" % number for number in rgb.ravel()), "mode RGB with 16 bits"),
+        "real.pnm": (b"Pf 5 6 -1.0\n" + grey.astype("<f4").tobytes(), "mode F"),
+        "moving.gif": (saved(other, "GIF", save_all=True, append_images=[other.rotate(180)]), "2 frames"),
+        "pages.tiff": (saved(other, "TIFF", save_all=True, append_images=[other, other]), "3 frames"),
+    }
+    folder = write_tree(tmp_path / "tree", two_classes())
+    for name, (content, fact) in kinds.items():
+        file = folder / "test" / "bee" / name
+        file.write_bytes(content)
+        rejected(f"folder:{folder}", facts=[f"test/bee/{name}", folder, fact])
+        file.unlink()
+    eight = folder / "test" / "bee" / "3.png"
+    eight.write_bytes(png_of(small[..., :3], 2, depth=8))  # what these writers write is else in order
+    first = load_dataset(f"folder:{folder}")
+    eight.unlink()
+    eight.with_suffix(".tiff").write_bytes(tiff_of(small[..., :3], 2))
+    assert same_tensors(load_dataset(f"folder:{folder}"), first)
+
+
+def test_png_checksums_are_compared(tmp_path):
+    pixels = np.arange(64 * 64 * 3).reshape(64, 64, 3).astype(np.uint8) // 3
+    folder = write_tree(tmp_path, {"only": [pixels]})
+    file = folder / "train" / "only" / "0.png"
+    sound, accepted = file.read_bytes(), 0
+    for position in range(41, len(sound) - 16, 4):  # the compressed pixels
+        damaged = bytearray(sound)
+        damaged[position] ^= 1
+        file.write_bytes(damaged)
+        rejected(f"folder:{folder}", facts=["train/only/0.png", "cannot be decoded"])
+        with contextlib.suppress(OSError, SyntaxError):
+            accepted += not np.array_equal(np.asarray(Image.open(file)), pixels)
+    assert accepted, "Pillow alone finds this damage: the test or the check is no longer needed"
+
+
+def test_stored_orientation_is_not_applied(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    pixels = random_images(1)[0]
     for split in ("train", "test"):
-        folder = tmp_path / split / "only"
-        folder.mkdir(parents=True)
-        grey = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4))
-        grey.save(folder / "grey.png")
-        grey.convert("RGBA").save(folder / "alpha.png")
-        grey.convert("P").save(folder / "palette.gif")
-        grey.convert("1").save(folder / "bits.PNG")
-        (folder / "notes.txt").write_text("not an image")
-        (folder / ".hidden.png").write_bytes(b"not an image")
-    dataset = load_dataset(f"folder:{tmp_path}")
-    assert len(dataset.train_images) == 4
-    expected = torch.arange(16, dtype=torch.uint8).reshape(4, 4, 1).expand(4, 4, 3)
-    assert sum(torch.equal(image, expected) for image in dataset.train_images) == 3
+        (tmp_path / split / "only").mkdir(parents=True)
+        Image.fromarray(pixels).save(tmp_path / split / "only" / "0.png", exif=exif)
+    assert np.array_equal(load_dataset(f"folder:{tmp_path}").train_images[0].numpy(), pixels)
 
 
 def break_tree(folder, how):
@@ -690,19 +888,166 @@ def test_unsafe_or_ambiguous_tars_are_rejected(tmp_path):
     rejected(f"folder:{tmp_path / 'two.tar'}", facts=["two.tar", "'one', 'two'"])
 
 
-def test_links_in_a_tar_are_not_followed(tmp_path):
+def linked_tree(folder):
+    """The tree of two_classes() with links in the place of files and of a class folder, and a suffix in capitals."""
+    write_tree(folder, two_classes())
+    ants, store = folder / "train" / "ant", folder / "store"
+    store.mkdir()
+    (ants / "0.png").rename(store / "zero.png")
+    (ants / "0.png").symlink_to("../../store/zero.png")
+    os.link(store / "zero.png", ants / "again.png")
+    (ants / "2.png").rename(ants / "2.PNG")
+    (folder / "test" / "bee").rename(store / "bee")
+    (folder / "test" / "bee").symlink_to("../store/bee")
+    return folder
+
+
+def test_links_count_alike_in_every_container(tmp_path):
+    plain = write_tree(tmp_path / "plain", two_classes())
+    (plain / "train" / "ant" / "again.png").write_bytes((plain / "train" / "ant" / "0.png").read_bytes())
+    expected, folder = load_dataset(f"folder:{plain}"), linked_tree(tmp_path / "linked")
+    places = [folder, *(pack(folder, tmp_path / f"{top}.tar", top) for top in ("", "top"))]
+    places += [pack(folder, tmp_path / f"linked.tar.{mode}", mode=f"w:{mode}") for mode in ("gz", "bz2", "xz")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for place in places:
+            assert same_tensors(load_dataset(f"folder:{place}"), expected), place
+    with tarfile.open(places[1]) as tar:
+        assert {tar.getmember("./train/ant/0.png").type, tar.getmember("./test/bee").type} == {tarfile.SYMTYPE}
+        assert any(member.islnk() for member in tar)
+    moved = tmp_path / "one split linked"
+    (moved / "elsewhere").mkdir(parents=True)
+    (plain / "test").rename(moved / "elsewhere" / "test")
+    (plain / "train").rename(moved / "train")
+    (moved / "test").symlink_to("elsewhere/test")
+    for place in (moved, pack(moved, tmp_path / "moved.tar")):
+        assert same_tensors(load_dataset(f"folder:{place}"), expected), place
+
+
+def test_compressed_archives_are_read_forward(tmp_path, monkeypatch):
     folder = write_tree(tmp_path / "tree", two_classes())
-    secret = tmp_path / "secret.png"
-    Image.new("RGB", (5, 6)).save(secret)
-    (folder / "train" / "ant" / "link.png").symlink_to(secret)
-    archive = pack(folder, tmp_path / "tree.tar")
-    assert len(load_dataset(f"folder:{archive}").train_images) == 7
+    archive, read, offsets = tmp_path / "tree.tar.gz", archive_module.TarTree.read, []
+    with tarfile.open(archive, "w:gz") as tar:
+        for split, name in (("train", "bee"), ("test", "ant"), ("train", "ant"), ("test", "bee")):
+            tar.add(folder / split / name, f"{split}/{name}")
+    monkeypatch.setattr(
+        archive_module.TarTree, "read", lambda tar, path: offsets.append(tar.position(path)) or read(tar, path)
+    )
+    assert same_tensors(load_dataset(f"folder:{archive}"), load_dataset(f"folder:{folder}"))
+    first, *rest = offsets  # the first image is read before the others for its size
+    assert len(rest) == 14 and rest == sorted(rest)
+
+
+def test_invalid_sparse_members_are_named(tmp_path):
+    archive = pack(write_tree(tmp_path / "tree", two_classes()), tmp_path / "tree.tar")
+    sparse = tarfile.TarInfo("./train/ant/sparse.png")
+    sparse.type, sparse.size = tarfile.GNUTYPE_SPARSE, 512
+    header = bytearray(sparse.tobuf(tarfile.GNU_FORMAT))
+    header[386:410] = b"%011o\0%011o\0" % (0, 1 << 20)  # the map: more bytes than are stored
+    header[483:495] = b"%011o\0" % (1 << 20)
+    header[148:156] = b"%06o\0 " % (sum(header) - sum(header[148:156]) + 8 * 32)
+    content = archive.read_bytes().rstrip(b"\0")
+    padding = bytes(-len(content) % 512)
+    archive.write_bytes(content + padding + header + bytes(512) + bytes(1024))
+    rejected(f"folder:{archive}", facts=[archive, "train/ant/sparse.png", "cannot be"])
+
+
+def test_unreadable_images_are_named(tmp_path, monkeypatch):
+    kinds = {
+        "dangling.png": (lambda file: file.symlink_to("nowhere.png"), "cannot be read"),
+        "dangling.JPEG": (lambda file: file.symlink_to("../../../nowhere.png"), "cannot be read"),
+        "loop.png": (lambda file: file.symlink_to("loop.png"), "Too many levels"),
+        "folder.png": (lambda file: file.mkdir(), "is a folder"),
+        "pipe.png": (os.mkfifo, "pipe"),  # reading it would wait for ever
+        "to a pipe.png": (lambda file: file.symlink_to("hidden.pipe"), "pipe"),
+    }
+    for name, (create, fact) in kinds.items():
+        folder = write_tree(tmp_path / name, two_classes())
+        os.mkfifo(folder / "test" / "ant" / "hidden.pipe")
+        create(folder / "test" / "ant" / name)
+        for place in (folder, pack(folder, tmp_path / f"{name}.tar")):
+            rejected(f"folder:{place}", facts=[f"test/ant/{name}", place, fact])
+    folder = write_tree(tmp_path / "a link out", two_classes())
+    Image.new("RGB", (5, 6)).save(tmp_path / "secret.png")
+    for link in (tmp_path / "secret.png", "../../../secret.png"):
+        (folder / "train" / "ant" / "link.png").symlink_to(link)
+        assert len(load_dataset(f"folder:{folder}").train_images) == 8
+        rejected(f"folder:{pack(folder, tmp_path / 'out.tar')}", facts=["train/ant/link.png", "out of the archive"])
+        (folder / "train" / "ant" / "link.png").unlink()
+    for link in ("train/cat", "test"):  # a class, a split
+        folder = write_tree(tmp_path / f"without {link}".replace("/", " "), two_classes(), splits=("train",))
+        if link != "test":
+            write_tree(folder, two_classes(), splits=("test",))
+        (folder / link).symlink_to("nowhere")
+        for place in (folder, pack(folder, tmp_path / "link.tar")):
+            rejected(f"folder:{place}", facts=[repr(link), place, "cannot be read"])
+
+    def forbidden(path, *arguments):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    folder = write_tree(tmp_path / "forbidden", two_classes())
+    for function in ("read_bytes", "is_dir"):
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, function, forbidden)
+            rejected(f"folder:{folder}", facts=[folder, "cannot be read", "Permission denied"])
+    os.mkfifo(tmp_path / "pipe")
+    for name, place in ((f"folder:{tmp_path / 'pipe'}", None), ("cifar10", tmp_path / "pipe")):
+        rejected(name, place, facts=[tmp_path / "pipe", "not a regular file"])
+
+
+def test_what_is_not_read_is_said(tmp_path):
+    folder = write_tree(tmp_path / "tree", two_classes())
+    expected = load_dataset(f"folder:{folder}", cache=False)
+    ant = folder / "train" / "ant"
+    for hidden in (folder / "train" / ".DS_Store", ant / "._0.png", folder / "README.txt"):
+        hidden.write_bytes(b"")
+    (ant / "below").mkdir()
+    for extra in (folder / "test" / "0.png", ant / "0.avif", ant / "below" / "0.png"):
+        extra.write_bytes((ant / "0.png").read_bytes())
+    for place in (folder, pack(folder, tmp_path / "tree.tar")):
+        with pytest.warns(UserWarning) as said:
+            assert same_tensors(load_dataset(f"folder:{place}", cache=False), expected)
+        (message,) = (str(warning.message) for warning in said)
+        assert "3 files or folders" in message and str(place) in message and "\n" not in message
+        assert all(repr(name) in message for name in ("train/ant/0.avif", "train/ant/below", "test/0.png"))
+
+
+def test_class_names_that_differ_unseen_are_shown(tmp_path):
+    composed, decomposed = "Gr\xf6\xdfe", "Gro\u0308\xdfe"  # as Linux and macOS write the same name
+    images = {"ant": random_images(2), composed: random_images(2, seed=1)}
+    folder = write_tree(tmp_path / "mixed", images)
+    (folder / "test" / composed).rename(folder / "test" / decomposed)
+    for place in (folder, pack(folder, tmp_path / "mixed.tar")):
+        rejected(f"folder:{place}", facts=[ascii(composed), ascii(decomposed), "test/", "rename"])
+    (folder / "test" / decomposed).rename(folder / "test" / f"{composed}\u200b")
+    rejected(f"folder:{folder}", facts=[ascii(composed), ascii(f"{composed}\u200b"), "rename"])
+    (folder / "test" / f"{composed}\u200b").rename(folder / "test" / "Ant ")
+    rejected(f"folder:{folder}", facts=["not in test/", "add or delete it"])
+    both = write_tree(tmp_path / "both", {**images, decomposed: random_images(2, seed=2)})
+    rejected(f"folder:{both}", facts=["look the same", ascii(composed), ascii(decomposed)])
+    stored = write_tree(tmp_path / "bytes", two_classes())
+    for split in ("train", "test"):
+        (stored / split / "bee").rename(stored / split / os.fsdecode(b"caf\xe9"))
+    for place in (stored, pack(stored, tmp_path / "bytes.tar")):
+        rejected(f"folder:{place}", facts=[r"b'caf\xe9'", "train/", place, "not UTF-8"])
+
+
+def test_image_sets_of_one_colour_are_rejected(tmp_path):
+    for split in ("train", "test"):
+        folder = write_tree(tmp_path / split, two_classes())
+        for file in folder.glob(f"{split}/*/*.png"):
+            Image.new("RGB", (5, 6), (255, 255, 255)).save(file)
+        rejected(f"folder:{folder}", facts=[f"all 7 {split} images", folder, "(255, 255, 255)"])
+        Image.new("RGB", (5, 6), (255, 255, 254)).save(file)
+        load_dataset(f"folder:{folder}")
 
 
 def test_constant_channel_has_std_one(tmp_path):
-    black = {"only": [np.zeros((4, 4, 3), np.uint8)]}
-    dataset = load_dataset(f"folder:{write_tree(tmp_path, black)}")
-    assert dataset.mean == (0.0, 0.0, 0.0) and dataset.std == (1.0, 1.0, 1.0)
+    images = random_images(2)
+    for image in images:
+        image[..., 1] = 0
+    dataset = load_dataset(f"folder:{write_tree(tmp_path, {'only': images})}")
+    assert dataset.mean[1] == 0.0 and dataset.std[1] == 1.0 and dataset.std[0] != 1.0
 
 
 # ---------------------------------------------------------------------------------------------------------------------
@@ -833,14 +1178,23 @@ def test_damaged_cache_is_rebuilt(tmp_path, project):
     for field in ("train_images", "train_labels"):
         tensors[field] = tensors[field].flip(0).contiguous()
     contents["another order"] = save(tensors, metadata)
+    shapes = sound.replace(b"[7,6,5,3]", b"[7,5,6,3]"), sound.replace(b'"U8","shape":[7]', b'"I8","shape":[7]')
+    assert sound not in shapes
+    contents |= {"height for width": shapes[0], "signed labels": shapes[1]}
+    contents |= {"half": sound[: len(sound) // 2], "more": sound + b"more"}
     for damage, content in contents.items():
         file.write_bytes(content)
-        with pytest.warns(UserWarning, match="damaged"):
+        with pytest.warns(UserWarning, match=f"{file.name}.* is damaged .* is set aside as .*rebuilt"):
             again = load_dataset(name)
+        assert file.with_name(f"{file.name}.damaged").read_bytes() == content
         assert same_tensors(first, again) and again.classes == first.classes, damage
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             load_dataset(name)
+    file.unlink()
+    os.mkfifo(file)  # opening it would wait for ever
+    with pytest.warns(UserWarning, match="is damaged .not a file"):
+        assert same_tensors(first, load_dataset(name))
 
 
 def test_unwritable_cache_only_warns(tmp_path, project):
@@ -854,6 +1208,9 @@ def test_cache_folder_can_be_chosen(tmp_path, project, monkeypatch):
     load_dataset("digits", cache=False)
     assert not (project / "data").exists()
     load_dataset("digits", cache=tmp_path / "given")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    load_dataset("digits", cache="~/home")
+    assert list((tmp_path / "home").glob("*.safetensors"))
     monkeypatch.setenv("SENET_CACHE", str(tmp_path / "named"))
     load_dataset("digits")
     assert len(list((tmp_path / "given").glob("*.safetensors"))) == len(

@@ -2,8 +2,8 @@
 
 Each source has one uncompressed safetensors file in the project's `data/cache/`, or in $SENET_CACHE if set. The file
 is memory-mapped, so parallel runs share its memory. At every load its content is hashed and compared with the stored
-fingerprints; a damaged file is rebuilt with a warning. Writing is atomic and under a lock, so a second process waits
-for the first. If the folder is not writable, loading warns and decodes the images every time.
+fingerprints; a damaged file is set aside and rebuilt, with a warning. Writing is atomic and under a lock, so a second
+process waits for the first. If the folder is not writable, loading warns and decodes the images every time.
 """
 
 import contextlib
@@ -18,16 +18,17 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 
-from senet_lib.data.dataset import Canonical, Split, fingerprint_of, sample_digests
-from senet_lib.files import exclusive
+from senet_lib.data.dataset import Canonical, Split, fingerprint_of, reason, sample_digests
+from senet_lib.data.sources import expanded
+from senet_lib.files import exclusive, set_aside
 from senet_lib.project import project_root
 
-LAYOUT = 1  # version of the file's format and content: increase it when decoding changes
+LAYOUT = 3  # version of the file's format and content: increase it when decoding changes
 
 
 def cache_folder() -> Path:
     """The folder in $SENET_CACHE if set, otherwise the project's `data/cache/`."""
-    return Path(os.environ.get("SENET_CACHE") or project_root() / "data" / "cache").expanduser()
+    return expanded(os.environ.get("SENET_CACHE") or project_root() / "data" / "cache")
 
 
 def load_or_build(folder: Path, name: str, where: str, state: list, build: Callable[[], Canonical]) -> Canonical:
@@ -50,6 +51,8 @@ def load_or_build(folder: Path, name: str, where: str, state: list, build: Calla
 def _load(file: Path, source: str, warn: bool = False) -> Canonical | None:
     """The cached data set; None if it is missing, damaged or from another source."""
     try:
+        if file.exists() and not file.is_file():
+            raise ValueError("not a file")  # opening a pipe would wait for ever
         with safe_open(file, framework="pt") as stored:
             header = (stored.metadata() or {}).get("description", "")
             if hashlib.sha256(header.encode()).hexdigest() != stored.metadata().get("sha256"):
@@ -62,6 +65,8 @@ def _load(file: Path, source: str, warn: bool = False) -> Canonical | None:
                 for split in ("train", "test")
             }
         for split, tensors in splits.items():
+            if _kinds(tensors) != description["kinds"][split]:
+                raise ValueError(f"{split} shapes changed")  # which the digests do not contain
             digests = sample_digests(*tensors)
             if fingerprint_of(digests) != description["fingerprints"][split] or digests != sorted(digests):
                 raise ValueError(f"{split} images changed")
@@ -70,12 +75,29 @@ def _load(file: Path, source: str, warn: bool = False) -> Canonical | None:
         return None
     except (SafetensorError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         if warn:
-            warnings.warn(f"the cached data set {str(file)!r} is damaged ({error}) and is rebuilt", stacklevel=2)
+            _set_aside(file, error)
         return None
 
 
+def _kinds(split: Split) -> list:
+    return [[str(tensor.dtype), *tensor.shape] for tensor in split]
+
+
+def _set_aside(file: Path, error: Exception) -> None:
+    try:
+        outcome = f"is set aside as {set_aside(file).name!r}"
+    except OSError as failed:
+        outcome = f"could not be set aside ({reason(failed)})"
+    warnings.warn(
+        f"the cached data set {str(file)!r} is damaged ({reason(error)}), {outcome} and is rebuilt", stacklevel=2
+    )
+
+
 def _save(file: Path, source: str, data: Canonical) -> None:
-    description = json.dumps({"source": source, "classes": data.classes, "fingerprints": data.fingerprints})
+    kinds = {"train": _kinds(data.train), "test": _kinds(data.test)}
+    description = json.dumps(
+        {"source": source, "classes": data.classes, "fingerprints": data.fingerprints, "kinds": kinds}
+    )
     metadata = {"description": description, "sha256": hashlib.sha256(description.encode()).hexdigest()}
     tensors = {
         "train_images": data.train.images,

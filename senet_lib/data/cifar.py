@@ -7,7 +7,6 @@ CIFAR-100 uses its 100 fine labels.
 
 import io
 import pickle
-import tarfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -15,9 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from senet_lib.data.archive import SUFFIXES, open_tar
 from senet_lib.data.dataset import DataError, Decoded, Split, reason
-from senet_lib.data.image_tree import READ_ERRORS, archive_state, find_image_tree, is_image_tree, read_tar_tree
-from senet_lib.data.sources import Source, download, file_md5, file_state
+from senet_lib.data.image_tree import archive_state, find_image_tree, is_image_tree, read_tar_tree
+from senet_lib.data.sources import Source, download, file_md5, file_state, is_there
 
 
 class Cifar(NamedTuple):
@@ -75,17 +75,20 @@ CIFAR = {
 def find_cifar(name: str, path: Path) -> Source | None:
     """The data set in `path`, an archive or a folder with one of the `layouts`; None if there is none."""
     cifar = CIFAR[name]
-    if path.is_file():
+    if not is_there(path):
+        return None
+    if not path.is_dir():
         return _archive(cifar, path)
-    if (path / cifar.archive).is_file():
+    if is_there(path / cifar.archive):
         return _archive(cifar, path / cifar.archive)
     for folder in (path / cifar.folder, path):
         if any((folder / file).is_file() for file in cifar.files):
             return _unpacked(cifar, folder)
     if is_image_tree(path / name):
         return find_image_tree(path / name, cifar.classes)
-    if (path / f"{name}.tar").is_file():
-        return _archive(cifar, path / f"{name}.tar")
+    for suffix in SUFFIXES:
+        if is_there(path / f"{name}{suffix}"):
+            return _archive(cifar, path / f"{name}{suffix}")
     if is_image_tree(path):
         return find_image_tree(path, cifar.classes)
     return None
@@ -95,8 +98,8 @@ def layouts(name: str) -> str:
     """The layouts that find_cifar accepts in a folder, in search order, as text for a message."""
     cifar = CIFAR[name]
     return (
-        f"{cifar.archive}, {cifar.folder}/, {name}/ with train/<class>/* and test/<class>/*, {name}.tar, "
-        "train/<class>/* and test/<class>/*"
+        f"{cifar.archive}, {cifar.folder}/, {name}/ with train/<class>/* and test/<class>/*, {name}.tar "
+        f"(or {', '.join(SUFFIXES[1:])}), train/<class>/* and test/<class>/*"
     )
 
 
@@ -125,37 +128,30 @@ def _read_archive(cifar: Cifar, path: Path) -> Decoded:
             f"{str(path)!r} is damaged or is not the {cifar.title} archive: md5 {found}, expected {cifar.md5}; "
             "delete it, or download it again"
         )
-    try:
-        with tarfile.open(path) as tar:
-            batches = {
-                PurePosixPath(member.name).name: member
-                for member in tar.getmembers()
-                if member.isfile() and PurePosixPath(member.name).parent.name == cifar.folder
-            }
-            if not batches:
-                return read_tar_tree(tar, path, cifar.classes)
-            if missing := [file for file in cifar.files if file not in batches]:
-                raise DataError(f"{str(path)!r} is incomplete: {missing[0]} of {cifar.title} is missing; replace it")
-            return _read_batches(cifar, path, lambda file: tar.extractfile(batches[file]).read())
-    except READ_ERRORS as error:
-        raise DataError(
-            f"{str(path)!r} is not a readable tar archive ({reason(error)}): delete it, or replace it"
-        ) from error
+    with open_tar(path) as tar:
+        batches = {
+            PurePosixPath(file).name: file for file in tar.files() if PurePosixPath(file).parent.name == cifar.folder
+        }
+        if not batches:
+            return read_tar_tree(tar, cifar.classes)
+        if missing := [file for file in cifar.files if file not in batches]:
+            raise DataError(f"{str(path)!r} is incomplete: {missing[0]} of {cifar.title} is missing; replace it")
+        return _read_batches(cifar, path, lambda file: tar.read(batches[file]))
 
 
 def _read_batches(cifar: Cifar, where: Path, read: Callable[[str], bytes]) -> Decoded:
-    """Read the official pickles; read(file) returns the bytes of one file."""
-    names = _entry(_unpickle(read(cifar.names_file), where, cifar.names_file), cifar.names)
+    """Read the official pickles; read(file) returns the bytes of one file, or raises OSError."""
+    names = _entry(_unpickle(read, where, cifar.names_file), cifar.names)
     if not isinstance(names, list) or len(names) != cifar.classes:
         raise DataError(f"{cifar.names_file} in {str(where)!r} does not list {cifar.classes} class names: replace it")
     classes = tuple(name.decode("latin1") if isinstance(name, bytes) else str(name) for name in names)
-    parts = [_read_batch(cifar, where, file, read(file)) for file in (*cifar.train_files, cifar.test_file)]
+    parts = [_read_batch(cifar, where, file, read) for file in (*cifar.train_files, cifar.test_file)]
     train = Split(*(np.concatenate(arrays) for arrays in zip(*parts[:-1], strict=True)))
     return Decoded(classes, train, parts[-1])
 
 
-def _read_batch(cifar: Cifar, where: Path, file: str, content: bytes) -> Split:
-    batch = _unpickle(content, where, file)
+def _read_batch(cifar: Cifar, where: Path, file: str, read: Callable[[str], bytes]) -> Split:
+    batch = _unpickle(read, where, file)
     planes, labels = _entry(batch, "data"), _entry(batch, cifar.labels)
     try:
         labels = np.array(labels, np.int64)
@@ -177,7 +173,11 @@ def _entry(batch: dict, key: str) -> object:
     return batch.get(key, batch.get(key.encode()))
 
 
-def _unpickle(content: bytes, where: Path, file: str) -> dict:
+def _unpickle(read: Callable[[str], bytes], where: Path, file: str) -> dict:
+    try:
+        content = read(file)
+    except OSError as error:
+        raise DataError(f"{file} in {str(where)!r} cannot be read ({reason(error)}): replace it") from error
     try:
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()  # latin1: Python 2's str holds bytes
     except Exception as error:  # a damaged pickle can raise anything

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from senet_lib.data.dataset import DataError, Decoded, Split, reason
-from senet_lib.data.sources import Source, download, file_state
+from senet_lib.data.sources import Source, download, file_state, is_there
 
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")  # the package dataset-fashion-mnist
 FOLDERS = ("", "fashion-mnist", "fashion_mnist", "FashionMNIST/raw")  # subfolders searched; the last is torchvision's
@@ -69,7 +69,7 @@ def download_fashion_mnist(folder: Path) -> Source:
 def _either(path: Path) -> Path | None:
     """`path`.gz, or else `path` itself; None if neither exists."""
     zipped = path.with_name(f"{path.name}.gz")
-    return zipped if zipped.is_file() else path if path.is_file() else None
+    return next(filter(is_there, (zipped, path)), None)
 
 
 def _read(files: dict[str, Path]) -> Decoded:

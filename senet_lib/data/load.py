@@ -10,16 +10,15 @@
 
 import os
 from functools import partial
-from pathlib import Path
 
 from senet_lib.data.cache import cache_folder, load_or_build
 from senet_lib.data.catalog import DATASETS, FOLDER
 from senet_lib.data.cifar import CIFAR, download_cifar, find_cifar, layouts
-from senet_lib.data.dataset import Canonical, DataError, Dataset, build_dataset, canonical
+from senet_lib.data.dataset import Canonical, DataError, Dataset, build_dataset, canonical, reason
 from senet_lib.data.digits import find_digits
 from senet_lib.data.fashion_mnist import DEBIAN_FOLDER, download_fashion_mnist, find_fashion_mnist
 from senet_lib.data.image_tree import find_image_tree
-from senet_lib.data.sources import Source, search_paths
+from senet_lib.data.sources import Source, expanded, search_paths
 from senet_lib.errors import did_you_mean
 from senet_lib.project import project_root
 
@@ -64,19 +63,13 @@ def load_dataset(
     Raises DataError (a ValueError) with a one-line message when the name is unknown, or the data is missing, damaged or
     a different data set.
     """
-    source = _find(name, root, download)
-
-    def build() -> Canonical:
-        data = canonical(source.read())
-        _check_fingerprints(name, source, data)
-        return data
-
-    if cache is False:
-        data = build()
-    else:
-        folder = cache_folder() if cache is None or cache is True else Path(cache)
-        data = load_or_build(folder, name, source.where, source.state, build)
-        _check_fingerprints(name, source, data)
+    try:
+        data = _load(str(name), root, cache, download)
+    except OSError as error:  # such as missing permissions, a failing disk, a link that leads nowhere
+        raise DataError(
+            f"{str(error.filename or name)!r} cannot be read ({error.strerror or reason(error)}): repair it, or name "
+            "another place"
+        ) from error
     return build_dataset(
         name,
         data.classes,
@@ -87,8 +80,26 @@ def load_dataset(
     )
 
 
+def _load(
+    name: str, root: str | os.PathLike | None, cache: str | os.PathLike | bool | None, download: bool
+) -> Canonical:
+    source = _find(name, root, download)
+
+    def build() -> Canonical:
+        data = canonical(source.read())
+        _check_fingerprints(name, source, data)
+        _check_not_constant(source, data)
+        return data
+
+    if cache is False:
+        return build()
+    folder = cache_folder() if cache is None or cache is True else expanded(cache)
+    data = load_or_build(folder, name, source.where, source.state, build)
+    _check_fingerprints(name, source, data)
+    return data
+
+
 def _find(name: str, root: str | os.PathLike | None, download: bool) -> Source:
-    name = str(name)
     if name.startswith(FOLDER):
         return _find_folder(name.removeprefix(FOLDER), root)
     if name not in DATASETS:
@@ -121,13 +132,24 @@ def _find(name: str, root: str | os.PathLike | None, download: bool) -> Source:
 def _find_folder(path: str, root: str | os.PathLike | None) -> Source:
     if not path:
         raise DataError("'folder:' has no path: write folder:PATH, with train/<class>/* and test/<class>/* in PATH")
-    folder = (Path(root) if root is not None else project_root()).expanduser() / Path(path).expanduser()
+    folder = (project_root() if root is None else expanded(root)) / expanded(path)
     folder = folder.absolute()
     if not folder.exists():
         raise DataError(
             f"{str(folder)!r} does not exist: PATH of folder:PATH must contain train/<class>/*, test/<class>/*"
         )
     return find_image_tree(folder)
+
+
+def _check_not_constant(source: Source, data: Canonical) -> None:
+    for split in ("train", "test"):
+        images = getattr(data, split).images
+        pixel = images[0, 0, 0]
+        if bool((images[0] == pixel).all()) and bool((images == pixel).all()):
+            raise DataError(
+                f"all pixels of all {len(images)} {split} images in {source.where!r} have the same colour, "
+                f"{tuple(pixel.tolist())}: check how the images were written"
+            )
 
 
 def _check_fingerprints(name: str, source: Source, data: Canonical) -> None:

@@ -8,6 +8,7 @@ import contextlib
 import hashlib
 import http.client
 import os
+import stat
 import sys
 import urllib.request
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def search_paths(name: str, root: str | os.PathLike | None) -> list[Path]:
 
 
 def _existing(name: str, path: str | os.PathLike, setting: str) -> Path:
-    path = Path(path).expanduser().absolute()
+    path = expanded(path).absolute()
     if not path.exists():
         raise DataError(
             f"{name}: {setting} is {str(path)!r}, which does not exist: set {setting} to an existing folder or file, "
@@ -57,9 +58,24 @@ def _existing(name: str, path: str | os.PathLike, setting: str) -> Path:
     return path
 
 
+def expanded(path: str | os.PathLike) -> Path:
+    """`path` with ~ or ~user replaced by that user's home folder. Raises DataError if it is not known."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise DataError(f"{str(path)!r} starts with ~, but the home folder is not known: write it out") from error
+
+
+def is_there(path: Path) -> bool:
+    """Whether something has this name, even a broken link: what cannot be read is then named, not passed over."""
+    return os.path.lexists(path)
+
+
 def file_state(path: Path) -> list:
-    """[path, size, modification time]: unchanged as long as the file is."""
+    """[path, size, modification time]: unchanged as long as the file is. Raises DataError if it is no regular file."""
     status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise DataError(f"{str(path)!r} is not a regular file: name a file or a folder, or delete it")
     return [str(path), status.st_size, status.st_mtime_ns]
 
 
