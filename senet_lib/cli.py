@@ -20,12 +20,21 @@ from pathlib import Path
 
 from senet_lib import durations
 from senet_lib.errors import DamagedFile, UserError
-from senet_lib.files import check_writable, set_aside, write_json
+from senet_lib.files import check_writable, read_arrays, set_aside, write_json
 from senet_lib.process import SUPERVISED, die_with_parent, leave_ascii
 from senet_lib.report import publish as publishing
 from senet_lib.report.build import build_report
 from senet_lib.report.html_page import ReportError
-from senet_lib.results import NOTEBOOK, WEIGHTS, StudyResults, altered_files, is_intact, load_results, read_study
+from senet_lib.results import (
+    EXAMPLES,
+    NOTEBOOK,
+    WEIGHTS,
+    StudyResults,
+    altered_files,
+    is_intact,
+    load_results,
+    read_study,
+)
 from senet_lib.running.arguments import OneLineParser, data_root_in, resolve_study, study_options, whole_number
 from senet_lib.running.local import Pool, threads_of_a_job
 from senet_lib.running.run import keep_relabelled, relabelled
@@ -58,6 +67,7 @@ def reproduce(options: argparse.Namespace) -> int:
     from senet_lib.report import pictures  # imports scipy: only after the runs
 
     try:
+        set_aside_damaged_pictures(folder)
         pictures.save(folder, data_root_in(options.data))
         report = build_report(folder)
         print_table(load_results(folder))
@@ -71,8 +81,12 @@ def reproduce(options: argparse.Namespace) -> int:
 def plan(options: argparse.Namespace) -> int:
     """Print a study's runs and their estimated cost on this machine."""
     study, runs, folder = resolve_study(options)
-    print(f"{study.name}: {study.question}\n")
     left = unfinished(runs, folder, relabelled(runs, folder))
+    if left:
+        from senet_lib.running.inputs import check_inputs, outline
+
+        check_inputs(runs, outline(study.data, data_root_in(options.data)))
+    print(f"{study.name}: {study.question}\n")
     recipe = study.recipe
     print(f"data {study.data}; {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.schedule}, lr {recipe.lr:g}")
 
@@ -93,10 +107,8 @@ def plan(options: argparse.Namespace) -> int:
 
 def _print_estimates(options: argparse.Namespace, runs: list[RunConfig], left: list[RunConfig], width: int) -> None:
     from senet_lib.running.estimate import SHARE, estimate
-    from senet_lib.running.inputs import check_inputs, outline
 
     networks = {run.label: run for run in runs}
-    check_inputs(runs, outline(runs[0].data, data_root_in(options.data)))
     columns = f"{'params':>11}  {'MACs':>8}  {'ms/image':>8}  {'per epoch':>10}  {'per run':>10}  runs left"
     print(f"\n{'network':<{width}}  {columns}")
     total = h100 = 0.0
@@ -142,13 +154,16 @@ def _print_power(study: Study, folder: Path) -> None:
 
 def report(options: argparse.Namespace) -> int:
     study, _, folder = resolve_study(options)
-    print(f"report: {_shown(build_report(_with_results(study, folder)))}")
+    set_aside_damaged_pictures(_with_results(study, folder))
+    print(f"report: {_shown(build_report(folder))}")
     return 0
 
 
 def publish(options: argparse.Namespace) -> int:
     """Copy a study's published files (numbers and figures) to results/published/<study>/."""
     study, runs, folder = resolve_study(options)
+    if (folder / "study.json").exists():
+        read_study(folder)  # raises if it is damaged
     print(f"published: {_shown(publishing.publish(study, runs, folder))}")
     return 0
 
@@ -231,8 +246,18 @@ def write_study(folder: Path, content: dict) -> None:
     except FileNotFoundError:
         pass
     except DamagedFile as error:
-        print(f"{error.path} is damaged: written again; the earlier one is kept as {set_aside(error.path).name}")
+        print(f"{error.path} is damaged: written again; the damaged one is kept as {set_aside(error.path).name}")
     write_json(folder / "study.json", content)
+
+
+def set_aside_damaged_pictures(folder: Path) -> None:
+    """Without examples.npz, the report has no pictures until `reproduce` stores them again."""
+    try:
+        read_arrays(folder / EXAMPLES)
+    except FileNotFoundError:
+        pass
+    except DamagedFile as error:
+        print(f"{error.path} is damaged: its pictures are not used; it is kept as {set_aside(error.path).name}")
 
 
 def print_table(results: StudyResults) -> None:

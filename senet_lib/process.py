@@ -1,4 +1,4 @@
-"""How processes end: each stop request is handled once, and a child process ends with its parent."""
+"""How processes start and end: with an encoding for all text; once per stop request; with their parent."""
 
 import ctypes
 import os
@@ -39,3 +39,11 @@ def die_with_parent() -> None:
     ctypes.CDLL(None, use_errno=True).prctl(pr_set_pdeathsig, signal.SIGKILL, 0, 0, 0)
     if os.getppid() != parent:  # the parent ended before prctl took effect
         os._exit(1)
+
+
+def leave_ascii() -> None:
+    """Restart this process, and later its children, in Python's UTF-8 mode if the locale's encoding is ASCII, which has
+    neither the characters of every path nor those of every class name."""
+    if sys.getfilesystemencoding() == "ascii" and os.environ.get("PYTHONUTF8") != "1":
+        os.environ["PYTHONUTF8"] = "1"
+        os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])

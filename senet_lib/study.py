@@ -13,17 +13,30 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
 from senet_lib.data.catalog import check_name
 from senet_lib.errors import UserError, did_you_mean
 from senet_lib.models import resolve_knobs
 
-LABEL = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+LONGEST_NAME = 100  # of a label or a study: a file's name has at most 255 bytes, also that of a run that was set aside
+LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
+TAKEN = ("archive", "notebooks", "published")  # folders in results/ that belong to no study
 
 
 class StudyError(UserError):
     """An invalid study: a one-line message that names the file, the key and what is allowed."""
+
+
+def _number(value: Any) -> Any:
+    """Refuse what would be converted silently: `yes` to 1, and the text "010" to 10."""
+    if isinstance(value, bool | str):
+        raise ValueError(f"{value!r} is not a number")
+    return value
+
+
+Integer = Annotated[int, BeforeValidator(_number)]
+Number = Annotated[float, BeforeValidator(_number)]
 
 
 class Strict(BaseModel):
@@ -36,42 +49,42 @@ class Recipe(Strict):
     The techniques of arXiv:2404.00498 (sections given below) are off by default and work with any network.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 10
-    batch_size: Annotated[int, Field(ge=1)] = 128
-    lr: Annotated[float, Field(gt=0)] = 0.1  # the peak, after warm-up
-    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    epochs: Annotated[Integer, Field(ge=1)] = 10
+    batch_size: Annotated[Integer, Field(ge=1)] = 128
+    lr: Annotated[Number, Field(gt=0)] = 0.1  # the peak, after warm-up
+    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
-    weight_decay: Annotated[float, Field(ge=0)] = 5e-4  # on all parameters, including batch norm's, as in the papers
+    weight_decay: Annotated[Number, Field(ge=0)] = 5e-4  # on all parameters, including batch norm's, as in the papers
     schedule: Literal["cosine", "multistep", "one_cycle", "constant"] = "cosine"
-    warmup_epochs: Annotated[float, Field(ge=0)] = 0.0  # linear from 0; one_cycle: the rising phase
-    milestones: tuple[float, ...] = (0.5, 0.75)  # multistep: fractions of training (He et al. 2015, section 4.2)
-    decay: Annotated[float, Field(gt=0, le=1)] = 0.1  # multistep: the factor at each milestone
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    clip_norm: Annotated[float, Field(gt=0)] | None = None  # maximum global gradient norm; None: no clipping
-    crop_padding: Annotated[int, Field(ge=0)] = 4  # pixels on each side before the random crop
+    warmup_epochs: Annotated[Number, Field(ge=0)] = 0.0  # linear from 0; one_cycle: the rising phase
+    milestones: tuple[Number, ...] = (0.5, 0.75)  # multistep: fractions of training (He et al. 2015, section 4.2)
+    decay: Annotated[Number, Field(gt=0, le=1)] = 0.1  # multistep: the factor at each milestone
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    clip_norm: Annotated[Number, Field(gt=0)] | None = None  # maximum global gradient norm; None: no clipping
+    crop_padding: Annotated[Integer, Field(ge=0)] = 4  # pixels on each side before the random crop
     crop_fill: Literal["black", "reflect"] = "black"  # content of the padding; reflect: mirrored image, section 3.1
-    crop_size: Annotated[int, Field(ge=8)] | None = None  # resolution of that crop; None: the image's own
+    crop_size: Annotated[Integer, Field(ge=8)] | None = None  # resolution of that crop; None: the image's own
     # horizontal; auto: where the data set allows it; alternating: always, inverted in each epoch (section 3.6)
     flip: Literal["auto", "always", "never", "alternating"] = "auto"
     # side in pixels of a masked square, placed at random for every image and epoch (arXiv:1708.04552); 0: none
-    cutout: Annotated[int, Field(ge=0)] = 0
+    cutout: Annotated[Integer, Field(ge=0)] = 0
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware supports it
     compile: bool = False  # torch.compile
-    holdout: Annotated[int, Field(ge=0)] = 0  # size of the validation split; if above 0, the test set is not used
+    holdout: Annotated[Integer, Field(ge=0)] = 0  # size of the validation split; if above 0, the test set is not used
     # whether lr and weight_decay are per 1024 images and for SGD without momentum, whatever batch_size and momentum
     decoupled: bool = False  # the paper's code and D. Page, "How to Train Your ResNet"; the formula is in optimizer.py
-    bias_lr_factor: Annotated[float, Field(gt=0)] = 1.0  # multiplies lr for batch norm's biases: section 3.4
-    muon_lr: Annotated[float, Field(gt=0)] | None = None  # Muon's lr, for every convolution except the first
-    bn_momentum: Annotated[float, Field(gt=0, le=1)] = 0.1  # weight of a new batch in batch norm's running statistics
+    bias_lr_factor: Annotated[Number, Field(gt=0)] = 1.0  # multiplies lr for batch norm's biases: section 3.4
+    muon_lr: Annotated[Number, Field(gt=0)] | None = None  # Muon's lr, for every convolution except the first
+    bn_momentum: Annotated[Number, Field(gt=0, le=1)] = 0.1  # weight of a new batch in batch norm's running statistics
     # average of the weights, evaluated and saved; lookahead: training continues from it (section 3.4, arXiv:1907.08610)
     averaging: Literal["none", "ema", "lookahead"] = "none"
-    averaging_steps: Annotated[int, Field(ge=1)] = 5  # optimizer steps between two updates of the average
-    averaging_decay: Annotated[float, Field(ge=0, lt=1)] = 0.95  # decay of the old average per step
+    averaging_steps: Annotated[Integer, Field(ge=1)] = 5  # optimizer steps between two updates of the average
+    averaging_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.95  # decay of the old average per step
     test_time_augmentation: bool = False  # also report tta_accuracy after the last epoch: section 3.5
     whiten_stem: bool = False  # initialise the first convolution with eigenvectors of training patches: section 3.2
     # resolution in the first epoch, below the images' own; None: no progressive resizing (resizing.py)
-    first_size: Annotated[int, Field(ge=8)] | None = None
-    full_size_from: Annotated[float, Field(gt=0, lt=1)] = 0.5  # fraction of the epochs at which full resolution starts
+    first_size: Annotated[Integer, Field(ge=8)] | None = None
+    full_size_from: Annotated[Number, Field(gt=0, lt=1)] = 0.5  # fraction of the epochs at which full resolution starts
     evaluate_in_training_mode: bool = False  # reproduces a defect of source B, which the report then states
 
     @model_validator(mode="after")
@@ -90,9 +103,9 @@ class Recipe(Strict):
 class Published(Strict):
     """A published accuracy for comparison, of the last or the best epoch, depending on its source."""
 
-    accuracy: Annotated[float, Field(gt=0, le=1)]
+    accuracy: Annotated[Number, Field(gt=0, le=1)]
     source: str
-    runs: Annotated[int, Field(ge=1)] | None = None
+    runs: Annotated[Integer, Field(ge=1)] | None = None
 
 
 class Network(Strict):
@@ -112,7 +125,7 @@ class RunConfig(Strict):
     model: str
     knobs: dict[str, Any]
     data: str
-    seed: Annotated[int, Field(ge=0, lt=2**31)]
+    seed: Annotated[Integer, Field(ge=0, lt=2**31)]
     recipe: Recipe
 
     @classmethod
@@ -163,7 +176,7 @@ class Study(Strict):
     name: str
     question: str
     data: str = "digits"
-    seeds: Annotated[tuple[Annotated[int, Field(ge=0, lt=2**31)], ...], Field(min_length=1)]
+    seeds: Annotated[tuple[Annotated[Integer, Field(ge=0, lt=2**31)], ...], Field(min_length=1)]
     recipe: Recipe = Recipe()
     networks: Annotated[dict[str, Network], Field(min_length=1)]
     baseline: str = ""  # the network that the others are compared with; empty: the first
@@ -189,11 +202,21 @@ class Study(Strict):
 
     @model_validator(mode="after")
     def _consistent(self) -> "Study":
+        if self.name in TAKEN or self.name.startswith("."):
+            raise ValueError(f"the name {self.name!r} is not allowed for a study: rename its file")
+        if len(self.name.encode(errors="replace")) > LONGEST_NAME:
+            raise ValueError(f"the study's name is longer than {LONGEST_NAME} bytes: give its file a shorter name")
         if len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds {list(self.seeds)} must not repeat")
+        folded: dict[str, str] = {}
         for label in self.networks:
             if not LABEL.fullmatch(label):
-                raise ValueError(f"network label {label!r} must be letters, digits, '.', '_' or '-'")
+                raise ValueError(
+                    f"network label {label[:LONGEST_NAME]!r} must be 1 to {LONGEST_NAME} letters, digits, '.', '_' or "
+                    "'-', the first a letter or digit"
+                )
+            if (other := folded.setdefault(label.lower(), label)) != label:
+                raise ValueError(f"network labels {other!r} and {label!r} differ only in case; rename one of them")
             self.recipe_of(label)  # raises if an override is invalid
         if self.baseline and self.baseline not in self.networks:
             raise ValueError(f"unknown baseline {self.baseline!r}; {did_you_mean(self.baseline, self.networks)}")
@@ -303,8 +326,13 @@ def _study_files(folder: Path) -> list[Path]:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainYaml)
+    except yaml.MarkedYAMLError as error:
+        place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
+        said = " ".join(f"{error.context or ''} {error.problem}".split())
+        raise StudyError(f"{path}: {place}: {said}") from error
+    except (yaml.YAMLError, ValueError, LookupError, AttributeError, RecursionError) as error:
+        # not only of the parser: of text that is not UTF-8, or a value that does not fit its tag, as in `!!bool x`
         raise StudyError(f"{path}: not a readable YAML file: {' '.join(str(error).split())}") from error
 
 
@@ -337,6 +365,8 @@ def _explain(kind: type[BaseModel], problem: dict) -> str:
         parent = _model_at(kind, problem["loc"][:-1])
         return f"unknown key {location!r}; {did_you_mean(str(problem['loc'][-1]), parent.model_fields)}"
     message = problem["msg"].removeprefix("Value error, ")
+    if problem["type"] == "string_type":
+        message = f"{problem['input']!r} is not a text; write a text that YAML reads as something else in quotes"
     return f"{location}: {message}" if location else message
 
 
@@ -348,14 +378,40 @@ def _model_at(kind: type[BaseModel], location: tuple) -> type[BaseModel]:
     return kind
 
 
-class _UniqueKeys(yaml.SafeLoader):
-    """Plain YAML without object tags; a duplicate key raises an error instead of overwriting silently."""
+class _PlainYaml(yaml.SafeLoader):
+    """YAML without object tags and without silent surprises: every key of a mapping is a different text, and a number
+    is what a reader takes it for."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
+    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
+        node = super().compose_mapping_node(anchor)
         seen = set()
-        for key_node, _ in node.value:
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(None, None, f"duplicate key {key!r}", key_node.start_mark)
-            seen.add(key)
-        return super().construct_mapping(node, deep)
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                kind = "mapping" if isinstance(key, yaml.MappingNode) else "list"
+                raise _invalid(key, f"a {kind} is no key; a text with braces or brackets needs quotes")
+            kind = KEYS_READ_AS.get(key.tag.rpartition(":")[2])
+            if kind:
+                raise _invalid(key, f"the key {key.value!r} is read as {kind}, not as text; write it in quotes")
+            if key.value in seen:
+                raise _invalid(key, f"duplicate key {key.value!r}")
+            seen.add(key.value)
+        return node
+
+    def compose_scalar_node(self, anchor: str | None) -> yaml.ScalarNode:
+        node = super().compose_scalar_node(anchor)
+        if node.style is None and node.tag.endswith((":int", ":float")) and AMBIGUOUS.fullmatch(node.value):
+            raise _invalid(node, f"{node.value} is ambiguous: write it without a leading zero or colon, or in quotes")
+        return node
+
+
+def _invalid(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+# What YAML 1.1 takes a key without quotes for
+KEYS_READ_AS = {"bool": "true or false", "int": "a number", "float": "a number", "null": "null", "timestamp": "a date"}
+AMBIGUOUS = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+(:[0-5]?[0-9])+(\.[0-9_]*)?)")  # octal, and base 60, in YAML 1.1
+# YAML 1.1 reads 5e-1 and 1e3 as text
+_PlainYaml.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+)

@@ -3,12 +3,15 @@
 import json
 import re
 import shutil
+import subprocess
+import sys
 
 import pandas as pd
 import pytest
 import torch
 from project_folder import TINY, Project, completed
 
+from senet_lib import cli
 from senet_lib.files import read_json, write_json
 from senet_lib.results import altered_files, load_results, read_history, write_summary
 from senet_lib.running.estimate import Cost
@@ -102,6 +105,11 @@ def test_bad_input_is_one_line(project):
     knobs = {"model": "se_resnet20", "knobs": {"reduction": 1000}}
     project.write_study("bad_knob", {"networks": {"resnet20": None, "se": knobs}})
     project.write_study("no_data", {"data": "folder:nowhere"})
+    project.write_study("long_label", {"networks": {"a" * 244: TINY["networks"]["se"]}})
+    for key, value in (("holdout", 95), ("holdout", 96), ("crop_size", 29), ("first_size", 32), ("cutout", 29)):
+        project.write_study(f"{key}{value}", {"recipe": {**TINY["recipe"], key: value}})
+    project.write_study("own", {"networks": {"a": {"recipe": {"crop_size": 29}, **TINY["networks"]["se"]}}})
+    project.write_study("fixed", {"networks": {"source_d_senet18": {"knobs": {"width": 0.25}}}})
     for arguments, named in (
         (["reproduce", "tinny"], ["'tinny'", "'tiny'"]),
         (["reproduce", "bad_network"], ["'resnet21'", "resnet20"]),
@@ -110,7 +118,27 @@ def test_bad_input_is_one_line(project):
         (["reproduce", "no_data"], ["nowhere"]),
         (["reproduce", "tiny", "--data", "cifr10"], ["cifr10", "'cifar10'"]),
         (["reproduce", "tiny", "--limit-epochs", "0"], ["LIMIT_EPOCHS"]),
-        (["reproduce", "tiny", "--jobs", "0"], ["JOBS"]),
+        *((["reproduce", "tiny", "--limit-epochs", epochs], ["LIMIT_EPOCHS", epochs]) for epochs in ("abc", "1.5")),
+        *(
+            (["reproduce", "tiny", "--jobs", jobs], [f"JOBS is {jobs}; allowed: 1"])
+            for jobs in ("0", "abc", "-1", "1.5")
+        ),
+        (["reproduce", "tiny", "--jobs"], ["JOBS is empty; allowed: 1"]),
+        (["plan", "tiny", "--threads", "many"], ["--threads is many"]),
+        (["reproduce", "long_label"], ["long_label.yaml", "aaa", "1 to 100"]),
+        *(
+            ([command, study], [study, *named])
+            for command in ("reproduce", "plan")
+            for study, *named in (
+                ("holdout95", "networks.resnet", "holdout=95"),
+                ("holdout96", "holdout=96", "1 to 95"),
+                ("crop_size29", "crop_size=29", "28"),
+                ("first_size32", "first_size=32", "28"),
+                ("cutout29", "cutout=29", "28"),
+                ("own", "networks.a", "crop_size=29"),
+                ("fixed", "networks.source_d_senet18", "28x28"),
+            )
+        ),
         (["report", "tiny"], ["no results", "make reproduce STUDY=tiny"]),
         (["publish", "tiny"], ["resnet-seed0", "se-seed0"]),
         (["archive", "tiny"], ["no results", "make reproduce STUDY=tiny"]),
@@ -121,6 +149,68 @@ def test_bad_input_is_one_line(project):
         assert (code, output.count("\n")) == (2, 1), (arguments, output)
         assert all(part in output for part in ("error: ", *named)), (arguments, output)
         assert not (project.root / "results").exists(), arguments
+
+
+def test_options_of_the_parser_are_one_line(capsys):
+    for arguments in (
+        ["reproduce"],
+        ["plan", "tiny", "--device", "tpu"],
+        ["reproduce", "tiny", "--job", "2", "--x"],
+        [],
+    ):
+        with pytest.raises(SystemExit, match="2"):
+            cli.main(arguments)
+        said = capsys.readouterr()
+        assert said.err.startswith("error: ")
+        assert said.err.count("\n") == 1
+        assert said.out == ""
+
+
+def test_ascii_locale_shows_every_path(project):
+    ascii_only = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-m", "senet_lib.cli", "reproduce", "tiny", "--results", "ergebnisse-ü", "--data", "ü"]
+    done = subprocess.run(command, env=project.environment() | ascii_only, cwd=project.root, capture_output=True)
+    assert done.returncode == 2
+    assert done.stderr.decode("utf-8").startswith("error: DATA=ü is neither")
+
+
+def test_nothing_left_to_train_needs_no_data(finished, monkeypatch):
+    """Even if study.json is damaged or lost while the study is archived, or its configurations are relabelled."""
+    assert finished.call("archive", "tiny")[0] == 0
+    folder = finished.root / "results" / "tiny"
+    recorded = read_json(folder / "study.json")
+    shutil.move(finished.images, finished.root / "elsewhere")
+    monkeypatch.setattr(cli, "build_report", lambda folder: folder / "report.html")
+    before = times(folder / "runs")
+    try:
+        for content in (None, b"", b'{"name": "ti', b"[]"):
+            (folder / "study.json").unlink() if content is None else (folder / "study.json").write_bytes(content)
+            (folder / "examples.npz").write_bytes(content or b"")
+            code, output = finished.call("report", "tiny")
+            assert (code, output.count("\n")) == (2, 1), output
+            assert "make reproduce" in output
+            assert content is None or finished.call("publish", "tiny")[0] == 2
+            code, output = finished.call("plan", "tiny")
+            assert code == 0, output
+            assert output.count("done") >= 2
+            code, output = finished.call("reproduce", "tiny")
+            assert code == 0, output
+            assert read_json(folder / "study.json") == recorded
+            assert content is None or "study.json is damaged" in output
+            assert content is None or (folder / "study.json.damaged").read_bytes() == content
+            assert "examples.npz is damaged" in output
+            assert (folder / "examples.npz.damaged").read_bytes() == (content or b"")
+        assert times(folder / "runs") == before
+        labels = {"se": "new", "resnet": "se"}  # the label of one is the earlier label of the other
+        finished.write_study("tiny", {"networks": {labels[label]: n for label, n in TINY["networks"].items()}})
+        code, output = finished.call("reproduce", "tiny")
+    finally:
+        shutil.move(finished.root / "elsewhere", finished.images)
+    assert code == 0, output
+    assert "2 runs, 2 already done" in output
+    runs = load_results(folder).runs
+    assert dict(zip(runs["label"], runs["params"], strict=True)).keys() == {"se", "new"}
+    assert list(runs["status"]) == ["done", "done"]
 
 
 def test_failed_runs_are_reported(project):

@@ -1,12 +1,13 @@
 """The pool of subprocesses: whatever a run prints or its reader does, every run is waited for and reported."""
 
+import os
 import sys
 from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
 
-from senet_lib.running.local import Pool
+from senet_lib.running.local import Pool, threads_of_a_job
 
 
 @pytest.fixture
@@ -48,6 +49,15 @@ def test_failures_have_a_reason(pool, monkeypatch):
     failed = execute(pool, monkeypatch, silent=silent, killed=killed, well="")
     assert set(failed) == {"silent", "killed"}
     assert all(failed.values())
+
+
+def test_threads_are_those_that_may_be_used(monkeypatch):
+    """As under `taskset -c 1`, whatever the number of the machine's cores."""
+    monkeypatch.setattr(os, "cpu_count", lambda: 64)
+    for usable, jobs, threads in ((1, 1, 1), (6, 2, 3), (6, 4, 1), (2, 4, 1)):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _, usable=usable: set(range(usable)), raising=False)
+        assert threads_of_a_job(Namespace(threads=None, jobs=jobs)) == threads
+    assert threads_of_a_job(Namespace(threads=5, jobs=1)) == 5
 
 
 def test_run_that_cannot_start_is_reported(pool, monkeypatch):

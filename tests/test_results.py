@@ -10,7 +10,12 @@ import pytest
 from synthetic import THREE, write_study
 
 from senet_lib import files, results
+from senet_lib.errors import DamagedFile
+from senet_lib.models import resolve_knobs
 from senet_lib.results import load_results
+from senet_lib.running.run import keep_relabelled, relabelled, set_aside_other
+from senet_lib.study import RunConfig
+from senet_lib.training import checkpoint
 
 ROW = {
     "epoch": 1,
@@ -75,6 +80,7 @@ def test_json_refuses_nan_and_names_broken_file(tmp_path):
 
 def test_second_holder_waits_for_the_lock(tmp_path, monkeypatch):
     lock, waiting, entered = tmp_path / "new" / "lock", threading.Event(), threading.Event()
+    files.write_text(lock, "the content of a lock file has no meaning")
     monkeypatch.setattr("builtins.print", lambda message, **_: message == "in use" and waiting.set())
 
     def second():
@@ -103,6 +109,31 @@ def test_impossible_lock_is_an_error_only_if_required(tmp_path, monkeypatch):
         assert entered, lock
         with pytest.raises(OSError, match="file|lock'"), files.exclusive(lock, required=True):
             pytest.fail(f"entered without {lock}")
+
+
+def test_missing_abilities_of_a_file_system(tmp_path, monkeypatch):
+    """chmod refused or no fsync: files are written all the same. An error of the disk is none of these."""
+
+    def failing(number):
+        def call(*_):
+            raise OSError(number, os.strerror(number))
+
+        return call
+
+    monkeypatch.setattr(files.os, "chmod", failing(errno.EPERM))
+    for number in (errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP):
+        monkeypatch.setattr(files.os, "fsync", failing(number))
+        files.write_text(tmp_path / f"{number}.txt", "whole")
+        assert (tmp_path / f"{number}.txt").read_text() == "whole"
+    for number in (errno.EIO, errno.ENOSPC):
+        monkeypatch.setattr(files.os, "fsync", failing(number))
+        with pytest.raises(OSError, match="lost.txt'$"):
+            files.write_text(tmp_path / "lost.txt", "")
+    for number in (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP):
+        monkeypatch.setattr(files.fcntl, "flock", failing(number))
+        with pytest.raises(OSError, match="file system that has them.*--results") as error:
+            files.check_writable(tmp_path)
+        assert str(error.value).endswith(f"'{tmp_path}'")
 
 
 def test_history_and_predictions_read_back_exactly(tmp_path):
@@ -210,6 +241,108 @@ def test_run_with_a_damaged_file_is_failed(tmp_path):
     results.write_summary(run_dir, json.loads(summary))
     (run_dir / results.NOTEBOOK).unlink()  # as in a published run
     assert set(load_results(tmp_path).runs["status"]) == {"done"}
+
+
+def damages(content):
+    """What may become of a file: emptied, cut, of other text, of other JSON, no text at all."""
+    return [b"", content[:-9], b"rubbish\n", b"[]", b"{}", b"null", b"\xff" + content[1:], bytes(len(content))]
+
+
+def test_damaged_files_of_a_begun_run_are_named(tmp_path):
+    write_study(tmp_path, seeds=(0,), images=20, failed={"resnet20-seed0": "a reason"})
+    run_dir = tmp_path / "runs" / "resnet20-seed0"
+    for name in ("config.json", "history.csv", "failure.json"):
+        path, original = run_dir / name, (run_dir / name).read_bytes()
+        for content in damages(original):
+            path.write_bytes(content)
+            runs = load_results(tmp_path).runs.set_index("run_id")
+            assert dict(runs["status"].value_counts()) == {"done": 2, "failed": 1}, (name, content)
+            assert f"{name} is damaged" in runs.loc["resnet20-seed0", "error"], content
+        path.write_bytes(original)
+    assert load_results(tmp_path).runs.set_index("run_id").loc["resnet20-seed0", "error"] == "a reason"
+
+
+def test_damaged_study_or_archive_is_named(tmp_path):
+    write_study(tmp_path, seeds=(0,), images=20)
+    path, archive = tmp_path / "study.json", tmp_path / "study.zip"
+    for content in damages(path.read_bytes()):
+        path.write_bytes(content)
+        archive.write_bytes(content)
+        for damaged in (path, archive):
+            with pytest.raises(DamagedFile) as error:
+                load_results(tmp_path if damaged == path else damaged)
+            assert str(error.value).startswith(f"{damaged} is damaged: "), content
+            assert "\n" not in str(error.value)
+
+
+def planned_run(label, seed=0, **recipe):
+    knobs = resolve_knobs("resnet20")
+    return RunConfig(study="s", label=label, model="resnet20", knobs=knobs, data="digits", seed=seed, recipe=recipe)
+
+
+def write_run(folder, run, finished=True):
+    run_dir = folder / "runs" / run.run_id
+    files.write_json(run_dir / "config.json", run.record())
+    results.write_history(run_dir, [ROW])
+    if finished:
+        results.write_summary(run_dir, {"hash": run.hash, "run_id": run.run_id, "test_accuracy": 0.5})
+    return run_dir
+
+
+def test_run_with_damaged_files_is_set_aside(tmp_path, capsys):
+    """As at every start of a run: the folder is renamed, never lost, and the damaged file is named."""
+    run = planned_run("a")
+    for finished in (True, False):
+        for name in ("config.json", *(("history.csv", "summary.json") if finished else ())):
+            original = (write_run(tmp_path, run, finished) / name).read_bytes()
+            for content in damages(original):
+                run_dir = write_run(tmp_path, run, finished)
+                (run_dir / name).write_bytes(content)
+                set_aside_other(run_dir, run)
+                (kept,) = (tmp_path / "runs").glob("*")
+                assert kept.name.startswith(f".{run.run_id}.damaged-")
+                assert (kept / name).read_bytes() == content
+                said = capsys.readouterr().out
+                assert said.count("\n") == 1
+                assert name in said
+                assert kept.name in said
+                kept.rename(tmp_path / kept.name)
+            run_dir = write_run(tmp_path, run, finished)
+    set_aside_other(run_dir, run)
+    assert run_dir.is_dir(), "an unfinished run continues"
+    assert capsys.readouterr().out == ""
+
+
+def test_damaged_list_of_digests_starts_over(tmp_path):
+    state = {"identity": {"seed": 0}, "step": 3}
+    for content in damages(b"0" * 64 + b"\n"):
+        checkpoint.save(tmp_path, state)
+        assert checkpoint.load(tmp_path, state["identity"]) == state
+        (tmp_path / checkpoint.DIGESTS).write_bytes(content)
+        with pytest.warns(UserWarning, match=r"checkpoint.pt .*checkpoint.sha256 is missing.*checkpoint.pt.damaged"):
+            assert checkpoint.load(tmp_path, state["identity"]) is None
+        assert (tmp_path / "checkpoint.pt.damaged").is_file()
+        (tmp_path / "checkpoint.previous.pt").unlink(missing_ok=True)
+
+
+def test_relabelled_run_is_kept(tmp_path, capsys):
+    """Also if two configurations exchange their labels, or an earlier configuration comes back."""
+    a, b = planned_run("a", lr=0.1), planned_run("b", lr=0.2)
+    new, swapped = planned_run("new", lr=0.1), [planned_run("a", lr=0.2), planned_run("b", lr=0.1)]
+    before = {write_run(tmp_path, run, finished=run is a) for run in (a, b)}
+    assert relabelled([a, b], tmp_path) == {}
+    for runs in ([new, b], [a, b], swapped, [a, b]):
+        for run in runs:
+            keep_relabelled(run, runs, tmp_path)
+        for run in runs:
+            assert files.read_json(tmp_path / "runs" / run.run_id / "config.json")["hash"] == run.hash
+        assert relabelled(runs, tmp_path) == {}
+        assert results.is_intact(tmp_path / "runs" / next(r.run_id for r in runs if r.hash == a.hash), a.hash)
+    assert {path for path in (tmp_path / "runs").iterdir() if path.is_dir()} == before
+    assert "new-seed0: a-seed0 is the same run" in capsys.readouterr().out
+
+    (tmp_path / "runs" / "a-seed0" / "history.csv").write_text("changed")
+    assert relabelled([new, b], tmp_path) == {}, "a damaged run is not used under any name"
 
 
 def test_folder_without_study_is_an_error(tmp_path):

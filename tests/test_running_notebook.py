@@ -2,11 +2,12 @@
 
 import json
 import sys
+import tempfile
 
 import nbformat
 import pytest
 
-from senet_lib.running.notebook import UnknownParameter, execute
+from senet_lib.running.notebook import UnknownParameter, _private_connection, execute
 
 
 def write_notebook(path, *sources):
@@ -17,7 +18,7 @@ def write_notebook(path, *sources):
 
 
 def test_user_settings_have_no_effect(tmp_path, monkeypatch):
-    """Another environment's kernel of the same name, an IPython startup file, a matplotlibrc."""
+    """Another environment's kernel of the same name, an IPython startup file, a matplotlibrc, a long TMPDIR."""
     spec = tmp_path / "jupyter" / "kernels" / "python3" / "kernel.json"
     spec.parent.mkdir(parents=True)
     spec.write_text(json.dumps({"argv": ["false"], "display_name": "other", "language": "python"}))
@@ -31,11 +32,18 @@ def test_user_settings_have_no_effect(tmp_path, monkeypatch):
     monkeypatch.setenv("MATPLOTLIBRC", str(settings))
     source = tmp_path / "source.ipynb"
     facts = "a, sys.executable, 'x' in dir(), matplotlib.rcParams['figure.facecolor']"
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / ("long" * 25)))  # too long for the path of a socket
+    (tmp_path / ("long" * 25)).mkdir()
     report = f"import json, sys, matplotlib\nprint(json.dumps([{facts}]))"
     write_notebook(source, "a = 1  # a number", report)
     executed = execute(source, tmp_path / "executed.ipynb", {"a": 2}, cwd=str(tmp_path / "jupyter"))
     text = executed.cells[-1].outputs[0].text
     assert json.loads(text) == [2, sys.executable, False, "white"]
+
+
+def test_sockets_only_where_their_path_fits(tmp_path):
+    for folder, ipc in (("/tmp/kernel-abc", True), (f"/tmp/{'x' * 95}", False), (f"/tmp/{'ü' * 50}", False)):
+        assert (_private_connection(folder).KernelManager.get("transport") == "ipc") == ipc, folder
 
 
 def test_unknown_parameter_is_refused(tmp_path):

@@ -22,6 +22,11 @@ WRONG = [
     ({"networks": {}}, ["networks"]),
     ({"networks": {"../up": {"model": "resnet20"}}}, ["'../up'"]),
     ({"baseline": "resnet2"}, ["'resnet2'", "'resnet20'"]),
+    ({"networks": {"a" * 101: {"model": "resnet20"}}}, ["'aaa", "1 to 100"]),
+    ({"networks": {"A": {"model": "resnet20"}, "a": {"model": "se_resnet20"}}}, ["'A'", "'a'", "case"]),
+    ({"recipe": {"epochs": True}}, ["recipe.epochs", "True"]),
+    ({"recipe": {"lr": "0.1"}}, ["recipe.lr", "'0.1'"]),
+    ({"seeds": ["010"]}, ["seeds.0", "'010'"]),
     ({"recipe": {"warmup_epochs": 10}}, ["warmup_epochs"]),
     ({"recipe": {"lr": float("nan")}}, ["recipe.lr"]),
     ({"recipe": {"nesterov": True, "momentum": 0}}, ["nesterov"]),
@@ -40,6 +45,26 @@ WRONG = [
     ({"networks": {"b": {"model": "se_resnet20", "knobs": {"reduktion": 4}}}}, ["networks.b", "'reduktion'"]),
     ({"networks": {"b": {"model": "resnet20", "knobs": {"branches": 2}}}}, ["networks.b", "'branches'"]),
 ]
+# What YAML 1.1 reads differently than a person, or not at all; what the error must name
+PITFALLS = {
+    "networks: {no: }": ["line 1", "'no'", "quotes"],
+    "networks:\n  20:\n": ["line 2", "'20'", "quotes"],
+    "networks: {2020-01-01: }": ["'2020-01-01'"],
+    "networks: {~: }": ["'~'"],
+    "networks: {5e-1: }": ["'5e-1'"],
+    "seeds: [001, 010]": ["001", "leading zero"],
+    "seeds: [010]": ["010"],
+    "seeds: [1:30]": ["1:30"],
+    "seeds: [yes]": ["seeds.0", "True"],
+    "seeds: [2020-99-99]": ["month"],
+    "baseline: !!timestamp a": ["not a readable YAML file"],
+    "timed: !!bool x": ["not a readable YAML file"],
+    "data: {{ DATA }}": ["line 1", "quotes"],
+    "data: {[a]: 1}": ["list", "quotes"],
+    "networks: {<<: 5}": ["merging"],
+    "networks: {resnet20: , resnet20: }": ["duplicate", "'resnet20'"],
+    f"networks: {'[' * 600}": ["not a readable YAML file"],
+}
 NO_MAPPING = [
     "question: [",
     "just text",
@@ -122,6 +147,37 @@ def test_errors_name_key_and_allowed_values(written):
             assert name in message, f"{name} is not in: {message}"
     for text in NO_MAPPING:
         assert "mine.yaml" in refused(lambda text=text: written(text), text)
+
+
+def test_yaml_pitfalls_are_named(written):
+    for text, names in PITFALLS.items():
+        message = refused(lambda text=text: written(text), text)
+        assert "\n" not in message, text
+        for name in ("mine.yaml", *names):
+            assert name in message, f"{name} is not in: {message}"
+    labels = written("question: '?'\nseeds: [0]\nnetworks: {'no': &a {model: resnet20}, '20': *a}").networks
+    assert list(labels) == ["no", "20"]
+
+
+def test_yaml_numbers_and_merged_keys(written):
+    study = written(
+        "question: '?'\nseeds: [1_000, 1e1]\nrecipe: {<<: {lr: 1e-2, epochs: 3}, epochs: 4}\nnetworks:\n"
+        "  a: &a {model: resnet20, knobs: &k {width: 5e-1}}\n"
+        "  b: {<<: *a, recipe: {lr: .5E-1}}\n"
+        "  c: {<<: [{knobs: {<<: *k, stem: imagenet}}, *a]}\n"
+    )
+    assert study.seeds == (1000, 10)
+    assert (study.recipe.lr, study.recipe.epochs) == (0.01, 4)
+    assert study.recipe_of("b").lr == 0.05
+    assert [run.knobs["width"] for run in study.runs()[:3]] == [0.5] * 3
+    assert [run.knobs["stem"] for run in study.runs()[:3]] == ["cifar", "cifar", "imagenet"]
+
+
+def test_names_of_other_folders_are_refused(tmp_path):
+    for name in ("published", "archive", "notebooks", ".hidden", "n" * 101):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(yaml.safe_dump(MINIMAL), encoding="utf-8")
+        assert name in refused(lambda path=path: load_study(str(path), tmp_path), name)
 
 
 def test_base_recipe_equals_its_options_written_out(written, tmp_path):

@@ -11,6 +11,8 @@ import numpy as np
 import pandas as pd
 
 from senet_lib.analysis.tables import CLASS_PAIR, confused_pairs
+from senet_lib.errors import DamagedFile
+from senet_lib.files import read_arrays
 from senet_lib.results import EXAMPLES, StudyResults
 
 PAIRS, EACH = 4, 6  # number of class pairs, and of images per pair
@@ -67,8 +69,8 @@ def by_network(results: StudyResults, chosen: pd.DataFrame) -> pd.DataFrame:
 
 
 def stored_pictures(folder: Path) -> dict[str, np.ndarray]:
-    path = folder / EXAMPLES
-    if not path.is_file():
+    """The arrays of examples.npz; empty if the file is missing or damaged."""
+    try:
+        return read_arrays(folder / EXAMPLES)
+    except (FileNotFoundError, DamagedFile):
         return {}
-    with np.load(path, allow_pickle=False) as file:
-        return {name: file[name] for name in file.files}

@@ -4,6 +4,7 @@ A sample is one accuracy (a fraction in [0, 1]) per seed. Differences are treatm
 Where no interval exists (one seed, or no spread), `low` and `high` are None and `reason` says why.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -168,6 +169,18 @@ def mcnemar_exact(first_correct: ArrayLike, second_correct: ArrayLike) -> McNema
     discordant = only_first + only_second
     p = float(stats.binomtest(only_first, discordant, 0.5).pvalue) if discordant else 1.0
     return McNemar(only_first, only_second, p)
+
+
+def independent_sd(networks: Sequence[Sequence[ArrayLike]]) -> float | None:
+    """The standard deviation of a run's accuracy over seeds if the runs of a network misclassified each image
+    independently of the other images, pooled over networks.
+
+    networks: for each network, for each of its runs, (images,) booleans, True if correct. Networks with one run, or
+    whose runs were evaluated on different numbers of images, are left out; None if no network is left.
+    """
+    stacked = [np.array(runs, dtype=float) for runs in networks if len(runs) > 1 and len(set(map(len, runs))) == 1]
+    variances = [runs.var(axis=0, ddof=1).mean() / runs.shape[1] for runs in stacked]  # (seeds, images)
+    return float(np.sqrt(np.average(variances, weights=[len(runs) - 1 for runs in stacked]))) if stacked else None
 
 
 # ------------------------------------------------------------------------------------------------------------- checks

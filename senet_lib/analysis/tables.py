@@ -110,17 +110,10 @@ def early_training(results: StudyResults) -> set[str]:
 
 
 def independent_sd(results: StudyResults) -> float | None:
-    """The standard deviation of a run's accuracy over seeds if the runs of a network misclassified each image
-    independently of the other images, pooled over networks like `RunModel.sd`; None unless a network has two runs."""
+    """`stats.independent_sd` of the study's finished runs."""
     right = results.predictions.assign(right=results.predictions["true"] == results.predictions["predicted"])
-    variances, degrees = [], []
-    for _, rows in right.groupby("label", sort=False):
-        runs = [run.to_numpy() for _, run in rows.groupby("seed")["right"]]
-        if len(runs) > 1 and len({len(run) for run in runs}) == 1:
-            stacked = np.array(runs, dtype=float)  # (seeds, images)
-            variances.append(stacked.var(axis=0, ddof=1).mean() / stacked.shape[1])
-            degrees.append(len(runs) - 1)
-    return float(np.sqrt(np.average(variances, weights=degrees))) if degrees else None
+    networks = (rows.groupby("seed")["right"] for _, rows in right.groupby("label", sort=False))
+    return stats.independent_sd([[run.to_numpy() for _, run in runs] for runs in networks])
 
 
 def data_of_networks(results: StudyResults) -> dict[str, set[str]]:

@@ -23,7 +23,7 @@ from senet_lib.results.layout import (
     write_predictions,
     write_summary,
 )
-from senet_lib.results.load import StudyResults, load_results, read_history, read_predictions
+from senet_lib.results.load import StudyResults, load_results, read_history, read_predictions, read_study
 
 __all__ = [
     "ANALYSED_FILES",
@@ -43,6 +43,7 @@ __all__ = [
     "load_results",
     "read_history",
     "read_predictions",
+    "read_study",
     "write_history",
     "write_predictions",
     "write_summary",

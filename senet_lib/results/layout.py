@@ -25,7 +25,7 @@ from typing import Any
 
 import numpy as np
 
-from senet_lib.files import read_json, sha256_of, write_arrays, write_json, write_text
+from senet_lib.files import read_json, read_record, sha256_of, write_arrays, write_json, write_text
 
 HISTORY_COLUMNS = (
     "epoch",  # from 1
@@ -90,11 +90,8 @@ def _digest_of(summary: Mapping[str, Any]) -> str:
 
 def is_done(run_dir: Path, config_hash: str) -> bool:
     """Whether the run with this config hash is finished in `run_dir`."""
-    path = Path(run_dir) / SUMMARY
-    try:
-        return path.is_file() and read_json(path).get("hash") == config_hash
-    except (ValueError, AttributeError):
-        return False
+    summary = read_record(Path(run_dir) / SUMMARY)
+    return summary is not None and summary.get("hash") == config_hash
 
 
 def altered_files(run_dir: Path) -> list[str]:
@@ -102,14 +99,14 @@ def altered_files(run_dir: Path) -> list[str]:
     try:
         summary = read_json(run_dir / SUMMARY)
         digest = _digest_of(summary)
-        recorded, intact = summary["files"], summary.get("digest", digest) == digest  # old summaries have no digest
+        intact = summary.get("digest", digest) == digest  # old summaries have no digest
+        altered = [
+            name
+            for name, digest in summary["files"].items()
+            if not (run_dir / name).is_file() or sha256_of(run_dir / name) != digest
+        ]
     except (ValueError, KeyError, TypeError, AttributeError):  # not a valid summary
         return [SUMMARY]
-    altered = [
-        name
-        for name, digest in recorded.items()
-        if not (run_dir / name).is_file() or sha256_of(run_dir / name) != digest
-    ]
     return altered if intact else [SUMMARY, *altered]
 
 

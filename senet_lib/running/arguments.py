@@ -1,7 +1,9 @@
 """Command-line options that select a study, the places of its data and results, and overrides of its file."""
 
 import argparse
+import os
 from pathlib import Path
+from typing import NoReturn
 
 from senet_lib.data.catalog import DATASETS, FOLDER
 from senet_lib.errors import did_you_mean
@@ -9,11 +11,18 @@ from senet_lib.project import project_root
 from senet_lib.study import RunConfig, Study, StudyError, load_study
 
 
+class OneLineParser(argparse.ArgumentParser):
+    """A parser whose errors are one line, without the list of all options."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
 def study_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that select a study, its data and results, and override its file."""
     parser.add_argument("study", help="the name of a study in studies/, or a YAML file")
     parser.add_argument("--data", default="", help="another data set by name, or the path of the study's data")
-    parser.add_argument("--limit-epochs", type=int, default=None, help="dry run: train at most this many epochs")
+    parser.add_argument("--limit-epochs", help="dry run: train at most this many epochs")
     parser.add_argument("--results", type=Path, default=None, help="results folder; default: the project's results/")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
 
@@ -21,18 +30,30 @@ def study_options(parser: argparse.ArgumentParser) -> None:
 def resolve_study(options: argparse.Namespace) -> tuple[Study, list[RunConfig], Path]:
     """The study with its overrides applied, its runs, and its results folder. Raises StudyError."""
     study = load_study(options.study, project_root() / "studies")
-    if options.limit_epochs is not None and options.limit_epochs < 1:
-        raise StudyError(f"LIMIT_EPOCHS is {options.limit_epochs}; allowed: 1 and more")
-    study = study.override(data=data_set_in(options.data), limit_epochs=options.limit_epochs)
+    limit_epochs = whole_number("LIMIT_EPOCHS", options.limit_epochs)
+    study = study.override(data=data_set_in(options.data), limit_epochs=limit_epochs)
     folder = (options.results or project_root() / "results").resolve() / study.name
     return study, study.runs(), folder
+
+
+def whole_number(name: str, value: str | int | None) -> int | None:
+    """The number from 1 up that was given for `name`; None if none was given. Raises StudyError."""
+    if value is None:
+        return None
+    try:
+        number = int(value)
+    except ValueError:  # text, a fraction, or nothing
+        number = 0
+    if number < 1:
+        raise StudyError(f"{name} is {str(value)[:40] or 'empty'}; allowed: 1 and more")
+    return number
 
 
 def data_set_in(value: str) -> str | None:
     """The data set's name in DATA=..., or None if it is empty or a path. Raises StudyError if it is neither."""
     if not value or value in DATASETS or value.startswith(FOLDER):
         return value or None
-    if not Path(value).exists():
+    if not Path(os.path.expanduser(value)).exists():
         hint = did_you_mean(value, (*DATASETS, "folder:PATH"))
         raise StudyError(f"DATA={value} is neither a data set nor an existing path; {hint}")
     return None
@@ -40,4 +61,4 @@ def data_set_in(value: str) -> str | None:
 
 def data_root_in(value: str) -> str | None:
     """The absolute path in DATA=..., or None if it is empty or a data set's name."""
-    return str(Path(value).resolve()) if value and data_set_in(value) is None else None
+    return str(Path(os.path.expanduser(value)).resolve()) if value and data_set_in(value) is None else None

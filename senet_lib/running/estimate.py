@@ -5,10 +5,10 @@ from statistics import fmean
 
 import torch
 
-from senet_lib.data import Dataset, load_dataset
-from senet_lib.data.catalog import DATASETS
+from senet_lib.data import Dataset
 from senet_lib.metrics import count_macs, count_params
 from senet_lib.models import create_model
+from senet_lib.running.inputs import outline
 from senet_lib.study import RunConfig
 from senet_lib.training import fit
 from senet_lib.training.resizing import pixel_shares
@@ -42,19 +42,15 @@ def estimate(run: RunConfig, root: str | None = None, device: str = "auto", thre
     batch's step, is not included.
     root: the data's location, opened only if the size of the data set is not known. Raises data.DataError.
     """
-    if known := DATASETS.get(run.data):
-        train_images, test_images, classes, size = known.train_images, known.test_images, known.classes, known.pixels
-    else:
-        data = load_dataset(run.data, root)
-        train_images, test_images = len(data.train_labels), len(data.test_labels)
-        classes, size = len(data.classes), data.train_images.shape[1]
+    data = outline(run.data, root)
+    classes, (_, height, width) = data.num_classes, data.image_shape
     network = create_model(run.model, num_classes=classes, **run.knobs)
-    params, macs = count_params(network), count_macs(network, (3, size, size))
+    params, macs = count_params(network), count_macs(network, data.image_shape)
 
     on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
     batch = run.recipe.batch_size if on_gpu else min(run.recipe.batch_size, 128)  # small maps need large batches
     images = batch * (20 if on_gpu else 1)
-    pixels = torch.randint(256, (images, size, size, 3), dtype=torch.uint8)
+    pixels = torch.randint(256, (images, height, width, 3), dtype=torch.uint8)
     labels = torch.arange(images) % classes
     random_images = Dataset(
         name="random",
@@ -75,8 +71,11 @@ def estimate(run: RunConfig, root: str | None = None, device: str = "auto", thre
     step = outcome.history[-1]["train_seconds"] / images
     # A training step is a forward and a backward pass; the backward pass costs about two forward passes
     epochs, holdout = run.recipe.epochs, run.recipe.holdout
-    share = fmean(pixel_shares(run.recipe, size))
-    steps = (train_images - holdout) * share + (holdout or test_images) / 3  # per epoch, in training steps on one image
+    share = fmean(pixel_shares(run.recipe, height))
+    if run.recipe.crop_size:
+        share *= height / width  # crops are square
+    evaluated = holdout or len(data.test_labels)
+    steps = (len(data.train_labels) - holdout) * share + evaluated / 3  # per epoch, in training steps on one image
     epoch = step * steps
     h100 = 6 * macs * steps * epochs / (SHARE * H100_FLOPS)
     return Cost(params, macs, step, epoch, epoch * epochs, h100, outcome.environment["precision"])

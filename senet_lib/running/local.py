@@ -21,8 +21,11 @@ from senet_lib.study import RunConfig
 
 
 def threads_of_a_job(options: argparse.Namespace) -> int:
-    """The CPU threads per job: as requested, otherwise an equal share of the cores."""
-    return options.threads or max(1, (os.cpu_count() or 1) // options.jobs)
+    """The CPU threads per job: as requested, otherwise an equal share of the CPUs that this process may use, which
+    `taskset`, a scheduler or a container may limit."""
+    import joblib  # imported here: a command with nothing to do should not spend the time
+
+    return options.threads or max(1, joblib.cpu_count() // options.jobs)
 
 
 class Pool:
@@ -31,8 +34,6 @@ class Pool:
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         self.options, self.folder = options, folder
         self.slots: queue.Queue[int] = queue.Queue()
-        for slot in range(options.jobs):
-            self.slots.put(slot)
         self.threads = threads_of_a_job(options)
         self.running: dict[str, subprocess.Popen] = {}
         self.reasons: dict[str, str] = {}  # run_id -> the failure message that the run printed
@@ -46,6 +47,8 @@ class Pool:
             signal.signal(number, self._stop)
         codes: dict[str, int] = {}
         workers = []
+        for slot in range(min(self.options.jobs, len(runs))):
+            self.slots.put(slot)
         for run in runs:
             while self.stopped_by is None:
                 try:
@@ -82,6 +85,7 @@ class Pool:
 
     def _start(self, run: RunConfig, slot: int) -> subprocess.Popen:
         environment = {**os.environ, SUPERVISED: "1", "OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
+        environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"  # in which the output is read below
         if gpus := _visible_gpus():
             environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
         # In a new session: Ctrl-C reaches only this process, which then asks each run to stop

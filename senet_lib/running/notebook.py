@@ -7,6 +7,7 @@ import os
 import sys
 import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], **options
     unknown = parameters.keys() - papermill.inspect_notebook(_literal(source)).keys()
     if unknown:
         raise UnknownParameter(f"{source.name} has no parameter {', '.join(sorted(unknown))}")
-    with tempfile.TemporaryDirectory(prefix="kernel-") as folder, naming(target):
+    with _short_folder() as folder, naming(target):
         return papermill.execute_notebook(
             _literal(source),
             _literal(target),
@@ -64,13 +65,30 @@ def _own_kernel(folder: str) -> type:
     return OwnKernelManager
 
 
+def _short_folder() -> tempfile.TemporaryDirectory:
+    """A private temporary folder, with a path short enough for a socket's if possible. That of $TMPDIR may be long."""
+    for place in (None, "/tmp", "/var/tmp", "/dev/shm"):
+        with suppress(OSError):
+            folder = tempfile.TemporaryDirectory(prefix="kernel-", dir=place)
+            if _has_room_for_sockets(folder.name):
+                return folder
+            folder.cleanup()
+    return tempfile.TemporaryDirectory(prefix="kernel-")
+
+
+def _has_room_for_sockets(folder: str) -> bool:
+    import zmq
+
+    return os.name == "posix" and len(os.fsencode(os.path.join(folder, "kernel-ipc-1"))) <= zmq.IPC_PATH_MAX_LEN
+
+
 def _private_connection(folder: str) -> Any:
     """Unix sockets in a private folder. TCP ports are chosen before they are bound, so two kernels may get the same
     port. Without a separate connection file, every kernel's sockets have the same names (`kernel-ipc-1`, ...)."""
     from traitlets.config import Config
 
-    if os.name != "posix":
-        return Config()
+    if not _has_room_for_sockets(folder):
+        return Config()  # TCP
     return Config({"KernelManager": {"transport": "ipc", "connection_file": os.path.join(folder, "kernel.json")}})
 
 

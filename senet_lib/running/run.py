@@ -7,24 +7,26 @@ operating system releases it however its holder ends, so any scheduler may start
 Exit codes: 0 done, 1 the run failed (failure.json has the reason), 2 bad input, 130 / 143 stopped by SIGINT / SIGTERM.
 """
 
-import argparse
 import contextlib
 import os
+import re
 import signal
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
-from senet_lib.errors import did_you_mean
-from senet_lib.files import exclusive, read_json, remove_temporary_files, write_json
-from senet_lib.process import SUPERVISED, StopRequest, die_with_parent
+from senet_lib.errors import UserError, did_you_mean
+from senet_lib.files import exclusive, read_json, read_record, remove_temporary_files, write_json
+from senet_lib.process import SUPERVISED, StopRequest, die_with_parent, leave_ascii
 from senet_lib.project import project_root
-from senet_lib.results import SPLITS, altered_files, is_done, is_intact, write_summary
+from senet_lib.results import SPLITS, SUMMARY, altered_files, is_intact, write_summary
 from senet_lib.running import notebook
-from senet_lib.running.arguments import data_root_in, resolve_study, study_options
+from senet_lib.running.arguments import OneLineParser, data_root_in, resolve_study, study_options, whole_number
 from senet_lib.study import RunConfig, StudyError
 
 PARTIAL = "notebook.partial.ipynb"
+SUPERSEDED = ".superseded-"  # in the name of the folder of a run that was replaced
 FAILED = ": failed: "  # separates the run's id and the reason on its last output line
 
 
@@ -34,30 +36,68 @@ def run_lock(run_dir: Path) -> contextlib.AbstractContextManager[None]:
     return exclusive(run_dir.parent / f".{run_dir.name}.lock", waiting=waiting, required=True)
 
 
+def relabelled(runs: Sequence[RunConfig], folder: Path) -> dict[str, Path]:
+    """run_id -> the folder that holds the run under an earlier label, for runs that have no folder of their own.
+
+    A run's hash covers neither its label nor the study's name. Also found: runs that a later one of the same name has
+    superseded.
+    """
+    own = {run.run_id: run.hash for run in runs}
+    found, in_place = {}, set()
+    for path in sorted(folder.glob("runs/*/config.json")):
+        place, config_hash = path.parent, (read_record(path) or {}).get("hash")
+        if own.get(place.name) == config_hash:
+            in_place.add(place.name)
+        elif place.name.startswith(".") and SUPERSEDED not in place.name:
+            continue  # damaged or being restored
+        elif config_hash in own.values() and (not (place / SUMMARY).exists() or is_intact(place, config_hash)):
+            found[config_hash] = place
+    return {run.run_id: found.pop(run.hash) for run in runs if run.hash in found and run.run_id not in in_place}
+
+
+def keep_relabelled(run: RunConfig, runs: Sequence[RunConfig], folder: Path) -> None:
+    """If the run's folder has the name of an earlier label, rename it, and print a message. Its files are unchanged."""
+    source, target = relabelled(runs, folder).get(run.run_id), folder / "runs" / run.run_id
+    if source is None:
+        return
+    with contextlib.ExitStack() as stack:
+        for place in sorted((source, target)):  # in one order, since another process may exchange the two
+            if not place.name.startswith("."):  # a superseded run is not executed, so it needs no lock
+                stack.enter_context(run_lock(place))
+        if relabelled(runs, folder).get(run.run_id) == source:  # not after another process has renamed it
+            set_aside_other(target, run)
+            source.rename(target)
+            print(
+                f"{run.run_id}: {source.name} is the same run under another name, so it is renamed and used", flush=True
+            )
+
+
 def set_aside_other(run_dir: Path, config: RunConfig) -> None:
     """Rename a run directory that this run must not continue, and print a message: one of the same name with another
-    config hash, which is a different run, or a finished run whose files no longer match their recorded digests."""
-    path = run_dir / "config.json"
-    if is_done(run_dir, config.hash):
+    config hash, which is a different run, or one with damaged files. A finished run's files must match their recorded
+    digests; of an unfinished one only config.json counts, since the others are written again."""
+    path, finished = run_dir / "config.json", (run_dir / SUMMARY).exists()
+    old, new = read_record(path), config.record()
+    damaged = altered_files(run_dir) if finished else []
+    if old is None or not re.fullmatch("[0-9a-f]{16}", str(old.get("hash"))):
+        damaged = damaged or [path.name] if finished or path.exists() else []
+    elif old["hash"] != config.hash:
+        differing = [key for key in ("model", "knobs", "data", "seed", "recipe") if old.get(key) != new[key]]
+        what = " and ".join(differing) or "the configuration"
+        place = run_dir.with_name(f".{run_dir.name}{SUPERSEDED}{old['hash']}-{time.time_ns()}")
+        run_dir.rename(place)
+        print(f"{config.run_id}: {what} changed; the earlier run is kept in {place.name}", flush=True)
+        return
+    elif finished:
+        damaged = damaged or [SUMMARY]  # another run's
+    if damaged:
         place = run_dir.with_name(f".{run_dir.name}.damaged-{time.time_ns()}")
-        damaged = ", ".join(altered_files(run_dir))
         run_dir.rename(place)
         print(
-            f"{config.run_id}: {damaged}: missing or changed since the run finished. It is trained again; its files "
-            f"are kept in {place.name}",
+            f"{config.run_id}: {', '.join(damaged)}: missing or changed since it was written. The run is trained again;"
+            f" its files are kept in {place.name}",
             flush=True,
         )
-        return
-    if not path.is_file():
-        return
-    old = read_json(path)
-    if old["hash"] == config.hash:
-        return
-    new = config.record()
-    differing = [key for key in ("model", "knobs", "data", "seed", "recipe") if old.get(key) != new[key]]
-    place = run_dir.with_name(f".{run_dir.name}.superseded-{old['hash']}-{time.time_ns()}")
-    run_dir.rename(place)
-    print(f"{config.run_id}: {' and '.join(differing)} changed; the earlier run is kept in {place.name}", flush=True)
 
 
 def execute(config: RunConfig, run_dir: Path, device: str, threads: int | None, data_root: str | None) -> None:
@@ -124,18 +164,20 @@ class _Signals:
 
 
 def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m senet_lib.running.run", description=__doc__.splitlines()[0])
+    parser = OneLineParser(prog="python -m senet_lib.running.run", description=__doc__.splitlines()[0])
     study_options(parser)
     parser.add_argument("run_id", help="a run of the study, for example resnet20-seed0")
-    parser.add_argument("--threads", type=int, default=None, help="CPU threads; default: all cores")
+    parser.add_argument("--threads", help="CPU threads; default: all cores")
     options = parser.parse_args(arguments)
     try:
+        threads = whole_number("--threads", options.threads)
         study, runs, folder = resolve_study(options)
         config = {run.run_id: run for run in runs}.get(options.run_id)
         if config is None:
             known = did_you_mean(options.run_id, [run.run_id for run in runs])
             raise StudyError(f"study {study.name!r} has no run {options.run_id!r}; {known}")
-    except StudyError as error:
+        data_root = data_root_in(options.data)
+    except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
 
@@ -145,6 +187,7 @@ def main(arguments: list[str] | None = None) -> int:
     signals.install()
     run_dir = folder / "runs" / config.run_id
     try:
+        keep_relabelled(config, runs, folder)
         with run_lock(run_dir):
             if is_intact(run_dir, config.hash):
                 print(f"{config.run_id}: already done", flush=True)
@@ -154,7 +197,7 @@ def main(arguments: list[str] | None = None) -> int:
             remove_temporary_files(run_dir)
             write_json(run_dir / "config.json", config.record())
             try:
-                execute(config, run_dir, options.device, options.threads, data_root_in(options.data))
+                execute(config, run_dir, options.device, threads, data_root)
                 summary = finish(config, run_dir)
             except (Exception, KeyboardInterrupt) as error:  # of papermill, the kernel or the disk: all are reported
                 if signals.received is not None:
@@ -184,4 +227,6 @@ def one_line(error: BaseException, run_dir: Path) -> str:
 
 
 if __name__ == "__main__":
+    leave_ascii()
+    sys.stdout.reconfigure(errors="backslashreplace")  # a class name may have characters that the encoding lacks
     sys.exit(main())

@@ -13,6 +13,7 @@ name, so files with final names are complete and listed at all times.
 import hashlib
 import io
 import os
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -21,7 +22,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from senet_lib.files import read_json, replacing, sha256_of, write_text
+from senet_lib.files import read_record, replacing, set_aside, sha256_of, write_text
 from senet_lib.results import SUMMARY, WEIGHTS
 
 NEWEST, PREVIOUS, DIGESTS = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.sha256"
@@ -60,10 +61,8 @@ def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
         if not path.exists():
             continue
         if path.stat().st_size == 0 or sha256_of(path) not in digests:
-            path.replace(path.with_name(f"{name}.damaged"))
-            warnings.warn(
-                f"{path} is damaged (its sha256 is not the recorded one); renamed to {name}.damaged", stacklevel=2
-            )
+            why = "its sha256 is not the recorded one" if digests else f"{DIGESTS} is missing or damaged"
+            warnings.warn(f"{path} is damaged ({why}); renamed to {set_aside(path).name}", stacklevel=2)
             continue
         state = torch.load(path, map_location="cpu", weights_only=True)  # plain data only: executes no code
         _check(path, state["identity"], identity)
@@ -82,7 +81,7 @@ def load_weights(folder: Path, model: nn.Module) -> None:
     """Load a finished run's weights into `model`. Raises ValueError if their digest is not the one in the run's
     summary: a flipped byte would otherwise load silently."""
     path = Path(folder) / WEIGHTS
-    recorded = read_json(path.with_name(SUMMARY))["files"].get(WEIGHTS)
+    recorded = ((read_record(path.with_name(SUMMARY)) or {}).get("files") or {}).get(WEIGHTS)
     found = sha256_of(path) if path.is_file() else "no such file"
     if found != recorded:
         raise ValueError(f"{path}: sha256 is {found}, the run's summary recorded {recorded}")
@@ -91,7 +90,8 @@ def load_weights(folder: Path, model: nn.Module) -> None:
 
 def _digests(folder: Path) -> list[str]:
     path = folder / DIGESTS
-    return path.read_text(encoding="utf-8", errors="replace").split() if path.exists() else []
+    lines = path.read_text(encoding="utf-8", errors="replace").split() if path.exists() else []
+    return [line for line in lines if re.fullmatch("[0-9a-f]{64}", line)]  # not what a damaged file holds
 
 
 def _check(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
