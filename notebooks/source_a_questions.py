@@ -155,11 +155,11 @@ def _sizes(results: StudyResults, *labels: str) -> str:
 
 
 def what_would_close(results: StudyResults, found: Sequence[rule.Comparison]) -> str:
-    """What an undecided comparison needs; empty if none of `found` is undecided."""
-    undecided = {pair.verdict for pair in found} & {EARLY, INCONCLUSIVE, NO_GAIN, NO_LOSS}
-    if not undecided:
+    """What an inconclusive comparison needs; empty if all of `found` are better, worse or equivalent."""
+    inconclusive = {pair.verdict for pair in found} & {EARLY, INCONCLUSIVE, NO_GAIN, NO_LOSS}
+    if not inconclusive:
         return ""
-    if EARLY in undecided:
+    if EARLY in inconclusive:
         return " To close it: more epochs; the order may still change."
     model = run_model(results)
     if model.sd is None:

@@ -137,10 +137,9 @@ def _print_estimates(options: argparse.Namespace, runs: list[RunConfig], left: l
 def _print_power(study: Study, folder: Path) -> None:
     """Print what the study's planned comparisons can find, at the spread of its finished runs here or published."""
     from senet_lib.analysis.power import power_lines
-    from senet_lib.analysis.tables import run_model
+    from senet_lib.analysis.tables import planned_pairs, run_model
 
-    others = [label for label in study.networks if label != study.baseline_label]
-    pairs = study.comparisons or [(label, study.baseline_label) for label in others]
+    pairs = planned_pairs(study.record())
     if not pairs:
         return
     ours = load_results(folder) if (folder / "study.json").is_file() else None

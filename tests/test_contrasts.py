@@ -1,4 +1,4 @@
-"""Simultaneous intervals from a study's linear model, on cases worked by hand and against scipy and statsmodels."""
+"""Simultaneous intervals from a study's linear model, on small worked cases and against scipy and statsmodels."""
 
 import numpy as np
 import pytest

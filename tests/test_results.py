@@ -112,7 +112,7 @@ def test_impossible_lock_is_an_error_only_if_required(tmp_path, monkeypatch):
 
 
 def test_missing_abilities_of_a_file_system(tmp_path, monkeypatch):
-    """chmod refused or no fsync: files are written all the same. An error of the disk is none of these."""
+    """chmod refused or no fsync: files are still written. An error of the disk is none of these."""
 
     def failing(number):
         def call(*_):

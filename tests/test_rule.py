@@ -37,7 +37,7 @@ def test_verdict_follows_from_the_interval():
         assert rule.verdict(interval, early=True) == EARLY
         assert rule.verdict(interval, margin=0.03) in (BETTER, WORSE, EQUIVALENT)
     assert rule.verdict(Interval(0.1, reason="n = 1")) == rule.verdict(Interval(0.1), early=True) == INCONCLUSIVE
-    text = rule.rule(margin=0.005, level=0.9)
+    text = rule.in_words(margin=0.005, level=0.9)
     assert all(number in text for number in ("90 %", "±0.5 pp", "50 %", "5 pp"))
 
 

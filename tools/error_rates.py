@@ -2,7 +2,7 @@
 
     python tools/error_rates.py
 
-Takes about three minutes. A test repeats one part of the table.
+Takes about ten minutes on one core. A test repeats one part of the table.
 """
 
 from dataclasses import dataclass

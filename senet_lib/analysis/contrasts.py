@@ -6,7 +6,7 @@ not count as a difference between networks. If the deviations of the networks cl
 of its own networks (Welch 1947).
 
 `simultaneous` gives intervals that contain all true differences at once with the stated probability, and p values
-corrected accordingly (Hothorn, Bretz and Westfall 2008, single step): a corrected p is below 0.05 if the 95 % interval
+corrected accordingly (Hothorn, Bretz and Westfall 2008, single step): a corrected p is below 0.05 if the 95 % CI
 excludes 0. Arrays in, small records out; no file access. Accuracies are fractions.
 """
 

@@ -56,7 +56,7 @@ class Comparison:
 
 
 def verdict(difference: Interval, *, early: bool = False, margin: float = MARGIN) -> str:
-    """The rule, applied to the simultaneous interval of a planned difference; `rule` has it in words."""
+    """The rule, applied to the simultaneous interval of a planned difference; `in_words` states it."""
     if not difference.exists:
         return INCONCLUSIVE
     if early:
@@ -71,7 +71,7 @@ def verdict(difference: Interval, *, early: bool = False, margin: float = MARGIN
     return NO_GAIN if no_gain else NO_LOSS if no_loss else INCONCLUSIVE
 
 
-def rule(margin: float = MARGIN, level: float = LEVEL) -> str:
+def in_words(margin: float = MARGIN, level: float = LEVEL) -> str:
     """The rule that `verdict` follows, in words."""
     pp = f"{100 * margin:g} pp"
     return (

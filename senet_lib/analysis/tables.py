@@ -47,12 +47,16 @@ def accuracies(results: StudyResults) -> dict[str, dict[int, float]]:
 
 
 def planned_comparisons(results: StudyResults) -> list[tuple[str, str]]:
-    """(treatment, baseline) of every comparison: those that the study names, or each network with the baseline."""
-    named = results.study.get("comparisons")
-    if named:
+    """`planned_pairs` of the study."""
+    return planned_pairs(results.study)
+
+
+def planned_pairs(study: Mapping) -> list[tuple[str, str]]:
+    """(treatment, baseline) of every comparison in a study's record: those that it names, or each network with the
+    baseline."""
+    if named := study.get("comparisons"):
         return [tuple(pair) for pair in named]
-    baseline = results.study["baseline"]
-    return [(label, baseline) for label in results.labels if label != baseline]
+    return [(label, study["baseline"]) for label in study["networks"] if label != study["baseline"]]
 
 
 def compare(results: StudyResults, pairs: Sequence[tuple[str, str]] | None = None) -> list[rule.Comparison]:

@@ -121,7 +121,8 @@ def results_page(studies: dict[str, StudyResults]) -> str:
         " that after its last epoch. ± is the standard deviation over seeds, n the number of seeds, pp are"
         " percentage points, CI is a confidence interval. An archived study is listed without verdicts: it stopped"
         " early in training, was replaced, or measured speed.\n\n"
-        f"**The rule.** {rule.rule()} [Statistics](../docs/statistics.md) explains it and states its error rates.\n\n"
+        f"**The rule.** {rule.in_words()} [Statistics](../docs/statistics.md) explains it and states its error"
+        " rates.\n\n"
         "Further pages: [every evaluation on the test set](test_set_log.md), [tuning and its decisions](tuning.md),"
         " [file formats](../docs/file_formats.md). `make restore STUDY=NAME` and `make report STUDY=NAME` render the"
         " full report of a study.\n\n" + listed
