@@ -51,7 +51,7 @@ class Project:
         (root / "studies").mkdir(parents=True)
         (root / "pyproject.toml").touch()
         shutil.copytree(project_root() / "notebooks", root / "notebooks")
-        for name in ("train", "analysis"):
+        for name in ("05_train", "08_analysis"):
             path = root / "notebooks" / f"{name}.ipynb"
             notebook = nbformat.read(path, as_version=4)
             notebook.cells = [cell for cell in notebook.cells if not draws(cell)]

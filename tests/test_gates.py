@@ -395,7 +395,7 @@ def test_notebook_shows_every_gate(with_weights, monkeypatch):
 
 @pytest.mark.slow
 def test_notebook_runs_headless(with_weights, tmp_path):
-    source, target = project_root() / "notebooks" / "attention.ipynb", tmp_path / "executed.ipynb"
+    source, target = project_root() / "notebooks" / "09_attention.ipynb", tmp_path / "executed.ipynb"
     parameters = {"results": str(with_weights), "networks": [], "images": 60, "examples": 2, "threads": 1}
     executed = execute(source, target, parameters, cwd=str(source.parent))
     outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]

@@ -17,15 +17,20 @@ matplotlib.use("agg")
 NOTEBOOKS = sorted((project_root() / "notebooks").glob("*.ipynb"))
 
 
+def named(name):
+    (path,) = (project_root() / "notebooks").glob(f"*_{name}.ipynb")
+    return path
+
+
 def cells(path, kind):
     return [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == kind]
 
 
 def test_every_notebook_exists():
-    assert {path.stem for path in NOTEBOOKS} >= {
-        *("01_architectures", "resnet", "senet", "sknet", "train"),
-        *("analysis", "attention", "source_notes", "questions"),
-    }
+    assert [path.stem for path in NOTEBOOKS] == [
+        *("01_architectures", "02_resnet", "03_senet", "04_sknet", "05_train"),
+        *("06_source_notes", "07_questions", "08_analysis", "09_attention"),
+    ]
 
 
 def test_sources_are_valid_and_without_outputs():
@@ -76,7 +81,7 @@ def test_sources_define_nothing_and_name_no_absolute_path():
 
 def test_colab_cells_are_equal():
     """Except for the last lines of notebooks that train, which name the device."""
-    reference = cells(project_root() / "notebooks" / "resnet.ipynb", "code")[0].source
+    reference = cells(named("resnet"), "code")[0].source
     for path in NOTEBOOKS:
         assert reference.startswith(cells(path, "code")[0].source), path.name
 
@@ -94,7 +99,7 @@ def test_training_notebooks_run(tmp_path, monkeypatch, name):
     """In this process, which is faster than in a kernel."""
     figures, names = [], {}
     monkeypatch.setattr(plt, "show", lambda: figures.append(plt.gcf()))
-    for cell in cells(project_root() / "notebooks" / f"{name}.ipynb", "code"):
+    for cell in cells(named(name), "code"):
         if cell.id != "colab":
             exec(compile(cell.source, f"<{name}, cell {cell.id}>", "exec"), names)
         if cell.id == "parameters":
@@ -105,9 +110,9 @@ def test_training_notebooks_run(tmp_path, monkeypatch, name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["train", "resnet", "senet", "sknet", "01_architectures", "source_notes"])
+@pytest.mark.parametrize("name", ["train", "resnet", "senet", "sknet", "architectures", "source_notes"])
 def test_notebooks_run_headless(tmp_path, name):
-    target, source = tmp_path / "executed.ipynb", project_root() / "notebooks" / f"{name}.ipynb"
+    target, source = tmp_path / "executed.ipynb", named(name)
     executed = execute(source, target, parameters_of(name, tmp_path), cwd=str(source.parent))
     outputs = [output for cell in executed.cells for output in cell.get("outputs", [])]
     assert any("image/png" in output.get("data", {}) for output in outputs)

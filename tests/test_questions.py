@@ -36,7 +36,7 @@ from senet_lib.results import load_results, write_summary
 from senet_lib.running.notebook import execute
 from senet_lib.study import load_study
 
-NOTEBOOK = project_root() / "notebooks" / "questions.ipynb"
+NOTEBOOK = project_root() / "notebooks" / "07_questions.ipynb"
 OPTIONS = {"name": "source_a_quarter", "images": 1000, "comparisons": SOURCE_A_COMPARISONS}
 
 

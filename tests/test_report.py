@@ -74,7 +74,8 @@ def run_notebook(name, parameters, monkeypatch, *, every=0):
 
     monkeypatch.setattr(present, "display", shown)
     monkeypatch.setattr(present, "rendered", rendered)
-    for cell in nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells:
+    (source,) = (ROOT / "notebooks").glob(f"*_{name}.ipynb")
+    for cell in nbformat.read(source, as_version=4).cells:
         if cell.id == "colab" or "notebook-only" in cell.metadata.get("tags", []):
             continue
         if cell.cell_type == "markdown":
@@ -328,7 +329,7 @@ def test_only_changed_reports_are_built_again(hostile, monkeypatch):
 
 def test_stamp_covers_imported_modules():
     """A module that the notebook imports makes the report stale when it changes. And none imports torch."""
-    cells = nbformat.read(ROOT / "notebooks" / "analysis.ipynb", as_version=4).cells
+    cells = nbformat.read(ROOT / "notebooks" / "08_analysis.ipynb", as_version=4).cells
     sources = [c.source for c in cells if c.cell_type == "code" and "notebook-only" not in c.metadata.get("tags", [])]
     lines = [line for line in "\n".join(sources).splitlines() if line.startswith(("import ", "from "))]
     code = "\n".join([*lines, "import sys, json", "print(json.dumps(list(sys.modules)))"])
@@ -350,7 +351,7 @@ def project_with(root, monkeypatch, *cells, parameter="results"):
     notebook = new_notebook(cells=[parameters, *map(new_code_cell, cells)])
     notebook.metadata["kernelspec"] = {"name": "python3", "display_name": "Python 3", "language": "python"}
     (root / "notebooks").mkdir(parents=True, exist_ok=True)
-    nbformat.write(notebook, root / "notebooks/analysis.ipynb")
+    nbformat.write(notebook, root / "notebooks/08_analysis.ipynb")
     monkeypatch.setenv("SENET_ROOT", str(root))
 
 

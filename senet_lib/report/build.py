@@ -23,7 +23,8 @@ from senet_lib.running.notebook import UnknownParameter, execute
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
-NOTEBOOK = "analysis.ipynb"
+SOURCE = "08_analysis.ipynb"
+NOTEBOOK = "analysis.ipynb"  # the executed copy
 PARTIAL = "analysis.partial.ipynb"  # the executed part of a failed execution
 INPUT_FILES = ("config.json", "summary.json", "failure.json", *ANALYSED_FILES)  # of each run
 
@@ -54,7 +55,7 @@ def build_report(results_dir: Path) -> Path:
         raise FileNotFoundError(
             f"{results_dir} has no study.json, so it is not a results folder; `make reproduce STUDY=...` writes one"
         )
-    source = project_root() / "notebooks" / NOTEBOOK
+    source = project_root() / "notebooks" / SOURCE
     if not source.is_file():
         raise ReportError(f"{source} does not exist; run this in a checkout of the project, or set SENET_ROOT to one")
     inputs = _digest_of_inputs(results_dir, source)
@@ -88,7 +89,7 @@ def _digest_of_inputs(results_dir: Path, source: Path) -> str:
     sources += [library / name for name in LIBRARY if name.endswith(".py")]
     paths = {f"senet_lib/{path.relative_to(library).as_posix()}": path for path in sources}
     paths |= {f"template/{path.name}": path for path in TEMPLATE.iterdir()}
-    paths |= {NOTEBOOK: source, **{name: results_dir / name for name in ("study.json", EXAMPLES)}}
+    paths |= {SOURCE: source, **{name: results_dir / name for name in ("study.json", EXAMPLES)}}
     for run in read_json(results_dir / "study.json")["runs"]:
         run_dir = results_dir / "runs" / run["run_id"]
         paths |= {f"{run['run_id']}/{name}": run_dir / name for name in INPUT_FILES}

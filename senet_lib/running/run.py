@@ -118,7 +118,7 @@ def execute(config: RunConfig, run_dir: Path, device: str, threads: int | None, 
     if data_root:
         os.environ["SENET_DATA"] = data_root
     notebook.execute(
-        notebooks / "train.ipynb",
+        notebooks / "05_train.ipynb",
         run_dir / PARTIAL,
         parameters,
         cwd=str(notebooks),

@@ -153,7 +153,7 @@ def evaluate(
 ) -> Evaluation:
     """Evaluate `model` on uint8 images (N, H, W, 3) with labels (N,), all on the model's device.
 
-    training_mode=True reproduces a defect of source B (notebooks/source_notes.ipynb): batch norm normalises by the
+    training_mode=True reproduces a defect of source B (notebooks/06_source_notes.ipynb): batch norm normalises by the
     evaluated batch and updates its running statistics.
     """
     was_training = model.training
