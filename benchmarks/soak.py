@@ -47,6 +47,7 @@ KILLS, EPOCHS = 20, 50  # enough epochs to outlast all kills
 CROWDS = 20
 EPOCH_LINE = r"epoch +(\d+)/"
 DIFFERENT = "weights or history differ from those of the uninterrupted run"
+os.environ["SENET_CHECKPOINT_SECONDS"] = "0"  # a checkpoint after every step: each fault meets one
 random.seed(0)
 
 
@@ -473,11 +474,11 @@ def crowd(folder: Path, say: Callable) -> Iterable[tuple]:
         outputs = [process.communicate(timeout=DEADLOCK_SECONDS)[0] for process in pair]
         require(all(process.returncode == 0 for process in pair), "\n".join(outputs))
         for run_id in project.run_ids:
-            trained = sum(output.count(f"[{run_id}] epoch 1/1") for output in outputs)
+            trained = sum(output.count(f" {run_id}] epoch 1/1") for output in outputs)
             require(trained == 1, f"{run_id} was trained {trained} times:\n" + "\n".join(outputs))
         project.check_files()
         require(project.outcome() == expected, DIFFERENT)
-        shares = [sum(f"[{run_id}] epoch 1/1" in output for run_id in project.run_ids) for output in outputs]
+        shares = [sum(f" {run_id}] epoch 1/1" in output for run_id in project.run_ids) for output in outputs]
         say(f"pair {number}: trained {shares[0]} and {shares[1]} runs, {time.monotonic() - started:.1f} s")
     yield (
         "two `make reproduce` at once in one folder",

@@ -1,33 +1,35 @@
-"""The part of a run's estimated cost that is computed, not measured."""
+"""A run's estimated cost: what is computed from its recipe, what is measured, and what finished runs teach."""
 
-from dataclasses import replace
+import signal
+from types import SimpleNamespace
 
 import pytest
-import torch
 
+from senet_lib.files import write_json
 from senet_lib.metrics import count_macs
 from senet_lib.models import create_model
-from senet_lib.running.estimate import estimate
+from senet_lib.running import estimate, pace
 from senet_lib.running.inputs import outline
 from senet_lib.study import Recipe, RunConfig
 
+CIFAR10 = outline("cifar10")
+
+
+def run(label="a", seed=0, model="resnet20", knobs=None, **recipe):
+    recipe = Recipe(**{"batch_size": 8, **recipe})
+    return RunConfig(study="s", label=label, model=model, knobs=knobs or {}, seed=seed, data="cifar10", recipe=recipe)
+
 
 def h100_seconds(**recipe):
-    run = RunConfig(study="s", label="a", model="resnet20", knobs={}, seed=0, data="cifar10", recipe=Recipe(**recipe))
-    return estimate(run, device="cpu", threads=1).h100_seconds
+    return estimate.cost(run(**recipe), CIFAR10, 1.0).h100_seconds
 
 
-def test_macs_are_those_of_the_images(monkeypatch):
+def test_macs_are_those_of_the_images():
     """Neither wide nor high images count as square ones."""
-    run = RunConfig(
-        study="s", label="a", model="resnet20", knobs={"width": 0.25}, seed=0, data="folder:x", recipe={"batch_size": 8}
-    )
     model = create_model("resnet20", width=0.25)
     for height, width in ((8, 24), (24, 8)):
-        images = torch.zeros(4, height, width, 3, dtype=torch.uint8)
-        data = replace(outline("cifar10"), train_images=images, train_labels=torch.arange(4))
-        monkeypatch.setattr("senet_lib.running.inputs.load_dataset", lambda *_, data=data: data)
-        assert estimate(run, device="cpu", threads=1).macs == count_macs(model, (3, height, width))
+        data = SimpleNamespace(num_classes=10, image_shape=(3, height, width))
+        assert estimate.count(run(knobs={"width": 0.25}), data)[1] == count_macs(model, (3, height, width))
 
 
 def test_fewer_and_smaller_images_cost_less():
@@ -40,3 +42,103 @@ def test_fewer_and_smaller_images_cost_less():
     assert smaller / plain == pytest.approx((50_000 * (28 / 32) ** 2 + 10_000 / 3) / whole)
     growing = h100_seconds(epochs=10, first_size=16, full_size_from=0.5)
     assert growing / plain == pytest.approx((50_000 * pixels + 10_000 / 3) / whole)
+
+
+def test_each_network_is_measured_once(monkeypatch, capsys):
+    """One of each family first; without more time the others are scaled. A finished run's time is used as it is."""
+    clock = iter(range(0, 1000, 10))
+    monkeypatch.setattr(estimate, "time", SimpleNamespace(monotonic=lambda: next(clock)))
+    monkeypatch.setattr(estimate, "measure", lambda run, *_: 2e-9 * estimate.count(run, CIFAR10)[1])
+    networks = [
+        run("plain"),
+        run("slow", lr=0.01, epochs=20),  # the same network
+        run("deep", model="resnet56"),
+        run("se", model="se_resnet20"),
+        run("done", model="sk_resnet20"),
+    ]
+    costs = estimate.estimates(networks, CIFAR10, {"done": 50.0})
+    assert capsys.readouterr().err.splitlines() == ["measuring 1 of 3: plain ...", "measuring 2 of 3: se ..."]
+    sources = {label: cost.source for label, cost in costs.items()}
+    assert sources == dict.fromkeys(("plain", "slow", "se"), "measured") | {"deep": "scaled", "done": "recorded"}
+    assert costs["slow"].run_seconds == pytest.approx(2 * costs["plain"].run_seconds)
+    assert costs["deep"].run_seconds / costs["plain"].run_seconds == pytest.approx(
+        costs["deep"].macs / costs["plain"].macs
+    )
+    assert costs["done"].run_seconds == pytest.approx(50)
+
+
+def test_measuring_leaves_a_stop_to_the_caller(monkeypatch):
+    """`fit` records signals in order to save its state, which a measurement has none of."""
+    received = []
+    monkeypatch.setattr(estimate.signal, "raise_signal", received.append)
+    for error in (estimate.TrainingStopped, KeyboardInterrupt):
+
+        def stopped(*_, error=error, **__):
+            raise error
+
+        monkeypatch.setattr(estimate, "fit", stopped)
+        with pytest.raises(error):
+            estimate.measure(run(), CIFAR10)
+    assert received == [signal.SIGTERM, signal.SIGINT]
+
+
+def test_a_measurement_is_a_time():
+    assert 0 < estimate.measure(run(knobs={"width": 0.25}), CIFAR10, device="cpu", threads=1) < 60
+
+
+def test_recorded_times_are_those_of_this_machine(tmp_path):
+    here = pace.conditions("cpu", 1)
+    write_json(tmp_path / "summary.json", {"train_seconds": 30.0})
+    recorded = {"processor": here["processor"], "cores": here["cores"], "threads": 1, "device": "cpu"}
+    evaluation = 10_000 / 3 / 50_000
+    for changes, seconds in (
+        ({}, pytest.approx(30 * (1 + evaluation))),
+        ({"device": "NVIDIA H100"}, None),
+        ({"cores": 1000}, None),
+        ({"processor": "another"}, None),
+        ({"threads": 2}, None),
+    ):
+        write_json(tmp_path / "environment.json", recorded | changes)
+        assert pace.recorded_seconds(tmp_path, run(), CIFAR10, here) == seconds, changes
+    (tmp_path / "summary.json").unlink()
+    assert pace.recorded_seconds(tmp_path, run(), CIFAR10, here) is None
+
+
+def test_time_left_is_learned(monkeypatch):
+    """Two runs at a time of 10 s until they train and then 2 epochs of 60 s; one takes twice as long."""
+    now = 0.0
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(pace, "image_steps", lambda *_: (1.0, 0.2))
+    monkeypatch.setattr(pace, "count", lambda run, _: (1, 2.0 if run.label == "wide" else 1.0))
+    first, second, third, wide = runs = [run("a", seed, epochs=2) for seed in range(3)] + [run("wide", epochs=2)]
+    known = pace.Pace(runs, CIFAR10, jobs=2)
+
+    def epoch(number, of=2):
+        return (
+            f"epoch {number}/{of}  train loss 0.1 accuracy 99.00%  test loss 0.1 accuracy 9.00%  50.0 s  8 images/s  "
+        )
+
+    known.started(first)
+    known.started(second)
+    assert known.line(first, "some text") == ""
+    assert known.whole(third) is None
+    assert known.left() is None
+    now = 70.0
+    # 60 s of the first, 60 s of the second, 130 s of the third, 10 + 240 s of the wide one
+    assert known.line(first, epoch(1)) == "; about 4 min left in all"
+    assert (known.start, known.whole(third), known.whole(wide)) == pytest.approx((10, 130, 250))
+    assert known.left() == pytest.approx((60 + 60 + 130 + 250) / 2)
+    now = 130.0
+    known.line(first, epoch(2))
+    known.ended(first, finished=True)
+    known.ended(second, finished=False)
+    known.started(third)
+    known.started(wide)
+    assert known.left() == pytest.approx(250)
+    now = 140.0
+    known.line(third, "resumed after epoch 1, step 0")
+    assert known.left() == pytest.approx(240)
+    now = 200.0
+    known.ended(third, finished=True)
+    assert known.whole(third) == pytest.approx(130), "a resumed run is not a whole one"
+    assert known.line(wide, epoch(1)) == "", "no other run is left, and the line itself says how long this one takes"

@@ -1,8 +1,9 @@
-"""What stops, kills, full disks, closed folders and second processes must not do to a run."""
+"""What stops, time limits, kills, full disks, closed folders and second processes must not do to a run."""
 
 import contextlib
 import ctypes
 import fcntl
+import math
 import os
 import resource
 import shutil
@@ -18,10 +19,12 @@ from project_folder import TINY, Project, completed, history, weights
 
 from senet_lib.data import load_dataset
 from senet_lib.models import create_model
+from senet_lib.running.time_limit import TimeLimit
 from senet_lib.study import load_study
 from senet_lib.training import fit
 
 EPOCHS = 12
+EVERY_STEP = {"SENET_CHECKPOINT_SECONDS": "0"}  # for checkpoints; the default is longer than these runs take
 
 
 def processes_of(project):
@@ -77,7 +80,11 @@ def check_resumed(project, run_dir, uninterrupted):
 
 
 def two_epochs_done(run_dir):
-    return lambda: (run_dir / "checkpoint.previous.pt").exists()
+    def done():
+        path = run_dir / "history.csv"
+        return path.exists() and path.read_text(encoding="utf-8").count("\n") > 2
+
+    return done
 
 
 @pytest.mark.parametrize(
@@ -89,6 +96,8 @@ def two_epochs_done(run_dir):
     ],
 )
 def test_stopped_launcher_resumes(project, long_run, uninterrupted, number):
+    if number == signal.SIGKILL:
+        project.variables = EVERY_STEP
     process = project.start("reproduce", "long")
     wait_for(two_epochs_done(long_run))
     time.sleep(0.05)
@@ -101,11 +110,25 @@ def test_stopped_launcher_resumes(project, long_run, uninterrupted, number):
     check_resumed(project, long_run, uninterrupted)
 
 
+@pytest.mark.slow
+def test_time_limit_leaves_a_checkpoint(project, long_run, uninterrupted, monkeypatch):
+    """Reached after two epochs: no failure, a report, and the same command continues."""
+    done = two_epochs_done(long_run)
+    monkeypatch.setattr(TimeLimit, "stop_at", lambda limit, start: -math.inf if done() else math.inf)
+    code, output = project.call("reproduce", "long", "--time-limit", "1h")
+    assert code == 0, output
+    assert output.splitlines()[-1] == "stopped at the time limit: 0 of 1 runs finished; the same command continues"
+    assert (project.root / "results" / "long" / "report.html").exists()
+    assert (long_run / "checkpoint.pt").exists()
+    assert not (long_run / "failure.json").exists()
+    check_resumed(project, long_run, uninterrupted)
+
+
 @pytest.mark.skipif(not shutil.which("make"), reason="make is not installed")
 @pytest.mark.parametrize(
     ("number", "whom"),
     [
-        (signal.SIGINT, "process group of make"),  # Ctrl-C
+        pytest.param(signal.SIGINT, "process group of make", marks=pytest.mark.slow),  # Ctrl-C
         pytest.param(signal.SIGTERM, "process group of make", marks=pytest.mark.slow),  # `timeout`
         pytest.param(signal.SIGINT, "every process", marks=pytest.mark.slow),
         pytest.param(signal.SIGTERM, "every process", marks=pytest.mark.slow),  # the end of a service or a container
@@ -123,7 +146,7 @@ def test_signal_to_many_processes_loses_no_step(project, long_run, uninterrupted
     output, _ = process.communicate(timeout=60)
     assert process.returncode != 0, output
     wait_for(lambda: not processes_of(project), seconds=5)
-    assert torch.load(long_run / "checkpoint.pt", weights_only=True)["step"] > 0, "saved in the middle of an epoch"
+    assert (long_run / "checkpoint.pt").exists(), "saved because of the signal"
     assert not (long_run / "failure.json").exists()
     check_resumed(project, long_run, uninterrupted)
 
@@ -140,6 +163,7 @@ def test_killed_process_takes_the_others_along(project, long_run, uninterrupted,
     """Killed: the kernel, papermill's process, or make. No process remains, and nothing looks finished."""
     if victim == "make" and not shutil.which("make"):
         pytest.skip("make is not installed")
+    project.variables = EVERY_STEP
     start = {"make": project.make, "senet_lib.running.run": project.start, "ipykernel": project.start_run}[victim]
     process = start("resnet-seed0" if victim == "ipykernel" else "reproduce", "long")
     wait_for(two_epochs_done(long_run))

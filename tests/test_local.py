@@ -1,13 +1,17 @@
-"""The pool of subprocesses: whatever a run prints or its reader does, every run is waited for and reported."""
+"""The pool of subprocesses: whatever a run prints or its reader does, every run is waited for and reported, unless the
+time limit has left it for the next start."""
 
 import os
 import sys
+import time
 from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
 
+from senet_lib.running import time_limit
 from senet_lib.running.local import Pool, threads_of_a_job
+from senet_lib.running.time_limit import TimeLimit
 
 
 @pytest.fixture
@@ -27,9 +31,9 @@ def test_any_bytes_may_be_printed(pool, monkeypatch, capsys):
     rubbish = "import os; os.write(2, bytes(range(256)) * 400 + b'\\n'); os.write(1, b'last line')"
     assert execute(pool, monkeypatch, first=rubbish, second="print('well')") == {}
     output = capsys.readouterr().out
-    assert "[first] " in output
+    assert "[1/2 first] " in output
     assert "last line" in output
-    assert "[second] well" in output
+    assert "[2/2 second] well" in output
 
 
 def test_reader_may_leave(pool, monkeypatch):
@@ -49,6 +53,67 @@ def test_failures_have_a_reason(pool, monkeypatch):
     failed = execute(pool, monkeypatch, silent=silent, killed=killed, well="")
     assert set(failed) == {"silent", "killed"}
     assert all(failed.values())
+
+
+UNTIL_STOPPED = "import time; time.sleep(60)"
+AT_THE_SECOND_SIGNAL = """
+import signal, sys, time
+received = []
+def handle(number, frame):
+    received.append(number)
+    if len(received) == 2:
+        sys.exit(143)
+signal.signal(signal.SIGTERM, handle)
+print("ready", flush=True)
+time.sleep(60)
+"""
+
+
+class Known:
+    """Knows how long runs take: 0 s until they train, and 100 s in all."""
+
+    start = 0.0
+
+    def __init__(self):
+        self.finished = {}
+
+    def whole(self, run):
+        return 100.0
+
+    def started(self, run):
+        pass
+
+    def line(self, run, text):
+        return ""
+
+    def ended(self, run, finished):
+        self.finished[run.run_id] = finished
+
+
+def test_time_limit_leaves_runs(pool, monkeypatch):
+    """At the limit the runs are stopped, and at its end killed; neither they nor those that follow have failed."""
+    monkeypatch.setattr(time_limit, "STOP", 1.0)
+    monkeypatch.setattr(time_limit, "USEFUL", 0.2)
+    pool.pace, pool.limit = Known(), TimeLimit(2.0, time.monotonic())
+    codes = {"well": "", "wrong": "import sys; sys.exit(1)", "slow": AT_THE_SECOND_SIGNAL, "late": UNTIL_STOPPED}
+    failed = execute(pool, monkeypatch, **codes)
+    assert list(failed) == ["wrong"]
+    assert pool.left == ["slow", "late"]
+    assert pool.pace.finished == {"well": True, "wrong": False, "slow": False}, "the last one was not started"
+
+
+def test_runs_start_only_with_time_for_something_useful(monkeypatch):
+    monkeypatch.setattr(time_limit, "time", SimpleNamespace(monotonic=lambda: 1000.0))
+    for seconds, start, whole, expected in (
+        (600, 10, 5000, True),  # cannot finish, but train for a while
+        (90, 10, None, True),
+        (60, 10, 5000, True),  # half of it is left, the 30 s that are needed
+        (59, 10, 5000, False),
+        (59, 10, 29, True),  # it finishes
+        (195, 40, 5000, True),  # 195 - (15 + 3 * 40)
+        (100, 40, 5000, False),
+    ):
+        assert TimeLimit(seconds, 1000.0).leaves_time_for(start, whole) == expected, (seconds, start, whole)
 
 
 def test_threads_are_those_that_may_be_used(monkeypatch):

@@ -3,6 +3,7 @@
 import copy
 import errno
 import hashlib
+import itertools
 import math
 import os
 import resource
@@ -99,6 +100,12 @@ def result(trained):
     return digest(model), untimed(outcome.history)
 
 
+@pytest.fixture
+def every_step(monkeypatch):
+    """Write a checkpoint after every step. By default these trainings are over before one is due."""
+    monkeypatch.setenv(checkpoint.INTERVAL_VARIABLE, "0")
+
+
 @pytest.fixture(scope="module")
 def uninterrupted():
     return result(train())
@@ -137,7 +144,7 @@ class StopAt:
             os.kill(os.getpid(), self.number)
 
 
-def test_resumes_after_kill(tmp_path, uninterrupted):
+def test_resumes_after_kill(tmp_path, uninterrupted, every_step):
     for step in (2, STEPS + 1, 2 * STEPS + 4):
         model = network()
         StopAt(model, step)
@@ -159,6 +166,47 @@ def test_signal_saves_the_current_step(tmp_path, uninterrupted, number, error):
         assert result(train(model, run_dir=run_dir)) == uninterrupted
         assert len(seen) == 3 * STEPS - step, "no step is trained twice"
         assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL, "handlers are restored"
+
+
+def test_checkpoints_are_written_by_time(tmp_path, uninterrupted, monkeypatch):
+    """At most once a minute, within an epoch too, and at the end; each is one that resumes to the same weights."""
+    real, saved = checkpoint.save, []
+    monkeypatch.setattr(checkpoint, "save", lambda folder, state: saved.append(len(saved)) or real(folder, state))
+    assert result(train(run_dir=tmp_path / "short")) == uninterrupted
+    assert len(saved) == 1
+    clock = itertools.count(step=11)  # seconds; read once for each of the 18 steps, each epoch and each checkpoint
+    monkeypatch.setattr("senet_lib.training.state.time", SimpleNamespace(monotonic=lambda: next(clock)))
+    assert result(train(run_dir=tmp_path / "long")) == uninterrupted
+    assert len(saved) - 1 == 4
+    monkeypatch.setenv(checkpoint.INTERVAL_VARIABLE, "soon")
+    with pytest.raises(ValueError, match="SENET_CHECKPOINT_SECONDS is soon; allowed: "):
+        train(run_dir=tmp_path / "bad")
+
+
+def test_signal_stops_an_evaluation(tmp_path, monkeypatch):
+    monkeypatch.setattr("senet_lib.training.loop.EVAL_BATCH_SIZE", 10)  # of 30 images
+    for recipe in (RECIPE, with_changes(averaging="lookahead")):
+        expected, run_dir, seen = result(train(recipe=recipe)), tmp_path / recipe.averaging, []
+        model = network()
+
+        def stop(module, inputs, seen=seen):
+            seen.append(module.training)
+            if seen.count(False) == 4:  # the first batch of the second evaluation
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        model.register_forward_pre_hook(stop)
+        with pytest.raises(TrainingStopped, match="in the evaluation after epoch 2; the state is saved"):
+            train(model, recipe, run_dir=run_dir)
+        assert seen.count(False) == 4, "the other batches are not evaluated"
+        assert seen.count(True) == 2 * STEPS
+        assert result(train(recipe=recipe, run_dir=run_dir)) == expected
+
+
+def test_stop_without_a_run_directory_claims_no_saved_state():
+    model = network()
+    StopAt(model, 2, signal.SIGTERM)
+    with pytest.raises(TrainingStopped, match="after step 2 of 6; nothing is saved"):
+        train(model)
 
 
 def test_resumes_after_every_single_step(tmp_path, uninterrupted):
@@ -264,7 +312,8 @@ def half_way(tmp_path_factory):
     folder = tmp_path_factory.mktemp("half_way")
     model = network()
     StopAt(model, 2 * STEPS + 2)
-    with pytest.raises(ConnectionAbortedError):
+    with pytest.MonkeyPatch.context() as patch, pytest.raises(ConnectionAbortedError):
+        patch.setenv(checkpoint.INTERVAL_VARIABLE, "0")
         train(model, run_dir=folder, config_hash="one", threads=1)
     return folder
 
@@ -323,7 +372,7 @@ def test_mismatching_checkpoint_is_refused(half_way, monkeypatch):
     assert {path.name: path.read_bytes() for path in half_way.iterdir()} == before
 
 
-def test_full_disk_names_the_file(tmp_path, uninterrupted, monkeypatch):
+def test_full_disk_names_the_file(tmp_path, uninterrupted, monkeypatch, every_step):
     """The disk is full the first or second time that a file is written, which its fsync reports."""
     real = os.fsync
     for name in (checkpoint.DIGESTS, "checkpoint.next.pt", "history.csv", "weights.safetensors"):
@@ -398,7 +447,7 @@ def test_killed_write_keeps_the_earlier_checkpoint(tmp_path, monkeypatch):
             assert checkpoint.load(tmp_path, {})["epoch"] == 2
 
 
-def test_non_finite_loss_stops_training(tmp_path):
+def test_non_finite_loss_stops_training(tmp_path, every_step):
     model, seen = network(), 0
 
     def poison(module, inputs):

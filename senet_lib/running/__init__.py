@@ -6,4 +6,7 @@ inputs.py     checks networks and recipes against the data
 arguments.py  command-line options that select a study and override its file
 notebook.py   headless notebook execution
 estimate.py   estimates a run's cost on this machine
+plan.py       the table of `make plan`
+pace.py       learns from finished and running runs how long the others take
+time_limit.py when the runs of a study must stop
 """

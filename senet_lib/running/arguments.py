@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import NoReturn
 
+from senet_lib import durations
 from senet_lib.data.catalog import DATASETS, FOLDER
 from senet_lib.errors import did_you_mean
 from senet_lib.project import project_root
@@ -47,6 +48,15 @@ def whole_number(name: str, value: str | int | None) -> int | None:
     if number < 1:
         raise StudyError(f"{name} is {str(value)[:40] or 'empty'}; allowed: 1 and more")
     return number
+
+
+def time_limit(value: str | None) -> int | None:
+    """The seconds of TIME_LIMIT=...; None if it was not given. Raises StudyError."""
+    try:
+        return None if value is None else durations.parse(value)
+    except ValueError:
+        said = f"TIME_LIMIT is {value[:40] or 'empty'}; allowed: a duration such as 90s, 10m or 1h30m"
+        raise StudyError(said) from None
 
 
 def data_set_in(value: str) -> str | None:

@@ -6,12 +6,16 @@
 
     weights.safetensors     the final weights, written when training ends; the run's summary has their digest
 
+Written at most every INTERVAL seconds, at a signal and at the end. One of ResNet-50 has 188 MB: written after every
+epoch, it would take a considerable part of a run on a GPU.
+
 A checkpoint is valid only if its digest is listed. The list is written before the checkpoint is renamed to its final
 name, so files with final names are complete and listed at all times.
 """
 
 import hashlib
 import io
+import math
 import os
 import re
 import warnings
@@ -25,11 +29,25 @@ from torch import nn
 from senet_lib.files import read_record, replacing, set_aside, sha256_of, write_text
 from senet_lib.results import SUMMARY, WEIGHTS
 
+INTERVAL = 60.0  # seconds
+INTERVAL_VARIABLE = "SENET_CHECKPOINT_SECONDS"  # environment variable: another interval; 0 writes after every step
 NEWEST, PREVIOUS, DIGESTS = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.sha256"
 
 
 class CheckpointMismatch(ValueError):
     """Resuming the checkpoint would change the results; the message names what differs."""
+
+
+def interval() -> float:
+    """Seconds between two checkpoints. Raises ValueError if the environment variable is not a number from 0 up."""
+    text = os.environ.get(INTERVAL_VARIABLE) or INTERVAL
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = math.nan
+    if not seconds >= 0:
+        raise ValueError(f"{INTERVAL_VARIABLE} is {text}; allowed: seconds from 0 up")
+    return seconds
 
 
 def save(folder: Path, state: dict[str, Any]) -> None:

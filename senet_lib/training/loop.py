@@ -26,7 +26,7 @@ from senet_lib.training.resizing import image_size, pixel_shares, resized
 from senet_lib.training.runtime import deterministic, keep_freed_memory
 from senet_lib.training.schedule import learning_rate
 from senet_lib.training.state import TrainingState, prepare
-from senet_lib.training.stopping import StopSignal, stop_signals
+from senet_lib.training.stopping import EvaluationStopped, StopSignal, stop_signals
 from senet_lib.training.tta import tta_accuracy
 
 EVAL_BATCH_SIZE = 512
@@ -51,14 +51,15 @@ def fit(
 ) -> Outcome:
     """Train `model` ((N, 3, H, W) -> logits (N, classes)) in place and evaluate it after every epoch.
 
-    run_dir: where history.csv and a checkpoint are written after every epoch, and the final weights at the end. A
-    checkpoint found there is resumed. CheckpointMismatch is raised if its `config_hash`, seed, data set, device type,
-    precision, thread count or torch version differs.
+    run_dir: where history.csv is written after every epoch, a checkpoint at most once a minute, and the final weights
+    at the end. A checkpoint found there is resumed. CheckpointMismatch is raised if its `config_hash`, seed, data set,
+    device type, precision, thread count or torch version differs.
     device: 'auto', 'cpu', 'cuda' or 'mps'. threads: CPU threads; None keeps torch's setting.
 
     With the recipe's `averaging`, the averaged weights are evaluated, and at the end written and left in `model`; a
-    checkpoint has both. SIGTERM and SIGINT stop training after the current step, with a checkpoint, and raise
-    TrainingStopped and KeyboardInterrupt. A non-finite loss raises NonFiniteLoss; the last checkpoint remains.
+    checkpoint has both. SIGTERM and SIGINT stop training after the current step or evaluated batch, with a checkpoint,
+    and raise TrainingStopped and KeyboardInterrupt. A non-finite loss raises NonFiniteLoss; the last checkpoint
+    remains.
     """
     die_with_parent()
     keep_freed_memory()
@@ -77,11 +78,14 @@ def fit(
                 # Train the current epoch
                 train_epoch(state, stop, report)
                 # Evaluate
-                evaluation = _evaluate(state)
-                # Record the epoch and save a checkpoint at the start of the next one
+                evaluation = _evaluate(state, stop)
+                # Record the epoch
                 state.history.append(_history_row(state, evaluation))
                 state.start_epoch()
-                state.save()
+                state.write_history()
+                # Save a checkpoint at the end, and earlier whenever one is due
+                if state.epoch == recipe.epochs or state.save_is_due():
+                    state.save()
                 report.epoch(state.history[-1])
         # Keep the final weights
         if state.average is not None:
@@ -95,7 +99,8 @@ def fit(
 
 
 def train_epoch(state: TrainingState, stop: StopSignal, report: Reporter) -> None:
-    """Train the current epoch from its current step. After SIGTERM or SIGINT save a checkpoint and raise."""
+    """Train the current epoch from its current step. Save a checkpoint if one is due; after SIGTERM or SIGINT save one
+    and raise."""
     epoch, steps = state.epoch, state.batches.steps
     height = image_size(state.recipe, epoch, state.data.train_images.shape[1])
     state.network.train()
@@ -110,12 +115,14 @@ def train_epoch(state: TrainingState, stop: StopSignal, report: Reporter) -> Non
         if state.step % LOSS_CHECK_STEPS == 0:
             _check_losses(state)
         report.step()
-        # Stop if asked to, with the state of this step saved
-        if stop.received:
+        # Save the state of this step if that is due or training is to stop; writing is not training time
+        if stop.received or state.save_is_due():
             _check_losses(state)
             state.seconds += time.perf_counter() - started
             state.save()
-            stop.raise_stopped(f"in epoch {epoch + 1} after step {state.step} of {steps}")
+            if stop.received:
+                stop.raise_stopped(f"in epoch {epoch + 1} after step {state.step} of {steps}", bool(state.run_dir))
+            started = time.perf_counter()
     _check_losses(state)  # waits for the device, so that the time below covers all training steps
     state.seconds += time.perf_counter() - started
 
@@ -150,19 +157,25 @@ def evaluate(
     std: tuple[float, ...],
     batch_size: int = EVAL_BATCH_SIZE,
     training_mode: bool = False,
+    stop: StopSignal | None = None,
 ) -> Evaluation:
     """Evaluate `model` on uint8 images (N, H, W, 3) with labels (N,), all on the model's device.
 
     training_mode=True reproduces a defect of source B (notebooks/06_source_notes.ipynb): batch norm normalises by the
     evaluated batch and updates its running statistics.
+    stop: raise EvaluationStopped between two batches once it has received a signal.
     """
     was_training = model.training
     model.train(training_mode)
     logits = []
-    with torch.no_grad():
-        for x, _ in eval_batches(images, labels, batch_size=batch_size, mean=mean, std=std):
-            logits.append(model(x).float())
-    model.train(was_training)
+    try:
+        with torch.no_grad():
+            for x, _ in eval_batches(images, labels, batch_size=batch_size, mean=mean, std=std):
+                if stop is not None and stop.received:
+                    raise EvaluationStopped
+                logits.append(model(x).float())
+    finally:
+        model.train(was_training)
     logits = torch.cat(logits)  # (N, classes)
     confidence, predicted = logits.softmax(1).max(1)
     return Evaluation(
@@ -173,19 +186,25 @@ def evaluate(
     )
 
 
-def _evaluate(state: TrainingState) -> Evaluation:
-    """Evaluate the averaged weights if the recipe has them, otherwise the current ones."""
+def _evaluate(state: TrainingState, stop: StopSignal | None = None) -> Evaluation:
+    """Evaluate the averaged weights if the recipe has them, otherwise the current ones. After SIGTERM or SIGINT save a
+    checkpoint of the epoch's last step and raise."""
     data, as_source_b = state.data, state.recipe.evaluate_in_training_mode
-    with state.average.in_the_model() if state.average is not None else nullcontext():
-        return evaluate(
-            state.network,
-            data.test_images,
-            data.test_labels,
-            mean=data.mean,
-            std=data.std,
-            batch_size=state.recipe.batch_size if as_source_b else EVAL_BATCH_SIZE,
-            training_mode=as_source_b,
-        )
+    try:
+        with state.average.in_the_model() if state.average is not None else nullcontext():
+            return evaluate(
+                state.network,
+                data.test_images,
+                data.test_labels,
+                mean=data.mean,
+                std=data.std,
+                batch_size=state.recipe.batch_size if as_source_b else EVAL_BATCH_SIZE,
+                training_mode=as_source_b,
+                stop=None if as_source_b else stop,  # half an evaluation in training mode would change the state
+            )
+    except EvaluationStopped:
+        state.save()
+        stop.raise_stopped(f"in the evaluation after epoch {state.epoch + 1}", bool(state.run_dir))
 
 
 def _tta_accuracy(state: TrainingState) -> float:

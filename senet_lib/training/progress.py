@@ -1,16 +1,22 @@
 """Progress: a bar when interactive, otherwise one log line per epoch."""
 
 import os
+import re
+import shutil
 import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from senet_lib.durations import to_the_second
 from senet_lib.process import SUPERVISED
+
+EPOCH_LINE = re.compile(r"epoch +(\d+)/\d+ .*?  ([\d.]+) s  ")  # a line below: the epoch, its seconds of training
+RESUMED_LINE = re.compile(r"resumed after epoch (\d+),")
+BAR_WIDTH = 88  # characters: the width of a JupyterLab output cell beside the file browser on a small laptop
 
 
 class Reporter:
@@ -51,5 +57,13 @@ def reporter(
     if progress != "bar":
         yield Reporter(work, split, first_epoch, lines=progress == "lines")
         return
-    with tqdm(total=len(work) * steps, initial=first_epoch * steps + first_step, unit="step") as bar:
+    # As text, not as a widget: it wraps nowhere, and it is still there when a saved notebook is opened again
+    with tqdm(
+        total=len(work) * steps,
+        initial=first_epoch * steps + first_step,
+        unit="step",
+        file=sys.stdout,
+        ncols=min(BAR_WIDTH, shutil.get_terminal_size((BAR_WIDTH, 0)).columns - 1),
+        mininterval=0.5,
+    ) as bar:
         yield Reporter(work, split, first_epoch, bar)

@@ -77,4 +77,5 @@ def print_device() -> None:
     if torch.cuda.is_available():
         print(f"Training runs on {torch.cuda.get_device_name()}.")
     else:
-        print("No GPU here: training runs on the CPU (in Colab: Runtime > Change runtime type).")
+        hint = " (Runtime > Change runtime type)" if "google.colab" in sys.modules else ""
+        print(f"No GPU here: training runs on the CPU{hint}.")

@@ -1,5 +1,6 @@
 """The state of one training: what it consists of, how far it is, and how a checkpoint stores it."""
 
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ class TrainingState:
     history: list[dict[str, float]] = field(default_factory=list)  # one row per finished epoch
 
     def __post_init__(self) -> None:
+        self.saved_at = time.monotonic()  # of the newest checkpoint; at first, of the start
         self.start_epoch()
 
     def start_epoch(self) -> None:
@@ -83,8 +85,17 @@ class TrainingState:
             data={"name": self.data.name, "fingerprints": dict(self.data.fingerprints)},
         )
 
+    def write_history(self) -> None:
+        """Write history.csv, if there is a run directory."""
+        if self.run_dir is not None:
+            write_history(self.run_dir, self.history)
+
+    def save_is_due(self) -> bool:
+        """Whether the newest checkpoint is so old that a kill now would lose too much."""
+        return self.run_dir is not None and time.monotonic() - self.saved_at >= checkpoint.interval()
+
     def save(self) -> None:
-        """Write a checkpoint and history.csv, if there is a run directory."""
+        """Write a checkpoint, if there is a run directory."""
         if self.run_dir is None:
             return
         stored = {
@@ -99,7 +110,7 @@ class TrainingState:
             "average": self.average.state if self.average is not None else None,
         }
         checkpoint.save(self.run_dir, stored)
-        write_history(self.run_dir, self.history)
+        self.saved_at = time.monotonic()
 
     def resume(self) -> None:
         """Continue from the run directory's checkpoint, if there is one. Raises checkpoint.CheckpointMismatch."""
@@ -113,7 +124,7 @@ class TrainingState:
             self.average.load_state(stored["average"])
         self.history, self.step, self.seconds = stored["history"], stored["step"], stored["seconds"]
         self.losses, self.correct = (stored[key].to(self.fabric.device) for key in ("losses", "correct"))
-        write_history(self.run_dir, self.history)
+        self.write_history()
         print(f"resumed after epoch {self.epoch}, step {self.step}", flush=True)
 
 

@@ -8,21 +8,25 @@ from typing import NoReturn
 
 
 class TrainingStopped(RuntimeError):
-    """Training was stopped by SIGTERM; the state is saved, and the same call resumes from it."""
+    """Training was stopped by SIGTERM. With a run directory the state is saved, and the same call resumes from it."""
+
+
+class EvaluationStopped(Exception):
+    """An evaluation was given up half-way because of a signal."""
 
 
 class StopSignal:
-    """Signal handler that records the signal; the training loop checks it after each step."""
+    """Signal handler that records the signal; the training loop checks it after each step and each evaluated batch."""
 
     received: int | None = None
 
     def __call__(self, number: int, frame: object) -> None:
         self.received = number
 
-    def raise_stopped(self, where: str) -> NoReturn:
+    def raise_stopped(self, where: str, saved: bool) -> NoReturn:
         """Raise KeyboardInterrupt after SIGINT, TrainingStopped after SIGTERM; `where` completes the message."""
-        name = signal.Signals(self.received).name
-        message = f"stopped by {name} {where}; the state is saved, and the same command resumes there"
+        message = f"stopped by {signal.Signals(self.received).name} {where}"
+        message += "; the state is saved, and the same command resumes there" if saved else "; nothing is saved"
         raise KeyboardInterrupt(message) if self.received == signal.SIGINT else TrainingStopped(message)
 
 

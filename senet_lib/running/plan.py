@@ -1,0 +1,66 @@
+"""The table of `make plan`: what the runs of a study cost on this machine."""
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from senet_lib import durations
+from senet_lib.data import Dataset
+from senet_lib.running.estimate import SHARE, estimates
+from senet_lib.running.local import threads_of_a_job
+from senet_lib.running.pace import START, conditions, recorded_seconds
+from senet_lib.study import RunConfig
+from senet_lib.training.runtime import resolve_precision
+
+MARKS = {"measured": " ", "recorded": "*", "scaled": "~"}
+NOTES = {
+    "measured": "Measured on a few training steps per network.",
+    "recorded": "*: recorded by finished runs on this machine.",
+    "scaled": "~: not measured but computed from the multiply-adds, at the speed of measured networks: perhaps half or "
+    "twice as long.",
+}
+
+
+def print_estimates(
+    options: argparse.Namespace, runs: Sequence[RunConfig], left: Sequence[RunConfig], folder: Path, data: Dataset
+) -> None:
+    """Print one row per configuration with runs `left`, and the time of all of them. data: only its sizes are used."""
+    threads = threads_of_a_job(options)
+    here = conditions(options.device, threads)
+    recorded = {}
+    for run in runs:
+        if run not in left and (seconds := recorded_seconds(folder / "runs" / run.run_id, run, data, here)):
+            recorded[run.label] = seconds
+    networks = list({run.label: run for run in left}.values())
+    costs = estimates(networks, data, recorded, options.device, threads)
+
+    width = max(len(run.label) for run in networks)
+    columns = f"{'params':>11}  {'MACs':>8}   {'ms/image':>8}  {'per epoch':>10}  {'per run':>10}  runs left"
+    print(f"\n{'network':<{width}}  {columns}")
+    total = h100 = 0.0
+    for run in networks:
+        cost, todo = costs[run.label], sum(other.label == run.label for other in left)
+        total += todo * (cost.run_seconds + START)
+        h100 += todo * cost.h100_seconds
+        print(
+            f"{run.label:<{width}}  {cost.params:>11,}  {cost.macs / 1e6:>7.1f}M  "
+            f"{MARKS[cost.source]}{cost.seconds_per_image * 1e3:>8.2f}  "
+            f"{_cell(cost.epoch_seconds):>10}  {_cell(cost.run_seconds):>10}  "
+            f"{todo} of {sum(other.label == run.label for other in runs)}"
+        )
+    jobs = f", {options.jobs} runs at a time that do not slow each other down" if options.jobs > 1 else ""
+    precision = " and ".join(sorted({resolve_precision(run.recipe.precision, options.device) for run in networks}))
+    used = {cost.source for cost in costs.values()}
+    print(
+        f"\nEstimated time on this machine: {durations.about(total / options.jobs)} in {precision}{jobs}. "
+        f"It includes {START:.0f} s per run for the start and the figures.",
+        *(note for source, note in NOTES.items() if source in used),
+    )
+    print(
+        f"Estimated time on one H100: {durations.about(h100)}. Not measured: computed from the multiply-adds at "
+        f"{SHARE:.2f} of its bf16 peak; networks with little computation per step take longer."
+    )
+
+
+def _cell(seconds: float) -> str:
+    return durations.rough(seconds) if seconds >= 1 else "under 1 s"
