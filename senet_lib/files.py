@@ -22,7 +22,7 @@ from senet_lib.errors import DamagedFile
 
 try:
     import fcntl
-except ImportError:  # not a POSIX system: no locks, but writes are still atomic
+except ImportError:  # Windows: no locks, but writes are still atomic
     fcntl = None
 
 TEMPORARY = ".tmp"  # suffix of an incomplete file
@@ -182,7 +182,11 @@ def exclusive(lock: Path, *, waiting: str | None = None, required: bool = False)
 
 def _lock(file: IO, waiting: str | None) -> None:
     if fcntl is None:
-        raise OSError(errno.ENOSYS, f"this operating system has no file locks; {WITHOUT_LOCKS}")
+        raise OSError(
+            errno.ENOSYS,
+            "this operating system has no POSIX file locks, which keep two processes from executing the same run: use "
+            "Linux, macOS or WSL (the notebooks alone need no locks)",
+        )
     try:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

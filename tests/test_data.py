@@ -583,6 +583,9 @@ def test_damaged_batches_are_named(small_cifar10, tmp_path):
     for content in (b"", b"\x80\x02}", b"not a pickle", pickle.dumps([1, 2])):
         (folder / "data_batch_5").write_bytes(content)
         rejected("cifar10", folder, facts=["data_batch_5", folder])
+    for memo in (b"r\xff\xff\xff\x0f", b"p268435455\n", b"q\xff"):  # several gigabytes
+        (folder / "data_batch_5").write_bytes(b"\x80\x02}" + memo + b".")
+        rejected("cifar10", folder, facts=["data_batch_5", folder, "memo jumps to entry"])
 
 
 class Malicious:
@@ -886,6 +889,16 @@ def test_unsafe_or_ambiguous_tars_are_rejected(tmp_path):
         tar.add(folder, "one")
         tar.add(folder, "two")
     rejected(f"folder:{tmp_path / 'two.tar'}", facts=["two.tar", "'one', 'two'"])
+
+
+def test_image_formats_of_other_programs_are_rejected(tmp_path, monkeypatch):
+    """Pillow opens EPS with Ghostscript, whatever the file's name is."""
+    folder = write_tree(tmp_path / "tree", two_classes())
+    hidden = next((folder / "train" / "ant").iterdir())
+    with Image.open(hidden) as picture:
+        picture.convert("RGB").save(hidden, format="EPS")
+    monkeypatch.setattr(subprocess, "Popen", None)
+    rejected(f"folder:{folder}", facts=[hidden.name, folder, "not an image"])
 
 
 def linked_tree(folder):

@@ -172,6 +172,10 @@ def test_summary_finishes_the_run_and_records_digests(tmp_path):
     assert not results.is_done(tmp_path, "abc")
     files.write_json(tmp_path / "summary.json", {"hash": "abc", "files": {}})  # older summaries have no digest
     assert results.is_intact(tmp_path, "abc")
+    numbers = {"test_accuracy": 0.9, "test_loss": 2.5e-17, "epochs": 1, "train_seconds": 12.5}
+    for changes in ({}, {"test_accuracy": 0.95}, {"test_loss": 2.5e-16}, {"epochs": 2}, {"train_seconds": "12.5"}):
+        files.write_json(tmp_path / "summary.json", {"hash": "abc", "files": {}, **numbers, **changes})
+        assert results.is_intact(tmp_path, "abc") == (changes == {}), changes
 
 
 def test_environment_record_content():
@@ -273,6 +277,73 @@ def test_damaged_study_or_archive_is_named(tmp_path):
                 load_results(tmp_path if damaged == path else damaged)
             assert str(error.value).startswith(f"{damaged} is damaged: "), content
             assert "\n" not in str(error.value)
+
+
+def test_inconsistent_study_is_named(tmp_path):
+    """Its names lead to folders, columns and pairs of runs, so they must fit together."""
+    write_study(tmp_path, seeds=(0,), images=20, comparisons=[("se_resnet20", "resnet20")])
+    study = files.read_json(tmp_path / "study.json")
+    run, network = study["runs"][0], study["networks"]["resnet20"]
+    other = {**study["networks"], "resnet20": network | {"published": {"accuracy": 91.2, "source": "?"}}}
+    for changes, named in (
+        ({"runs": [run | {"run_id": "../resnet20-seed0"}]}, "'../resnet20-seed0'"),
+        ({"runs": [run | {"label": "..\\a", "run_id": "..\\a-seed0"}]}, "no name of a folder"),
+        ({"runs": [run, run]}, "a run twice"),
+        ({"runs": [run | {"model": "resnet56"}]}, "'resnet20-seed0'"),
+        ({"runs": [run | {"seed": True}]}, "runs.0.seed"),
+        ({"seeds": [1]}, "'resnet20-seed0'"),
+        ({"seeds": None}, "seeds"),
+        ({"classes": ["a", "a"]}, "a class twice"),
+        ({"classes": [1]}, "classes.0"),
+        ({"baseline": "resnet56"}, "'resnet56'"),
+        ({"comparisons": [["resnet20", "resnet56"]]}, "'resnet56'"),
+        ({"comparisons": [["resnet20"]]}, "comparisons.0"),
+        ({"recipe": {}}, "epochs"),
+        ({"networks": other}, "networks.resnet20.published.accuracy"),
+        ({"networks": {**other, "resnet20": network | {"knobs": {"width": {}}}}}, "networks.resnet20.knobs.width"),
+        ({"question": "\ud800"}, "surrogates"),
+        ({"fingerprints": {"train": 1}}, "fingerprints.train"),
+    ):
+        (tmp_path / "study.json").write_text(json.dumps(study | changes))
+        with pytest.raises(DamagedFile, match=r"^[^\n]*study\.json is damaged: [^\n]*$") as error:
+            load_results(tmp_path)
+        assert named in str(error.value), changes
+
+
+def test_wrong_files_with_right_digests_are_named(tmp_path):
+    """As of a run that was copied from elsewhere, or changed with intent."""
+    write_study(tmp_path, seeds=(0,), images=20)
+    run_dir, other = tmp_path / "runs" / "resnet20-seed0", tmp_path / "runs" / "se_resnet20-seed0"
+    summary = files.read_json(run_dir / "summary.json")
+    config = files.read_json(run_dir / "config.json")
+    label = np.arange(20) % 10
+
+    def failed(named):
+        runs = load_results(tmp_path).runs.set_index("run_id")
+        assert runs["status"].to_dict() == dict.fromkeys(runs.index, "done") | {"resnet20-seed0": "failed"}, named
+        assert named in runs.loc["resnet20-seed0", "error"]
+
+    (run_dir / "summary.json").write_bytes((other / "summary.json").read_bytes())
+    failed("summary.json")
+    for changes in ({"test_accuracy": None}, {"test_accuracy": 91.2}, {"params": "many"}, {"evaluated_on": "train"}):
+        results.write_summary(run_dir, summary | changes)
+        failed("summary.json")
+    for name, write in (
+        ("config.json", lambda: files.write_json(run_dir / "config.json", config | {"model": "resnet56"})),
+        ("environment.json", lambda: files.write_json(run_dir / "environment.json", ["cpu"])),
+        ("environment.json", lambda: (run_dir / "environment.json").unlink()),
+        ("predictions.npz", lambda: results.write_predictions(run_dir, label, label + 1, label)),
+        ("predictions.npz", lambda: results.write_predictions(run_dir, label[:0], label[:0], label[:0])),
+        ("predictions.npz", lambda: files.write_arrays(run_dir / "predictions.npz", {"label": label})),
+        ("history.csv", lambda: files.write_text(run_dir / "history.csv", "epoch\n1\n")),
+    ):
+        content = (run_dir / name).read_bytes()
+        write()
+        results.write_summary(run_dir, summary)
+        failed(name)
+        (run_dir / name).write_bytes(content)
+    results.write_summary(run_dir, summary)
+    assert set(load_results(tmp_path).runs["status"]) == {"done"}
 
 
 def planned_run(label, seed=0, **recipe):

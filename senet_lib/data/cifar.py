@@ -7,6 +7,7 @@ CIFAR-100 uses its 100 fine labels.
 
 import io
 import pickle
+import pickletools
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -179,6 +180,7 @@ def _unpickle(read: Callable[[str], bytes], where: Path, file: str) -> dict:
     except OSError as error:
         raise DataError(f"{file} in {str(where)!r} cannot be read ({reason(error)}): replace it") from error
     try:
+        _check_memo(content)
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="latin1").load()  # latin1: Python 2's str holds bytes
     except Exception as error:  # a damaged pickle can raise anything
         raise DataError(
@@ -187,6 +189,14 @@ def _unpickle(read: Callable[[str], bytes], where: Path, file: str) -> dict:
     if not isinstance(batch, dict):
         raise DataError(f"{file} in {str(where)!r} is not a pickled dict: replace it")
     return batch
+
+
+def _check_memo(content: bytes) -> None:
+    """Raise UnpicklingError if the memo is not numbered one by one: for one number, even a damaged one, the unpickler
+    allocates and fills the whole table up to it, of tens of gigabytes."""
+    for count, (opcode, number, _) in enumerate(pickletools.genops(content)):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT") and number > count:
+            raise pickle.UnpicklingError(f"its memo jumps to entry {number}")
 
 
 def _empty_array(subtype: type, shape: tuple, dtype: object) -> np.ndarray:

@@ -20,6 +20,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterable, Mapping
+from math import isclose
 from pathlib import Path
 from typing import Any
 
@@ -99,15 +100,25 @@ def altered_files(run_dir: Path) -> list[str]:
     try:
         summary = read_json(run_dir / SUMMARY)
         digest = _digest_of(summary)
-        intact = summary.get("digest", digest) == digest  # old summaries have no digest
+        intact = summary["digest"] == digest if "digest" in summary else _fits_history(run_dir, summary)
         altered = [
             name
             for name, digest in summary["files"].items()
             if not (run_dir / name).is_file() or sha256_of(run_dir / name) != digest
         ]
-    except (ValueError, KeyError, TypeError, AttributeError):  # not a valid summary
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):  # not a valid summary
         return [SUMMARY]
     return altered if intact else [SUMMARY, *altered]
+
+
+def _fits_history(run_dir: Path, summary: Mapping[str, Any]) -> bool:
+    """Whether a summary, which has no digest in runs of early versions, has the numbers of history.csv."""
+    if not (run_dir / "history.csv").is_file():
+        return True  # listed as missing
+    rows = list(csv.DictReader((run_dir / "history.csv").read_text(encoding="utf-8").splitlines()))
+    numbers = {key: float(rows[-1][key]) for key in ("test_accuracy", "test_loss")} | {"epochs": len(rows)}
+    numbers["train_seconds"] = sum(float(row["train_seconds"]) for row in rows)
+    return all(isclose(summary[key], value, rel_tol=1e-9) for key, value in numbers.items() if key in summary)
 
 
 def is_intact(run_dir: Path, config_hash: str) -> bool:

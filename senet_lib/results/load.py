@@ -4,7 +4,7 @@ import csv
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -12,11 +12,7 @@ import pandas as pd
 from senet_lib.errors import DamagedFile
 from senet_lib.files import read_arrays, read_json, read_record, unpacked
 from senet_lib.results.layout import ANALYSED_FILES, HISTORY_COLUMNS, SUMMARY, altered_files, is_done
-
-# What every study.json has, and each of its planned runs
-STUDY_KEYS = dict.fromkeys(("name", "question", "data"), str) | dict.fromkeys(("recipe", "networks"), dict)
-STUDY_KEYS |= dict.fromkeys(("classes", "runs"), list)
-PLANNED_KEYS = {"run_id", "label", "model", "seed", "config_hash"}
+from senet_lib.results.records import StudyRecord, Summary, problem_of
 
 
 @dataclass(frozen=True)
@@ -69,15 +65,14 @@ def load_results(path: Path | str) -> StudyResults:
     study = read_study(path)
     runs, histories, predictions, environments = [], [], [], {}
     for planned in study["runs"]:
-        run_dir = path / "runs" / planned["run_id"]
         names = {key: planned[key] for key in ("run_id", "label", "seed")}
-        row, history = _read_run(run_dir, planned)
-        runs.append(row)
-        if history is not None:
-            histories.append(history.assign(**names))
-        if row["status"] == "done":
-            environments[planned["run_id"]] = read_json(run_dir / "environment.json")
-            predictions.append(read_predictions(run_dir).assign(**names))
+        run = _read_run(path / "runs" / planned["run_id"], planned, study)
+        runs.append(run.row)
+        if run.history is not None:
+            histories.append(run.history.assign(**names))
+        if run.predictions is not None:
+            environments[planned["run_id"]] = run.environment
+            predictions.append(run.predictions.assign(**names))
     return StudyResults(
         path=path,
         study=study,
@@ -100,11 +95,8 @@ def read_study(folder: Path) -> dict[str, Any]:
         study = read_json(path)
     except DamagedFile as error:
         raise DamagedFile(path, error.__cause__, remedy) from error
-    for key, kind in STUDY_KEYS.items():
-        if not isinstance(study, dict) or not isinstance(study.get(key), kind):
-            raise DamagedFile(path, f"it has no valid {key!r}", remedy)
-    if not all(isinstance(run, dict) and run.keys() >= PLANNED_KEYS for run in study["runs"]):
-        raise DamagedFile(path, f"a run lacks one of {', '.join(sorted(PLANNED_KEYS))}", remedy)
+    if problem := problem_of(StudyRecord, study):
+        raise DamagedFile(path, problem, remedy)
     return study
 
 
@@ -129,41 +121,68 @@ def read_predictions(run_dir: Path) -> pd.DataFrame:
     arrays = read_arrays(path)
     try:
         table = {"true": arrays["label"], "predicted": arrays["predicted"], "confidence": arrays["confidence"]}
+        if not len(table["true"]) or table["true"].dtype.kind != "u" or table["predicted"].dtype.kind != "u":
+            raise ValueError("its arrays are not those of predictions")
         return pd.DataFrame({"image": np.arange(len(table["true"])), **table})
     except (KeyError, TypeError, ValueError) as error:
         raise DamagedFile(path, error) from error
 
 
-def _read_run(run_dir: Path, planned: Mapping[str, Any]) -> tuple[dict, pd.DataFrame | None]:
+class _Run(NamedTuple):
+    """A planned run: its row of `runs`; its history, if it has started; the rest, if it is done."""
+
+    row: dict
+    history: pd.DataFrame | None = None
+    predictions: pd.DataFrame | None = None
+    environment: dict | None = None
+
+
+def _read_run(run_dir: Path, planned: Mapping[str, Any], study: Mapping[str, Any]) -> _Run:
     row = {key: planned[key] for key in ("run_id", "label", "model", "seed")}
-    row |= dict.fromkeys(("error", "test_accuracy", "test_loss", "params", "macs", "epochs", "train_seconds"))
-    row |= {"status": "missing", "seconds_per_epoch": None, "evaluated_on": None, "tta_accuracy": None}
+    row |= {"error": None, "status": "missing", "seconds_per_epoch": None, **dict.fromkeys(Summary.model_fields)}
     try:
-        return _read_files(run_dir, planned["config_hash"], row)
-    except DamagedFile as error:  # of an unfinished run
-        return row | {"status": "failed", "error": f"{error.path.name} is damaged. `make reproduce` repairs it"}, None
-
-
-def _read_files(run_dir: Path, config_hash: str, row: dict) -> tuple[dict, pd.DataFrame | None]:
-    done = is_done(run_dir, config_hash)
-    if not done and (run_dir / "config.json").is_file():
-        config = read_json(run_dir / "config.json")
+        config = {"hash": planned["config_hash"]}
+        if (run_dir / "config.json").is_file():
+            config = read_json(run_dir / "config.json")
         if not isinstance(config, dict) or "hash" not in config:
             raise DamagedFile(run_dir / "config.json", "it has no 'hash'")
-        if config["hash"] != config_hash:  # a run of an earlier version of the study
-            return row, None
-    if done and (damaged := sorted(set(altered_files(run_dir)) & {SUMMARY, *ANALYSED_FILES})):
-        error = f"missing or changed since the run finished: {', '.join(damaged)}. `make reproduce` trains it again"
-        return row | {"status": "failed", "error": error}, None
-    history = read_history(run_dir) if (run_dir / "history.csv").is_file() else None
-    if done:
-        summary = read_json(run_dir / SUMMARY)
-        row |= {key: summary[key] for key in row if key in summary} | {"status": "done"}
-        row["seconds_per_epoch"] = float(history["train_seconds"].median())
-    elif (run_dir / "failure.json").is_file():
+        if config["hash"] != planned["config_hash"]:  # a run of an earlier version of the study
+            return _Run(row)
+        if (run_dir / SUMMARY).exists():
+            return _read_finished(run_dir, planned, config, len(study["classes"]), row)
+        history = read_history(run_dir) if (run_dir / "history.csv").is_file() else None
+    except DamagedFile as error:
+        return _Run(row | {"status": "failed", "error": f"{error.path.name} is damaged. `make reproduce` repairs it"})
+    if (run_dir / "failure.json").is_file():
         error = (read_record(run_dir / "failure.json") or {}).get("error", "unknown: failure.json is damaged")
         row |= {"status": "failed", "error": str(error)}
-    return row, history
+    return _Run(row, history)
+
+
+def _read_finished(run_dir: Path, planned: Mapping[str, Any], config: dict, classes: int, row: dict) -> _Run:
+    if not is_done(run_dir, planned["config_hash"]):
+        raise DamagedFile(run_dir / SUMMARY, "it is not that of this run")
+    wrong = set(altered_files(run_dir)) & {SUMMARY, "config.json", *ANALYSED_FILES}
+    wrong |= {name for name in ANALYSED_FILES if not (run_dir / name).is_file()}
+    if wrong:
+        error = (
+            f"missing or changed since the run finished: {', '.join(sorted(wrong))}. `make reproduce` trains it again"
+        )
+        return _Run(row | {"status": "failed", "error": error})
+    if differing := [key for key in ("model", "data", "seed") if config.get(key, planned.get(key)) != planned.get(key)]:
+        error = f"config.json and study.json differ in {', '.join(differing)}. `make reproduce` repairs them"
+        return _Run(row | {"status": "failed", "error": error})
+    summary, environment = read_json(run_dir / SUMMARY), read_json(run_dir / "environment.json")
+    if problem := problem_of(Summary, summary):
+        raise DamagedFile(run_dir / SUMMARY, problem)
+    if not isinstance(environment, dict):
+        raise DamagedFile(run_dir / "environment.json", "it is no record of an environment")
+    history, predictions = read_history(run_dir), read_predictions(run_dir)
+    if predictions[["true", "predicted"]].max(axis=None) >= classes:
+        raise DamagedFile(run_dir / "predictions.npz", f"it has more classes than study.json, {classes}")
+    row |= {key: summary.get(key) for key in Summary.model_fields}
+    row |= {"status": "done", "seconds_per_epoch": float(history["train_seconds"].median())}
+    return _Run(row, history, predictions, environment)
 
 
 def _concat(tables: list[pd.DataFrame], columns: list[str]) -> pd.DataFrame:

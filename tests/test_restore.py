@@ -1,0 +1,119 @@
+"""Restoring published and archived runs, whatever their labels were and wherever the results folder is."""
+
+import errno
+import os
+import shutil
+import zipfile
+
+import numpy as np
+import pytest
+
+from senet_lib import files, results
+from senet_lib.report import publish as publishing
+from senet_lib.results import is_intact, load_results
+from senet_lib.study import Study, StudyError
+
+ROW = dict.fromkeys(results.HISTORY_COLUMNS, 0.5) | {"epoch": 1}
+
+
+@pytest.fixture(autouse=True)
+def root(tmp_path, monkeypatch):
+    monkeypatch.setenv("SENET_ROOT", str(tmp_path))
+    return tmp_path
+
+
+def study_of(*labels, lr=0.1):
+    """A study whose configurations differ in their learning rates alone: lr, lr / 2, ..."""
+    networks = {name: {"model": "resnet20", "recipe": {"lr": lr / 2**i}} for i, name in enumerate(labels)}
+    return Study(name="s", question="?", seeds=(0,), networks=networks)
+
+
+def write_finished(folder, study):
+    files.write_json(folder / "study.json", study.record(["0", "1"], {"train": "a", "test": "b"}))
+    for run in study.runs():
+        run_dir, label = folder / "runs" / run.run_id, np.array([0, 1])
+        files.write_json(run_dir / "config.json", run.record())
+        files.write_json(run_dir / "environment.json", {"device": "cpu"})
+        results.write_history(run_dir, [ROW])
+        results.write_predictions(run_dir, label, label, label)
+        numbers = {"test_accuracy": 1.0, "test_loss": 0.5, "params": 1, "macs": 1, "epochs": 1, "train_seconds": 0.5}
+        results.write_summary(run_dir, {"hash": run.hash, "run_id": run.run_id, "evaluated_on": "test", **numbers})
+    return folder
+
+
+def restore(study, folder):
+    return publishing.restore(study, study.runs(), folder)
+
+
+def test_relabelled_runs_are_restored_by_their_hash(root):
+    published = write_finished(publishing.published_folder("s"), study_of("a", "b"))
+    for kind in ("published", "archived"):
+        if kind == "archived":
+            publishing.archive("s", published)
+            shutil.rmtree(published)
+        for labels in (("a", "b"), ("new", "b"), ("b", "a")):
+            study, folder = study_of(*labels), root / f"{kind} {labels}"
+            assert restore(study, folder) == [run.run_id for run in study.runs()], (kind, labels)
+            for run in study.runs():
+                assert is_intact(folder / "runs" / run.run_id, run.hash)
+            loaded = load_results(folder)
+            assert set(loaded.done["run_id"]) == set(loaded.environments) == {f"{label}-seed0" for label in labels}
+            assert restore(study, folder) == []
+        with pytest.raises(StudyError, match="no finished run of s"):
+            restore(study_of("a", lr=0.7), root / "other")
+    folder = write_finished(root / "own", study_of("a", "b"))
+    assert restore(study_of("new", "b"), folder) == [], "the run is there, under its earlier label"
+
+
+def test_damaged_stored_runs_are_named(root, capsys):
+    published = write_finished(publishing.published_folder("s"), study_of("a", "b"))
+    (published / "runs" / "b-seed0" / "predictions.npz").write_bytes(b"")
+    assert restore(study_of("a", "b"), root / "own") == ["a-seed0"]
+    said = capsys.readouterr().out
+    assert said.count("\n") == 1
+    assert said.startswith("b-seed0: ")
+    assert "predictions.npz" in said
+
+
+def test_restore_needs_no_permissions(root, monkeypatch):
+    """Some file systems and network mounts refuse every change of permissions and times."""
+
+    def refused(path, *_, **__):
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(path))
+
+    published = write_finished(publishing.published_folder("s"), study_of("a"))
+    for name in ("chmod", "utime", "setxattr"):
+        monkeypatch.setattr(os, name, refused)
+    assert restore(study_of("a"), root / "first") == ["a-seed0"]
+    publishing.archive("s", published)
+    assert restore(study_of("a"), root / "second") == ["a-seed0"]
+    assert load_results(root / "second").done["run_id"].tolist() == ["a-seed0"]
+
+
+def test_archives_write_nothing_outside(root):
+    archive = publishing.archive("s", write_finished(root / "own", study_of("a")))
+    with zipfile.ZipFile(archive, "a") as packed:
+        for name in ("../outside", "../../outside", f"{root}/outside", "runs/../../../outside"):
+            packed.writestr(name, "")
+        link = zipfile.ZipInfo("runs/link")
+        link.external_attr = 0o120777 << 16  # a symbolic link
+        packed.writestr(link, str(root))
+    with files.unpacked(archive) as folder:
+        assert not (folder / "runs" / "link").is_symlink()
+        assert not list(folder.parent.glob("outside"))
+        assert len(load_results(folder).done) == 1
+    assert not list(root.rglob("outside"))
+
+
+def test_study_files_name_no_other_folders(root):
+    """A run's name is a folder's name, so neither an archive nor a report has files of another place."""
+    folder = write_finished(root / "results" / "s", study_of("a"))
+    shutil.move(folder / "runs" / "a-seed0", root / "elsewhere-seed0")
+    content = files.read_json(folder / "study.json")
+    for label in ("../../../elsewhere", "..\\..\\elsewhere", "/etc"):
+        for run_id in (f"{label}-seed0", "../../../elsewhere-seed0"):
+            run = content["runs"][0] | {"label": label, "run_id": run_id}
+            networks = {label: content["networks"]["a"]}
+            files.write_json(folder / "study.json", content | {"runs": [run], "networks": networks, "baseline": label})
+            with pytest.raises(ValueError, match=r"study\.json is damaged: runs\.0: "):
+                publishing.archive("s", folder)
