@@ -1,5 +1,7 @@
 """Figures: the drawn values equal the given ones, for few and many networks, seeds and classes, and for none."""
 
+import warnings
+
 import matplotlib
 
 matplotlib.use("agg")
@@ -9,10 +11,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.colors import to_rgb
+from matplotlib.patches import FancyBboxPatch
 
 from senet_lib.analysis import plots
+from senet_lib.analysis.plots import fonts
 from senet_lib.analysis.plots.axes import separated
 from senet_lib.analysis.stats import Interval, t_interval
+from senet_lib.models.description import Description, Paths, Step
 from senet_lib.models.registry import NETWORKS, family_name
 
 MODELS = {"plain": "resnet20", "gated": "se_resnet20", "selective": "sk_resnet20"}
@@ -123,7 +128,7 @@ def test_shaded_mixes_with_white_or_black():
 
 
 def test_accuracy_curves_show_means_and_intervals():
-    table = history()
+    table = history(seeds=range(5))
     figure, axes = plt.subplots(1, 2)
     assert plots.loss_curves(table, MODELS, axes=axes)[1] is axes[1]
     assert plt.get_fignums() == [figure.number]
@@ -150,14 +155,32 @@ def test_close_labels_are_spread_out():
 
 
 def test_curves_of_few_seeds_and_unequal_epochs():
-    for seeds, thin_lines in ((0,), 0), ((0, 1), 2):
-        ax = plots.accuracy_curves(history(seeds), MODELS)[1]
+    for seeds, thin_lines in ((1, 0), (2, 2), (4, 4)):
+        table = history(range(seeds))
+        ax = plots.accuracy_curves(table, MODELS)[1]
         assert not ax.collections
         assert len(ax.get_lines()) == len(MODELS) * (1 + thin_lines)
+        key = plots.curve_key(table)
+        assert "bands" not in key and ("thin lines" in key) == ("means" in key) == (seeds > 1)
     table = history(labels=("plain",))
     table = table[(table["seed"] > 0) | (table["epoch"] <= 3)]
     line = lines(plots.accuracy_curves(table, MODELS)[1])["plain"]
     assert list(line.get_xdata()) == [1, 2, 3]  # only the epochs that every seed has
+    mixed = pd.concat([history(range(5), labels=("plain",)), history((0, 1), labels=("gated",))])
+    assert "bands" in plots.curve_key(mixed) and "thin lines" in plots.curve_key(mixed)
+
+
+def test_two_epochs_are_points():
+    table = history(range(5), epochs=2)
+    for axes in (
+        plots.accuracy_curves(table, MODELS),
+        plots.network_curves(table[table["label"] == "plain"], "resnet20"),
+    ):
+        for ax in axes:
+            assert not ax.collections
+            assert {line.get_linestyle() for line in ax.get_lines()} == {"None"}
+            assert all(line.get_marker() not in ("", "None") for line in ax.get_lines())
+    assert plots.curve_key(table).startswith("Points") and "small points" in plots.curve_key(table)
 
 
 def test_long_training_hides_its_first_rise():
@@ -167,13 +190,13 @@ def test_long_training_hides_its_first_rise():
 
 
 def test_accuracy_against_cumulative_seconds():
-    table = history(epochs=24).sample(frac=1, random_state=0)  # in any order of rows
+    table = history(range(5), epochs=24).sample(frac=1, random_state=0)  # in any order of rows
     axes = plots.accuracy_against_seconds(table, MODELS, evaluated="validation")
     for ax, epochs in zip(axes, (range(1, 25), range(13, 25)), strict=True):
         assert list(lines(ax)) == list(MODELS)
         line = lines(ax)["gated"]
-        # Epoch e of seed s takes 10 + s + e - 1 seconds; the mean of s is 1
-        assert line.get_xdata() == pytest.approx([sum(11 + e for e in range(last)) for last in epochs])
+        # Epoch e of seed s takes 10 + s + e - 1 seconds; the mean of s is 2
+        assert line.get_xdata() == pytest.approx([sum(12 + e for e in range(last)) for last in epochs])
         means = table[table["label"] == "gated"].groupby("epoch")["test_accuracy"].mean()
         assert line.get_ydata() == pytest.approx(100 * means.loc[list(epochs)].to_numpy())
         assert (line.get_marker(), line.get_linestyle(), line.get_markevery()) == ("s", "--", 1)
@@ -276,6 +299,20 @@ def test_accuracy_against_cost_shows_every_interval():
     assert places[1] - places[0] > 5  # almost equal MACs, moved apart
 
 
+def test_sorted_accuracies_rank_all():
+    ax = plots.sorted_accuracies(networks(mean=[0.91, 0.90, 0.92], low=[0.9, 0.89, np.nan]), baseline="gated")
+    assert names(ax.get_yticklabels()) == ["gated", "plain", "selective"]  # from the bottom up
+    assert [container[0].get_xdata()[0] for container in ax.containers] == pytest.approx([90, 91, 92])
+    assert ax.get_lines()[0].get_xdata() == pytest.approx([90, 90])
+    assert np.ptp(ax.containers[2][2][0].get_segments()[0][:, 0]) == 0  # no interval, so no bar
+
+
+def test_published_lines_are_reported():
+    assert plots.shows_published(plots.accuracy_curves(history(), MODELS, published={"plain": 0.9}))
+    assert not plots.shows_published(plots.accuracy_curves(history(), MODELS, published={"plain": 0.1}))
+    assert plots.shows_published(plots.accuracy_against_cost(networks(published=0.9)))
+
+
 def test_cost_scale_and_styles():
     assert plots.params_vs_accuracy(networks(), metric="validation accuracy").get_ylabel() == "validation accuracy (%)"
     assert plots.macs_vs_accuracy(networks()).get_xscale() == "linear"
@@ -321,7 +358,60 @@ def test_seconds_per_epoch_shows_ratios():
     assert sorted(texts(ax)) == ["100 s   2.50x", "40 s", "50 s   1.25x"]
 
 
+# Diagrams
+
+
+def test_diagram_shows_every_step_and_shape():
+    branch = (Step("first step", "8 x 4 x 4", family="se"), Step("second step $x$", "9 x 4 x 4", head="Excite"))
+    inner = Paths((branch, (), branch), Step("sum", "7 x 4 x 4"))
+    described = Description("a block", "3 x 8 x 8", (Step("a long text " * 6, "6 x 8 x 8"), inner, Step("ReLU")))
+    ax = plots.diagram(described)
+    ax.figure.draw_without_rendering()
+    drawn = " ".join(" ".join(texts(ax)).split())
+    for part in ("A block", "input: 3 x 8 x 8", "6 x 8 x 8", "identity", "Excite", "a long text a long"):
+        assert part in drawn, part
+    assert (drawn.count("first step"), drawn.count("8 x 4 x 4"), drawn.count("7 x 4 x 4")) == (2, 2, 2)
+    assert ax.get_label() == described.alt and "second step" in described.alt and "(2) identity" in described.alt
+    boxes = [patch.get_window_extent() for patch in ax.patches if isinstance(patch, FancyBboxPatch)]
+    assert len(boxes) == 7
+    for i, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[i + 1 :])
+        assert 0 <= box.x0 < box.x1 <= ax.figure.bbox.width and 0 <= box.y0 < box.y1 <= ax.figure.bbox.height
+    for text in ax.texts:
+        extent = text.get_window_extent()
+        assert extent.x0 >= 0 and extent.x1 <= ax.figure.bbox.width, text
+
+
 # Names from outside, and missing results
+
+
+def test_names_without_a_font_become_numbers():
+    linear_a = "\N{LINEAR A SIGN AB001}"  # no installed font has it, or this test skips
+    names_of_classes = ["Übermaß", linear_a, "кот"]
+    if not fonts.undrawable([linear_a]):
+        pytest.skip("a font for Linear A is installed")
+    assert plots.drawable(names_of_classes) == ["Übermaß", "class 2", "кот"]
+    assert plots.replaced(names_of_classes) == {"class 2": linear_a}
+    plt.rcParams.update(plots.house_style(names_of_classes))
+    with warnings.catch_warnings():  # matplotlib warns of a missing character
+        warnings.simplefilter("error")
+        plt.figtext(0, 0, "".join(plots.drawable(names_of_classes)))
+        plt.gcf().draw_without_rendering()
+
+
+def test_installed_fonts_fill_in(monkeypatch):
+    """As if the default font had Latin letters only, and one other installed font had Cyrillic ones."""
+    latin = frozenset(map(chr, range(32, 127)))
+    monkeypatch.setattr(fonts, "_glyphs", lambda file: latin | set("кот" if file.endswith("DejaVuSerif.ttf") else ""))
+    for cached in (fonts._families, fonts._covered):
+        cached.cache_clear()
+    try:
+        assert fonts.font_families(["cat"]) == ["sans-serif"]
+        assert fonts.font_families(["cat", "кот"]) == ["sans-serif", "DejaVu Serif"]
+        assert fonts.undrawable(["cat", "кот", "кит"]) == {"кит"}
+    finally:
+        for cached in (fonts._families, fonts._covered):
+            cached.cache_clear()
 
 
 def test_hostile_names_are_drawn_literally():
@@ -356,6 +446,7 @@ def test_figures_without_finished_runs():
         plots.accuracy_against_cost(empty),
         plots.difference_intervals({}, MODELS, margin=0.003),
         plots.seconds_per_epoch(empty, baseline="plain"),
+        plots.sorted_accuracies(empty),
         plots.crossed({}, MODELS, factor="stem"),
         plots.example_images(examples(), {}),
     ):

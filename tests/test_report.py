@@ -18,6 +18,7 @@ import matplotlib.pyplot as plt
 import nbformat
 import numpy as np
 import pandas as pd
+import papermill
 import PIL.Image
 import pytest
 from IPython.display import HTML, Image, Markdown
@@ -25,6 +26,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from synthetic import CIFAR10, THREE, write_study
 
 from senet_lib.analysis import examples, markup, stats, tables
+from senet_lib.analysis.plots import fonts
 from senet_lib.files import read_json, write_arrays, write_json
 from senet_lib.report import build, html_page
 from senet_lib.report import page as present
@@ -35,6 +37,7 @@ from senet_lib.results import EXAMPLES, load_results, write_summary
 ROOT = Path(__file__).parents[1]
 GOLDEN = Path(__file__).parent / "golden" / "report.md"
 EVIL = "<script>alert('x')</script>"
+TWO = {label: THREE[label] for label in ("resnet20", "sk_resnet20")}
 ACCURACIES = {"resnet20": (0.905, None), "se_resnet20": (0.925, 0.01), "sk_resnet20": (0.945, 0.01)}
 
 
@@ -57,8 +60,6 @@ class Shown:
         kinds[type(output)].append(output if isinstance(output, Image) else output.data)
         self.metadata |= metadata or {}
         self.page.append(f"![{output.alt}]()" if isinstance(output, Image) else output.data)
-        if len(self.page) > 1 and self.page[-2].removeprefix("![").removesuffix("]()") in present._bare(self.page[-1]):
-            self.page[-2] = "![as its caption]()"
 
     @property
     def text(self):
@@ -125,6 +126,9 @@ def test_report_equals_the_golden_page(tmp_path):
     captions = [text for text in shown.texts if re.match(r"\*\*(Figure|Table) \d+", text)]
     assert len(captions) == page.figures + page.tables
     assert len(shown.images) == page.figures == 11
+    for image in shown.images:  # the finding, not the caption again
+        assert len(image.alt) > 40 and re.search(r"\d %|\d pp|\d s|points|losses", image.alt), image.alt
+        assert not any(image.alt in present._bare(caption) for caption in captions)
     assert all("n\N{NO-BREAK SPACE}=" in caption for caption in captions if caption.startswith("**Figure"))
     assert shown.metadata[present.NOTICE] is True
     assert shown.metadata[present.COMPLETE] == sorted(page.files)
@@ -166,7 +170,7 @@ def test_edge_case_studies_are_reported(tmp_path, monkeypatch):
     baseline = ["resnet20-seed0", "resnet20-seed1"]
     write_study(tmp_path / "no baseline", seeds=(0, 1), images=100, epochs=2, classes=CIFAR10[:3], missing=baseline)
     shown, page = analyse(tmp_path / "no baseline", monkeypatch)
-    assert page.figures == 10 and "tables/comparisons.md" not in page.files
+    assert page.figures == 9 and "tables/comparisons.md" not in page.files
 
     perfect = {label: {**THREE[label], "accuracy": 1.0} for label in ("resnet20", "sk_resnet20")}
     classes = [f"class {i}" for i in range(100)]
@@ -178,6 +182,37 @@ def test_edge_case_studies_are_reported(tmp_path, monkeypatch):
     write_study(tmp_path / "nothing", seeds=(0,), missing=[f"{label}-seed0" for label in THREE])
     shown, page = analyse(tmp_path / "nothing", monkeypatch)
     assert (shown.images, page.figures) == ([], 0) and "0 of 3" in shown.text
+
+
+def test_notebook_runs_at_its_defaults(tmp_path, monkeypatch):
+    """From notebooks/, in a clone that has only the published studies, which it leaves unchanged."""
+    (tmp_path / "notebooks").mkdir()
+    default = papermill.inspect_notebook(str(ROOT / "notebooks/08_analysis.ipynb"))["results"]["default"].strip('"')
+    write_study(tmp_path / "notebooks" / default, TWO, seeds=(0,), images=50, epochs=1)
+    assert (ROOT / "notebooks" / default / "study.json").is_file()
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    monkeypatch.chdir(tmp_path / "notebooks")
+    shown, page = run_notebook("analysis", {}, monkeypatch)
+    assert page.figures and page.files and present.COMPLETE not in shown.metadata
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
+@pytest.mark.slow
+def test_many_configurations_and_unknown_scripts(tmp_path, monkeypatch):
+    networks = {f"n{i}": {**THREE["resnet20"], "accuracy": 0.5 + 0.04 * i} for i in range(tables.MANY + 2)}
+    name = "\N{LINEAR A SIGN AB001}"
+    folder = write_study(tmp_path, networks, seeds=(0,), images=60, classes=("cat", name, "dog"), epochs=2)
+    drawn = {}
+    monkeypatch.setattr(present.Page, "figure", lambda page, axes, name, caption, **options: drawn.update({name: axes}))
+    shown, page = analyse(folder, monkeypatch)
+    plt.close("all")
+    assert "accuracies" in drawn and "accuracy_against_cost" not in drawn
+    assert len(drawn["accuracies"].containers) == len(networks)
+    assert len(drawn["confusion_matrices"]) == len(drawn["curves_by_network"]) <= 7
+    if fonts.undrawable([name]):
+        assert f"class 2: {name}" in shown.text
+        ticks = drawn["confusion_matrices"][0].get_yticklabels()
+        assert [tick.get_text() for tick in ticks] == ["cat", "class 2", "dog"]
 
 
 def test_missing_results_name_the_command(tmp_path, monkeypatch):
@@ -252,6 +287,10 @@ def test_report_structure(hostile):
     assert reader.text.index("2 of 4") < reader.text.index("better?")  # what is missing comes first
     for code in ("page.figure(", "import ", "In [", "Out[", "results = ", "notebook-only"):
         assert code not in page
+    boxes = [attrs for attrs in reader.attributes("div") if attrs.get("class") == "scroll"]
+    assert boxes and all(attrs["tabindex"] == "0" and attrs["role"] == "region" for attrs in boxes)
+    assert [attrs["aria-label"] for attrs in boxes] == [f"Table {i}" for i in range(1, len(boxes) + 1)]
+    assert len(reader.attributes("summary")) == len(reader.attributes("img"))  # opens the figure on a phone
     images = reader.attributes("img")
     assert len(images) == 10 and all(len(attrs["alt"]) > 40 for attrs in images)
     sections = [attrs["id"] for attrs in reader.attributes("h2")]

@@ -9,7 +9,7 @@ import pytest
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from synthetic import THREE, write_study
 
-from senet_lib.analysis import format, markup, rule, sentences, shown_tables, stats, tables
+from senet_lib.analysis import captions, format, markup, rule, sentences, shown_tables, stats, tables
 from senet_lib.analysis.contrasts import Estimate
 from senet_lib.files import read_json, write_json
 from senet_lib.results import load_results, write_history, write_predictions, write_summary
@@ -133,8 +133,9 @@ def test_planned_comparisons_follow_the_study(tmp_path):
     results = change_study(tmp_path, comparisons=pairs)
     found = tables.compare(results)
     assert [(pair.treatment, pair.baseline) for pair in found] == pairs
-    text = sentences.detectable(found)  # two baselines of one network are two numbers
-    assert all(f"{pair.baseline} {100 * pair.detectable:.2f}" in text for pair in found)
+    shown = shown_tables.networks(tables.networks(results, found), "accuracy", "se_resnet20").set_index("Network")
+    assert shown.loc["sk_resnet20", "Control"] == "resnet20"
+    assert shown.loc["resnet20", [name for name in shown if "its control" in name]].tolist() == ["not compared"]
 
 
 def test_predictions_by_hand(known):
@@ -363,6 +364,68 @@ def test_spread_names_machines_and_independent_errors(tmp_path):
     assert sentences.spread(one) == "" and tables.independent_sd(one) is None
 
 
+def test_runs_on_another_machine_are_beside_the_verdict(tmp_path, full):
+    folder = write_study(tmp_path, seeds=(0, 1, 2), images=60)
+    rewrite(folder, "se_resnet20-seed1", environment={"device": "NVIDIA H100"})
+    results = load_results(folder)
+    pairs = tables.compare(results)
+    assert tables.runs_elsewhere(results) == {("se_resnet20", "resnet20"): (1, 6)}
+    shown = shown_tables.comparisons(tables.comparison_table(pairs), tables.runs_elsewhere(results))
+    assert shown.columns[:3].tolist() == ["Comparison", "Verdict", "Runs on another machine"]
+    assert shown["Runs on another machine"].tolist() == ["1 of 6", "none"]
+    first, second = sentences.verdict(results, pairs).strip().splitlines()[-2:]
+    assert "1 of 6 runs" in first and "runs" not in second
+    assert "1 of 6 runs" in captions.differences(results, pairs)
+    assert "Runs on another machine" not in shown_tables.comparisons(tables.comparison_table(tables.compare(full)))
+
+
+def test_many_configurations_are_shown_in_part(tmp_path, full):
+    networks = {
+        f"n{i}": {**THREE["se_resnet20"], "accuracy": 0.4 + 0.06 * i, "knobs": {"width": 0.5, "reduction": 4 + i}}
+        for i in range(tables.MANY + 1)
+    }
+    folder = write_study(tmp_path, networks, seeds=(0,), images=1000, epochs=1, baseline="n4", spread=0)
+    study = read_json(folder / "study.json")
+    study["networks"]["n1"]["recipe"] = {"lr": 0.2}
+    results = change_study(folder, networks=study["networks"])
+    table = tables.networks(results, [])
+    shown = tables.in_detail(results, table)
+    assert shown == ["n0", "n1", "n2", "n4", "n6", "n7", "n8"]
+    assert tables.in_detail(full, tables.networks(full, [])) == list(THREE)
+    assert "n6, n7, n8" in captions.detail(results, shown) and captions.detail(full, list(THREE)) == ""
+    changes = tables.changes(results)
+    assert (changes["n0"], changes["n1"]) == ("reduction = 4", "reduction = 5, lr = 0.2")  # without what all share
+    text = shown_tables.networks(table, "accuracy", "n4", changes=changes)
+    assert text["Changes"].tolist() == list(changes.values())
+    assert sentences.ranking(results).count("%") == 6
+
+
+def test_blocks_that_carry_attention():
+    for model, blocks in (
+        ("resnet20", (0, 9)),
+        ("fast", (0, 2)),
+        ("sk_fast", (2, 2)),
+        ("se_resnet50", (16, 16)),
+        ("source_b_network", None),
+        ("gone", None),
+    ):
+        assert tables.attention_blocks(model) == blocks, model
+    shown = shown_tables.models(pd.DataFrame({"label": "a", "model": ["sk_fast"], "knobs": ""}))
+    assert shown["Blocks with SE or SK"].tolist() == ["2 of 2"]
+
+
+def test_captions_say_only_what_applies(full, single, broken):
+    for results, spread, wide in ((full, True, False), (single, False, False), (broken, True, True)):
+        table = tables.networks(results, tables.compare(results))
+        text = captions.networks(results, table)
+        assert ("±" in text.split("For a")[0], "two seeds" in text) == (spread, wide), text
+        assert "published" not in text
+        assert ("bars" in captions.means(results)) == spread
+        shown = shown_tables.comparisons(tables.comparison_table(tables.compare(results)))
+        for column in (shown_tables.BCA, shown_tables.SIGN_FLIP, shown_tables.DETECTABLE):
+            assert (column.split()[0] in captions.comparisons(shown)) == (column in shown), column
+
+
 def test_finite_set_adds_half_a_point(tmp_path):
     """1.96 * sqrt(0.93 * 0.07 / 10,000) = 0.5 pp; at a hundredth of the images ten times as much."""
     network = {"plain": THREE["resnet20"] | {"accuracy": 0.93}}
@@ -488,3 +551,15 @@ def test_numbers_are_right_aligned():
     assert '<td class="number">40.8</td>' in markup.to_html(shown)
     assert "<td>a</td>" in markup.to_html(shown)
     assert markup.to_markdown(shown).splitlines()[1].startswith("| --- | --: |")
+
+
+def test_check_of_the_pipeline_compares_nothing(full, tmp_path):
+    folder = write_study(tmp_path / "check", images=300)
+    write_json(folder / "study.json", read_json(folder / "study.json") | {"verdicts": False})
+    check = load_results(folder)
+    assert tables.compare(full), "the same study with verdicts"
+    assert tables.compare(check) == []
+    assert sentences.NO_VERDICTS in sentences.notice(check)
+    assert "No verdict" in sentences.verdict(check, [])
+    shown = shown_tables.networks(tables.networks(check, []), "test accuracy", "resnet20")
+    assert not [column for column in shown if "Difference" in column]

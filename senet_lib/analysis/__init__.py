@@ -2,9 +2,11 @@
 
 stats.py              confidence intervals, comparisons and the verdict rule: arrays in, records out
 power.py              what a number of seeds can find, and the seeds that a difference needs
+comparisons.py        the planned comparisons, their verdicts and caveats
 tables.py             a study's results as tables of numbers
 shown_tables.py       those tables as text, with units
 sentences.py          sentences whose wording and numbers follow from the results
+captions.py           captions of what is shown, and alternative texts with the finding
 format.py             single quantities as text: percent, percentage points, seconds, p values
 markup.py             tables of text as escaped HTML and Markdown
 plots/                the figures

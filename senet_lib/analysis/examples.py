@@ -72,5 +72,5 @@ def stored_pictures(folder: Path) -> dict[str, np.ndarray]:
     """The arrays of examples.npz; empty if the file is missing or damaged."""
     try:
         return read_arrays(folder / EXAMPLES)
-    except (FileNotFoundError, DamagedFile):
+    except (FileNotFoundError, NotADirectoryError, DamagedFile):  # an archive is not a folder
         return {}

@@ -1,17 +1,20 @@
 """A study's findings as sentences in Markdown. All numbers come from the results; all external text is escaped."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from senet_lib.analysis import rule, stats
+from senet_lib.analysis.comparisons import data_of_networks, independent_sd, run_model, runs_elsewhere
 from senet_lib.analysis.format import count, difference, duration, millions, percent, points, run_seconds, span
 from senet_lib.analysis.markup import escape_markdown
-from senet_lib.analysis.tables import confusions, data_of_networks, evaluated, independent_sd, run_model
+from senet_lib.analysis.tables import MANY, evaluated
 from senet_lib.analysis.tables import runs as run_table
 from senet_lib.results import StudyResults
 
+# What a study with `verdicts: false` says at the top of its report and in the terminal
+NO_VERDICTS = "This study checks the installation: it compares no networks, and its accuracies answer no question."
 NBSP = "\N{NO-BREAK SPACE}"
 
 
@@ -19,9 +22,15 @@ NBSP = "\N{NO-BREAK SPACE}"
 
 
 def notice(results: StudyResults) -> str:
-    """What limits the results, for the top of the report: missing runs and data that changed between runs. Empty if
-    every planned run is done, on the same data."""
-    return " ".join(filter(None, (_incomplete(results), _mixed_data(results))))
+    """What limits the results, for the top of the report: a mere check of the pipeline, missing runs, and data that
+    changed between runs. Empty if every planned run is done, on the same data."""
+    return " ".join(filter(None, (_check(results), _incomplete(results), _mixed_data(results))))
+
+
+def _check(results: StudyResults) -> str:
+    if results.study.get("verdicts", True):
+        return ""
+    return f"**{NO_VERDICTS}** Its figures and tables only show what a report contains."
 
 
 def _mixed_data(results: StudyResults) -> str:
@@ -133,6 +142,8 @@ def _answer(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> st
     if done.empty:
         return f"none yet; 0 of {len(results.runs)} planned runs have finished."
     where = f"After {last_epoch(results)}, {sample_sizes(results)}"
+    if not results.study.get("verdicts", True):
+        return f"{where}, {ranking(results)}. No verdict: the study only checks the pipeline."
     if not comparisons:
         none = "No planned comparison has finished runs of both networks on the same data."
         return f"{where}, {ranking(results)}. {none}"
@@ -142,16 +153,24 @@ def _answer(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> st
             f"Inconclusive by the rule below, because no comparison has a confidence interval ({'; '.join(reasons)})."
             f" After {last_epoch(results)}, {ranking(results)}."
         )
-    verdicts = "".join(f"- {one_verdict(pair)}\n" for pair in comparisons)
+    verdicts = "".join(f"- {one_verdict(pair, caveat(results, pair))}\n" for pair in comparisons)
     return f"{where}, by the rule below:\n\n{verdicts}"
 
 
-def one_verdict(pair: rule.Comparison) -> str:
+def caveat(results: StudyResults, pair: rule.Comparison) -> str:
+    """'1 of 10 runs on another machine'; empty without a caveat."""
+    others, runs = runs_elsewhere(results).get((pair.treatment, pair.baseline), (0, 0))
+    return f"{others} of {runs} runs on another machine" if others else ""
+
+
+def one_verdict(pair: rule.Comparison, caveat: str = "") -> str:
     """'**a** is **better** than b: +0.50 pp (95 % CI +0.20 to +0.80), which rules out a gain below 0.20 pp'; a clause
-    for use in a list."""
+    for use in a list. It ends with the `caveat`, if there is one."""
     ours, theirs = f"**{escape_markdown(pair.treatment)}**", escape_markdown(pair.baseline)
+    ending = f"; *{caveat}*" if caveat else ""
     if not pair.difference.exists:
-        return f"{ours} against {theirs} is inconclusive: {points(pair.difference.point)} pp ({pair.difference.reason})"
+        why = pair.difference.reason
+        return f"{ours} against {theirs} is inconclusive: {points(pair.difference.point)} pp ({why}){ending}"
     said = {
         rule.BETTER: f"{ours} is **better** than {theirs}",
         rule.WORSE: f"{ours} is **worse** than {theirs}",
@@ -163,7 +182,7 @@ def one_verdict(pair: rule.Comparison) -> str:
         rule.UNPLANNED: f"{ours} against {theirs}: not a planned comparison, so no verdict",
     }[pair.verdict]
     limited = " at this stage of training" if pair.verdict == rule.EARLY else ""
-    return f"{said}: {change(pair.difference)}, which rules out {ruled_out(pair.difference)}{limited}"
+    return f"{said}: {change(pair.difference)}, which rules out {ruled_out(pair.difference)}{limited}{ending}"
 
 
 def change(found: stats.Interval) -> str:
@@ -226,12 +245,15 @@ def finite_set(results: StudyResults) -> str:
 
 
 def ranking(results: StudyResults) -> str:
-    """'the test accuracies are a 93.10 %, b 92.80 %': means, highest first."""
+    """'the test accuracies are a 93.10 %, b 92.80 %': means, highest first; of many, the three highest and lowest."""
     means = results.done.groupby("label")["test_accuracy"].apply(lambda values: values.astype(float).mean())
     means = means.sort_values(ascending=False, kind="stable")
     kind = f"mean {evaluated(results)}" if results.done["label"].value_counts().max() > 1 else evaluated(results)
-    listed = ", ".join(f"{escape_markdown(label)} {percent(mean)} %" for label, mean in means.items())
-    return f"the {kind} {'accuracies are' if len(means) > 1 else 'accuracy is'} {listed}"
+    listed = [f"{escape_markdown(label)} {percent(mean)} %" for label, mean in means.items()]
+    if len(listed) > MANY:
+        ends = f"{', '.join(listed[:3])}; the lowest are {', '.join(listed[-3:])}"
+        return f"the highest {kind} accuracies of {len(listed)} configurations are {ends}"
+    return f"the {kind} {'accuracies are' if len(means) > 1 else 'accuracy is'} {', '.join(listed)}"
 
 
 def augmented(results: StudyResults, table: pd.DataFrame) -> str:
@@ -261,10 +283,10 @@ def generalisation(results: StudyResults, history: pd.DataFrame) -> str:
     )
 
 
-def most_confused(results: StudyResults) -> str:
-    """Each network's most frequent single confusion."""
-    classes, found = results.study["classes"], []
-    for label, shares in confusions(results).items():
+def most_confused(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> str:
+    """Each network's most frequent single confusion; `matrices` from `tables.confusions`."""
+    found = []
+    for label, shares in matrices.items():
         errors = np.nan_to_num(shares.copy())
         np.fill_diagonal(errors, 0)
         true, predicted = np.unravel_index(errors.argmax(), errors.shape)
@@ -358,21 +380,6 @@ def time_to(results: StudyResults, table: pd.DataFrame) -> str:
     return (
         "These times describe the curves. No run was stopped at a threshold, and the accuracy of a run is that of"
         f" {last_epoch(results)}."
-    )
-
-
-def detectable(comparisons: Sequence[rule.Comparison]) -> str:
-    """The minimum detectable difference of each comparison; empty without an interval."""
-    known = [pair for pair in comparisons if pair.detectable is not None]
-    listed = ", ".join(
-        f"{escape_markdown(pair.treatment)} against {escape_markdown(pair.baseline)} {100 * pair.detectable:.2f}"
-        for pair in known
-    )
-    return (
-        f"Minimum detectable difference with {100 * stats.POWER:g} % power at this number of seeds, in percentage"
-        f" points: {listed}."
-        if known
-        else ""
     )
 
 

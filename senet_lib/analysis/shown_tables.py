@@ -1,5 +1,7 @@
 """The tables of `tables.py` as text, with units; accuracies in percent."""
 
+from collections.abc import Mapping
+
 import pandas as pd
 
 from senet_lib.analysis.format import (
@@ -17,32 +19,46 @@ from senet_lib.analysis.format import (
     span,
 )
 from senet_lib.analysis.stats import ONE_SEED
-from senet_lib.analysis.tables import CLASS_PAIR
+from senet_lib.analysis.tables import CLASS_PAIR, attention_blocks
+
+# Columns of `comparisons` that a study may lack; its caption explains those that it has
+BCA, SIGN_FLIP, DETECTABLE = "BCa 95 % CI (pp)", "Sign-flip p", "Detectable (pp)"
 
 
-def networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
-    """One row per network; columns that would be empty are omitted."""
+def networks(
+    table: pd.DataFrame,
+    metric: str,
+    baseline: str,
+    *,
+    changes: Mapping[str, str] | None = None,
+    sources: bool = True,
+) -> pd.DataFrame:
+    """One row per network, the accuracy and the difference first; columns that would be empty are omitted.
+
+    changes: label -> what is different about it, an additional column. sources: whether a published accuracy is
+    followed by its source.
+    """
     one_control = set(table["control"].dropna()) <= {baseline}
-    title = f"Difference from {baseline if one_control else 'its control'} (pp)"
     shown = pd.DataFrame(
         {
             "Network": table["label"],
-            "Parameters": table["params"].map(count),
-            "MACs (M)": table["macs"].map(millions),
+            "Changes": [changes[label] or "none" for label in table["label"]] if changes else "none",
             f"{metric.capitalize()} (%)": [
                 mean_spread(row.mean, row.sd, row.n, row.planned) for row in table.itertuples()
             ],
-            "95 % CI": [interval(row.low, row.high, row.n) for row in table.itertuples()],
-            title: [
+            f"Difference from {baseline if one_control else 'its control'} (pp)": [
                 "baseline"
                 if row.label == baseline and pd.isna(row.control)
                 else difference(row.difference, row.difference_low, row.difference_high)
-                + ("" if one_control or pd.isna(row.control) else f" from {row.control}")
                 for row in table.itertuples()
             ],
+            "Control": "" if one_control else table["control"].fillna(""),
+            "Parameters": table["params"].map(count),
+            "MACs (M)": table["macs"].map(millions),
+            "95 % CI": [interval(row.low, row.high, row.n) for row in table.itertuples()],
             "Training time per epoch (s)": table["seconds_per_epoch"].map(seconds),
             "Published (%)": [
-                "" if pd.isna(row.published) else f"{percent(row.published)}, {row.published_source}"
+                "" if pd.isna(row.published) else percent(row.published) + (f", {row.published_source}" * sources)
                 for row in table.itertuples()
             ],
         }
@@ -50,43 +66,53 @@ def networks(table: pd.DataFrame, metric: str, baseline: str) -> pd.DataFrame:
     if "tta_mean" in table:
         augmented = f"{metric.capitalize()} with test-time augmentation (%)"
         shown.insert(shown.columns.get_loc("95 % CI") + 1, augmented, [_tta(row) for row in table.itertuples()])
-    empty = ("", "not compared", "baseline", ONE_SEED)
+    empty = ("", "none", "not compared", "baseline", ONE_SEED)
     return shown[[name for name in shown if not shown[name].isin(empty).all()]]
 
 
 def _tta(row) -> str:
     if pd.isna(row.tta_mean):
         return "none"
-    return f"{percent(row.tta_mean)} ({interval(row.tta_low, row.tta_high, row.n)})"
+    return percent(row.tta_mean) + ("" if pd.isna(row.tta_low) else f" ({span(row.tta_low, row.tta_high, percent)})")
 
 
 def models(table: pd.DataFrame) -> pd.DataFrame:
+    carried = table["model"].map(attention_blocks)
     return pd.DataFrame(
         {
             "Network": table["label"],
             "Model": table["model"],
+            "Blocks with SE or SK": ["unknown" if found is None else f"{found[0]} of {found[1]}" for found in carried],
             "Options set by the study": table["knobs"].replace("", "none"),
         }
     )
 
 
-def comparisons(table: pd.DataFrame) -> pd.DataFrame:
-    """One row per comparison, its verdict first; columns without a value are omitted."""
+def comparisons(
+    table: pd.DataFrame, elsewhere: Mapping[tuple[str, str], tuple[int, int]] | None = None
+) -> pd.DataFrame:
+    """One row per comparison, its verdict first, then its caveat; columns without a value are omitted.
+
+    elsewhere: from `comparisons.runs_elsewhere`.
+    """
+    runs = elsewhere or {}
     n = [f"{a}" if a == b else f"{a} and {b}" for a, b in zip(table["n_treatment"], table["n_baseline"], strict=True)]
+    pairs = zip(table["treatment"], table["baseline"], strict=True)
     shown = pd.DataFrame(
         {
             "Comparison": _pair_names(table),
             "Verdict": table["verdict"],
+            "Runs on another machine": ["{} of {}".format(*runs[pair]) if pair in runs else "none" for pair in pairs],
             "Difference, 95 % CI (pp)": [difference(row.difference, row.low, row.high) for row in table.itertuples()],
             "p": table["p"].map(p_value),
             "n": n,
-            "BCa bootstrap 95 % CI (pp)": [
+            BCA: [
                 "none" if pd.isna(row.bca_low) else span(row.bca_low, row.bca_high, points)
                 for row in table.itertuples()
             ],
-            "Sign-flip p": table["sign_flip_p"].map(p_value),
+            SIGN_FLIP: table["sign_flip_p"].map(p_value),
             "P(superior)": [f"{value:.2f}" for value in table["superiority"]],
-            "Detectable (pp)": ["none" if pd.isna(value) else f"{100 * value:.2f}" for value in table["detectable"]],
+            DETECTABLE: ["none" if pd.isna(value) else f"{100 * value:.2f}" for value in table["detectable"]],
         }
     )
     return shown[[name for name in shown if not (shown[name] == "none").all()]] if len(shown) else shown
@@ -145,9 +171,7 @@ def time_to(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for label, found in reached.groupby("label", sort=False):
         row = {"Network": label}
-        rows.append(
-            row | {f"Training time to {100 * goal.threshold:g} % (s)": _goal(goal) for goal in found.itertuples()}
-        )
+        rows.append(row | {f"To {100 * goal.threshold:g} % (s)": _goal(goal) for goal in found.itertuples()})
     return pd.DataFrame(rows)
 
 

@@ -3,7 +3,6 @@
 Most functions take `StudyResults` and return a DataFrame; `shown_tables.py` turns it into text.
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from itertools import combinations
 
@@ -11,15 +10,29 @@ import numpy as np
 import pandas as pd
 
 from senet_lib.analysis import rule, stats
-from senet_lib.analysis.contrasts import RunModel
+from senet_lib.analysis.comparisons import (  # noqa: F401 (the notebooks and other rooms take all of them from here)
+    BOOTSTRAP_SEED,
+    accuracies,
+    compare,
+    data_of_networks,
+    data_of_pair,
+    finished_history,
+    independent_sd,
+    machines,
+    planned_comparisons,
+    planned_pairs,
+    run_model,
+    runs_elsewhere,
+)
 from senet_lib.analysis.format import as_text
 from senet_lib.data.catalog import DATASETS
 from senet_lib.metrics import confusion_counts
+from senet_lib.models.registry import NETWORKS
 from senet_lib.results import SPLITS, StudyResults
 
-BOOTSTRAP_SEED = 0
 CLASS_PAIR = ("first class", "second class")  # a network's label has no space, so it cannot be a column of this name
 THRESHOLDS = (0.90, 0.92, 0.93, 0.94)  # target accuracies for which fast CIFAR-10 recipes report training time
+MANY = 8  # configurations; a study with more shows three of the highest and three of the lowest accuracy in detail
 
 
 def evaluated(results: StudyResults) -> str:
@@ -33,101 +46,39 @@ def models(results: StudyResults) -> dict[str, str]:
     return {label: network["model"] for label, network in results.study["networks"].items()}
 
 
-def finished_history(results: StudyResults) -> pd.DataFrame:
-    """The history of finished runs only; a curve that stops early would distort the mean."""
-    return results.history[results.history["run_id"].isin(results.done["run_id"])]
+def in_detail(results: StudyResults, table: pd.DataFrame) -> list[str]:
+    """The labels to show in curves and confusion matrices, in the study's order: all of them, or with more than `MANY`
+    the baseline and the three networks of the highest and of the lowest mean accuracy. `table` from `networks`."""
+    if len(table) <= MANY:
+        return results.labels
+    ranked = table.dropna(subset=["mean"]).sort_values("mean", kind="stable")["label"]
+    chosen = {results.study["baseline"], *ranked.head(3), *ranked.tail(3)}
+    return [label for label in results.labels if label in chosen]
 
 
-def accuracies(results: StudyResults) -> dict[str, dict[int, float]]:
-    """label -> {seed: accuracy of the last epoch}, finished runs only; every network of the study is a key."""
-    found: dict[str, dict[int, float]] = {label: {} for label in results.labels}
-    for run in results.done.itertuples():
-        found[run.label][run.seed] = float(run.test_accuracy)
-    return found
+def changes(results: StudyResults) -> dict[str, str]:
+    """label -> the options and recipe settings of this network that not all networks of the study share, as text."""
+    own = {
+        label: {"model": network["model"]} | (network.get("knobs") or {}) | (network.get("recipe") or {})
+        for label, network in results.study["networks"].items()
+    }
+    values = {key: [settings.get(key) for settings in own.values()] for settings in own.values() for key in settings}
+    shared = {key for key, found in values.items() if all(value == found[0] for value in found)}
+    return {
+        label: _knobs(
+            {key: value for key, value in settings.items() if key not in shared and (key, value) != ("model", label)}
+        )
+        for label, settings in own.items()
+    }
 
 
-def planned_comparisons(results: StudyResults) -> list[tuple[str, str]]:
-    """`planned_pairs` of the study."""
-    return planned_pairs(results.study)
-
-
-def planned_pairs(study: Mapping) -> list[tuple[str, str]]:
-    """(treatment, baseline) of every comparison in a study's record: those that it names, or each network with the
-    baseline."""
-    if named := study.get("comparisons"):
-        return [tuple(pair) for pair in named]
-    return [(label, study["baseline"]) for label in study["networks"] if label != study["baseline"]]
-
-
-def compare(results: StudyResults, pairs: Sequence[tuple[str, str]] | None = None) -> list[rule.Comparison]:
-    """The study's planned comparisons by the pre-declared rule, or those of `pairs`, which are not planned and so have
-    no verdict. Networks whose runs used different data are not compared. The bootstrap seed is fixed."""
-    planned = planned_comparisons(results)
-    data = data_of_networks(results)
-    usable = [pair for pair in (planned if pairs is None else pairs) if len(_data_of(data, pair)) == 1]
-    return rule.compare(
-        _same_data(results),
-        usable,
-        np.random.default_rng(BOOTSTRAP_SEED),
-        machines=machines(results),
-        early=early_training(results),
-        planned=len(planned) if pairs is None else 0,
-    )
-
-
-def _data_of(data: Mapping[str, set[str]], pair: tuple[str, str]) -> set[str]:
-    return set.union(*(data.get(label, set()) for label in pair))
-
-
-def _same_data(results: StudyResults) -> dict[str, dict[int, float]]:
-    """`accuracies` of the networks whose own runs all used the same data."""
-    data = data_of_networks(results)
-    return {label: seeds for label, seeds in accuracies(results).items() if len(data[label]) == 1}
-
-
-def run_model(results: StudyResults) -> RunModel:
-    """The linear model on which the study's comparisons rest."""
-    return RunModel(_same_data(results), machines(results))
-
-
-def machines(results: StudyResults) -> dict[str, dict[int, str]]:
-    """label -> {seed: GPU or, without one, processor, and the precision of the finished run}."""
-    found: dict[str, dict[int, str]] = {label: {} for label in results.labels}
-    for run in results.done.itertuples():
-        record = results.environments[run.run_id]
-        device = record.get("device")
-        processor = record.get("processor") if device == "cpu" else device
-        found[run.label][run.seed] = f"{processor} in {record.get('precision')}"
-    return found
-
-
-def early_training(results: StudyResults) -> set[str]:
-    """The networks in early training, by the rule's definition, from the means over their finished runs."""
-    history = finished_history(results)
-    found = set()
-    for label, rows in history.groupby("label"):
-        curve = rows.groupby("epoch")["train_accuracy"].mean().sort_index()
-        rise = curve.iloc[-1] - (curve.iloc[-2] if len(curve) > 1 else 0)
-        if curve.iloc[-1] < rule.EARLY_BELOW or rise > rule.EARLY_RISE:
-            found.add(label)
-    return found
-
-
-def independent_sd(results: StudyResults) -> float | None:
-    """`stats.independent_sd` of the study's finished runs."""
-    right = results.predictions.assign(right=results.predictions["true"] == results.predictions["predicted"])
-    networks = (rows.groupby("seed")["right"] for _, rows in right.groupby("label", sort=False))
-    return stats.independent_sd([[run.to_numpy() for _, run in runs] for runs in networks])
-
-
-def data_of_networks(results: StudyResults) -> dict[str, set[str]]:
-    """label -> the fingerprints, as text, of the images that its finished runs were trained and evaluated on: one
-    element unless the data changed between the runs."""
-    found: dict[str, set[str]] = {label: set() for label in results.labels}
-    for run in results.done.itertuples():
-        prints = (results.environments[run.run_id].get("data") or {}).get("fingerprints")
-        found[run.label].add(json.dumps(prints, sort_keys=True))
-    return found
+def attention_blocks(model: str) -> tuple[int, int] | None:
+    """The residual blocks of a registered network that carry SE or SK, and all of them; None if unknown."""
+    network = NETWORKS.get(model)
+    if network is None or network.arch is None:
+        return None
+    blocks = sum(network.arch.depths)
+    return (0 if network.family.name == "resnet" else blocks), blocks
 
 
 def networks(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> pd.DataFrame:
@@ -214,7 +165,7 @@ def mcnemar(results: StudyResults) -> pd.DataFrame:
     }
     rows, data = [], data_of_networks(results)
     for treatment, baseline in planned_comparisons(results):
-        if len(_data_of(data, (treatment, baseline))) > 1:
+        if len(data_of_pair(data, (treatment, baseline))) > 1:
             continue
         for seed in results.study["seeds"]:
             if (treatment, seed) not in correct or (baseline, seed) not in correct:
@@ -262,7 +213,7 @@ def class_accuracies(results: StudyResults) -> pd.DataFrame:
                 continue
             row = {"label": label, "class": name, "n": len(values), **_sample_columns(values)}
             theirs = samples.get((baseline, index))
-            if theirs and label != baseline and len(_data_of(data, (label, baseline))) == 1:
+            if theirs and label != baseline and len(data_of_pair(data, (label, baseline))) == 1:
                 interval = stats.welch_difference(values, theirs)
                 row |= {"difference": interval.point}
                 row |= {"difference_low": interval.low, "difference_high": interval.high}

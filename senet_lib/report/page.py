@@ -7,6 +7,7 @@ results give equal bytes.
 
 import html
 import io
+from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,6 +23,7 @@ from senet_lib.results import StudyResults
 
 COMPLETE = "page_complete"  # output metadata: marks the end of the notebook and lists the files
 CAPTION = "caption"  # output metadata: the caption of a 'figure' or a 'table'
+FILE = "file"  # output metadata of a caption: the name of its files
 NOTICE = "notice"
 PIXELS_PER_INCH = 100  # of a figure as shown; the png has twice the resolution
 
@@ -64,7 +66,7 @@ class Page:
         plt.close(figure)
         image = Image(self.files[f"figures/{name}.png"], format="png", width=width, alt=_bare(alt or caption))
         display(image)
-        self._caption(f"**Figure {self.figures}.** {caption}", "figure")
+        self._caption(f"**Figure {self.figures}.** {caption}", "figure", name)
 
     def table(
         self, shown: pd.DataFrame, name: str, caption: str, *, numbers: pd.DataFrame | None = None, empty: str = ""
@@ -78,19 +80,29 @@ class Page:
         numbers = shown if numbers is None else numbers
         self.files[f"tables/{name}.md"] = to_markdown(shown).encode()
         self.files[f"tables/{name}.csv"] = numbers.to_csv(index=False, lineterminator="\n").encode()
-        self._caption(f"**Table {self.tables}.** {caption}", "table")
+        self._caption(f"**Table {self.tables}.** {caption}", "table", name)
         display(HTML(to_html(shown)))
 
     def write(self) -> None:
-        """Write every figure and table, and show their number."""
+        """Write every figure and table, and show their number. Those of a stored study stay unchanged."""
+        text = f"*This page has {self.figures} figures and {self.tables} tables"
+        if _is_stored(self.results.path):
+            display(Markdown(f"{text}. The files of the stored study were left unchanged.*"))
+            return
         for path, content in self.files.items():
             with replacing(self.results.path / path) as file:
                 file.write(content)
-        text = f"*This page has {self.figures} figures and {self.tables} tables, stored in `figures/` and `tables/`.*"
+        text += ", stored in `figures/` and `tables/`.*"
         display(Markdown(text), metadata={COMPLETE: sorted(self.files)})
 
-    def _caption(self, text: str, of: str) -> None:
-        display(Markdown(text), metadata={CAPTION: of})
+    def _caption(self, text: str, of: str, name: str) -> None:
+        display(Markdown(text), metadata={CAPTION: of, FILE: name})
+
+
+def _is_stored(path: Path) -> bool:
+    """Whether a study is archived or published; `make publish` builds a new one under a name that starts with a dot."""
+    path = path.resolve()
+    return path.suffix == ".zip" or (path.parent.name == "published" and not path.name.startswith("."))
 
 
 def rendered(figure: Figure, *, photographs: bool = False) -> dict[str, bytes]:
@@ -120,4 +132,4 @@ def _with_palette(png: bytes) -> bytes:
 
 def _bare(text: str) -> str:
     """Markdown as the plain text of an attribute, which the HTML writer escapes again."""
-    return html.unescape(text.replace("*", "").replace("`", ""))
+    return " ".join(html.unescape(text.replace("*", "").replace("`", "")).split())

@@ -9,6 +9,8 @@ from matplotlib.axes import Axes
 
 from senet_lib.analysis.plots.style import WIDTH, Style, plain, shaded
 
+PUBLISHED = "_published"  # label of the lines; the underscore keeps it out of legends
+
 
 def row_of_axes(axes: Sequence[Axes] | None, count: int) -> np.ndarray:
     if axes is None:
@@ -62,7 +64,7 @@ def published_lines(
     ax.set_ylim(low, max(high, max(near.values()) + 0.05 * (high - low)))
     places = separated(list(near.values()), gap=0.1 * (ax.get_ylim()[1] - low))
     for (label, value), place in zip(near.items(), places, strict=True):
-        ax.axhline(value, color=styles[label].colour, linestyle=(0, (6, 3)), linewidth=1, zorder=1)
+        ax.axhline(value, color=styles[label].colour, linestyle=(0, (6, 3)), linewidth=1, zorder=1, label=PUBLISHED)
         if labelled:
             ax.annotate(
                 f"{plain(label, 24)}\npublished: {value:.2f}",
@@ -72,6 +74,11 @@ def published_lines(
                 size=7.5,
                 color=shaded(styles[label].colour, -0.3),
             )
+
+
+def shows_published(axes: Axes | np.ndarray) -> bool:
+    """Whether `published_lines` drew a line in any of the axes."""
+    return any(line.get_label() == PUBLISHED for ax in np.asarray(axes).flat for line in ax.get_lines())
 
 
 def separated(values: Sequence[float], gap: float) -> list[float]:

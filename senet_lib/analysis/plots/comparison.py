@@ -43,6 +43,34 @@ def accuracy_against_cost(networks: pd.DataFrame, *, metric: str = "test accurac
     return axes
 
 
+def sorted_accuracies(
+    networks: pd.DataFrame, *, baseline: str | None = None, metric: str = "test accuracy", ax: Axes | None = None
+) -> Axes:
+    """Mean accuracy and its 95 % CI of many networks, one row each, the highest on top; a line marks the baseline's.
+
+    networks: label, model, mean, low, high, in fractions.
+    """
+    styles = network_styles(dict(zip(networks["label"], networks["model"], strict=True)))
+    networks = networks.dropna(subset=["mean"]).sort_values("mean", kind="stable")
+    if ax is None:
+        _, ax = plt.subplots(figsize=(WIDTH, 0.9 + 0.26 * max(1, len(networks))), layout="constrained")
+    if networks.empty:
+        return no_data(ax)
+    numbers = 100 * networks.set_index("label")[["mean", "low", "high"]].astype(float)
+    if baseline in numbers.index:
+        ax.axvline(numbers.loc[baseline, "mean"], color="#444444", linewidth=1, linestyle=(0, (2, 2)))
+    for row, (label, values) in enumerate(numbers.iterrows()):
+        draw_points(ax, [values["mean"]], [row], styles[label], None, rows=values.to_frame().T, size=6)
+    ax.set_yticks(range(len(numbers)), [plain(label, 30) for label in numbers.index])
+    right = ax.secondary_yaxis("right")
+    right.set_yticks(range(len(numbers)), [f"{mean:.2f}" for mean in numbers["mean"]])
+    right.tick_params(length=0)
+    right.spines[:].set_visible(False)
+    ax.set(ylim=(-0.7, len(numbers) - 0.3), xlabel=f"{metric} (%)")
+    ax.tick_params(axis="y", length=0)
+    return ax
+
+
 def difference_intervals(
     differences: Mapping[tuple[str, str], Interval],
     models: Mapping[str, str],

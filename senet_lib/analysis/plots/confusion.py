@@ -12,6 +12,7 @@ from senet_lib.analysis.plots.axes import draw_points, marker_legend, no_data
 from senet_lib.analysis.plots.style import WIDTH, network_styles, plain
 
 MANY_CLASSES = 20  # with more classes, a confusion matrix has no numbers in its cells
+MOST_CLASSES = 24  # of the accuracies by class; of more classes, those with the largest range over the networks
 
 
 def confusion_matrices(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> np.ndarray:
@@ -81,7 +82,7 @@ def per_class_accuracy(
     models: Mapping[str, str],
     *,
     baseline: str | None = None,
-    most: int = 24,
+    most: int = MOST_CLASSES,
     ax: Axes | None = None,
 ) -> Axes:
     """Accuracy within each class, mean over seeds and 95 % CI, the baseline's hardest class first.

@@ -14,6 +14,9 @@ from senet_lib.analysis.stats import t_interval
 from senet_lib.models import family_name
 
 ALL_MARKED = 40  # epochs; more markers would hide one another and the line
+FEWEST_FOR_BAND = 5  # seeds; the interval of fewer is so wide that the band hides the curves
+FEWEST_FOR_LINE = 3  # epochs; a line through one or two points suggests a course that was not measured
+FEWEST_FOR_CUT = 10  # epochs; then the accuracy axis begins in the second half
 
 
 def accuracy_curves(
@@ -128,6 +131,7 @@ def network_grid(history: pd.DataFrame, models: Mapping[str, str], *, evaluated:
         rows_of_label = history[history["label"] == label]
         network_curves(rows_of_label, models[label], axes=row, evaluated=evaluated, style=styles[label])
         row[0].set_title(plain(label))
+        row[0].get_legend().remove()
     if not labels:
         for ax in axes[0]:
             no_data(ax)
@@ -137,7 +141,27 @@ def network_grid(history: pd.DataFrame, models: Mapping[str, str], *, evaluated:
             ax.set_ylim(limits[:, 0].min(), limits[:, 1].max())
         for ax in column[:-1]:
             ax.set_xlabel("")
+    add_legend(axes[0, 0], "", outside=True)
     return axes
+
+
+def curve_key(history: pd.DataFrame, *, accuracy: bool = False) -> str:
+    """What the curves of this history show, for a caption: 'Lines: means over seeds; bands: 95 % t CIs.'
+
+    accuracy: whether the axis shows accuracies by epoch, which may begin in the second half.
+    """
+    seeds = history.groupby("label")["seed"].nunique()
+    epochs = history["epoch"].max()
+    lines, single = ("Lines", "thin lines") if epochs >= FEWEST_FOR_LINE else ("Points", "small points")
+    parts = [f"{lines}: means over seeds" if seeds.max() > 1 else f"{lines}: one seed"]
+    parts += ["bands: 95 % t CIs"] * bool((seeds >= FEWEST_FOR_BAND).any() and epochs >= FEWEST_FOR_LINE)
+    parts += [f"{single}: single seeds"] * bool(_drawn_singly(seeds, epochs).any())
+    cut = " The accuracy axis leaves out the rise of the first half." if accuracy and epochs >= FEWEST_FOR_CUT else ""
+    return f"{'; '.join(parts)}.{cut}"
+
+
+def _drawn_singly(seeds, epochs: int):
+    return (seeds > 1) & ((seeds < FEWEST_FOR_BAND) | (epochs < FEWEST_FOR_LINE))
 
 
 def _curves(
@@ -148,12 +172,13 @@ def _curves(
     scale: float = 1,
     at: str | None = None,
 ) -> list[np.ndarray]:
-    """Each label's mean over seeds, with a 95 % CI band for three or more seeds; for two, thin lines for the seeds.
+    """Each label's mean over seeds, with a 95 % CI band from FEWEST_FOR_BAND seeds on, else with its single seeds.
 
-    x is the epoch, or the mean over seeds of the column `at`. With `at`, up to ALL_MARKED epochs are all marked.
-    Returns the means, for the axis limits.
+    x is the epoch, or the mean over seeds of the column `at`. With `at`, up to ALL_MARKED epochs are all marked. Fewer
+    epochs than FEWEST_FOR_LINE are points. Returns the means, for the axis limits.
     """
     drawn = []
+    lined = history["epoch"].max() >= FEWEST_FOR_LINE
     for label, style in styles.items():
         rows = history[history["label"] == label]
         if rows.empty:
@@ -163,20 +188,27 @@ def _curves(
         x, mean = table.index.to_numpy(), table.mean(axis=1).to_numpy()
         if at:
             x = rows.groupby("epoch")[at].mean().loc[table.index].to_numpy()
-        if table.shape[1] >= 3:
+        seeds = table.shape[1]
+        if _drawn_singly(seeds, FEWEST_FOR_LINE if lined else 1):
+            thin = {"linewidth": 0.7} if lined else {"linestyle": "", "marker": ".", "markersize": 4}
+            ax.plot(x, table.to_numpy(), color=style.colour, alpha=0.6, **thin)
+        elif seeds >= FEWEST_FOR_BAND:
             intervals = [t_interval(values) for values in table.to_numpy()]
             low = [i.low if i.exists else i.point for i in intervals]
             high = [i.high if i.exists else i.point for i in intervals]
             ax.fill_between(x, low, high, color=style.colour, alpha=0.2, linewidth=0)
-        elif table.shape[1] == 2:
-            ax.plot(x, table.to_numpy(), color=style.colour, linewidth=0.7, alpha=0.7)
         marker = {"marker": style.marker, "markerfacecolor": style.face} if style.marker else {}
-        every = 1 if at and len(x) <= ALL_MARKED else max(1, len(x) // 10)
-        ax.plot(x, mean, color=style.colour, linestyle=style.line, label=plain(label), markevery=every, **marker)
+        if not lined:
+            marker = {"marker": "X"} | marker
+        every = 1 if not lined or (at and len(x) <= ALL_MARKED) else max(1, len(x) // 10)
+        line = style.line if lined else ""
+        ax.plot(x, mean, color=style.colour, linestyle=line, label=plain(label), markevery=every, **marker)
         drawn.append(mean)
     if not drawn:
         no_data(ax)
         return drawn
+    if not lined:
+        ax.margins(x=0.2)
     if not at:
         ax.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         ax.set_xlabel("epoch")
@@ -184,12 +216,12 @@ def _curves(
 
 
 def _accuracy_limits(ax: Axes, drawn: Iterable[np.ndarray]) -> None:
-    """With ten or more epochs, cut off the rise of the first half: the differences are at the end."""
+    """From FEWEST_FOR_CUT epochs on, cut off the rise of the first half: the differences are at the end."""
     drawn = [mean for mean in drawn if len(mean)]
     if not drawn:
         return
     low, high = ax.get_ylim()
-    if max(map(len, drawn)) >= 10:
+    if max(map(len, drawn)) >= FEWEST_FOR_CUT:
         low = max(low, min(mean[len(mean) // 2] for mean in drawn) - 1)
     ax.set_ylim(low, min(high, 100.5))
 

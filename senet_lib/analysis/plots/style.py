@@ -1,11 +1,12 @@
 """One colour, marker and line style per family, and the rcParams of every figure."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from matplotlib import colors, rcParamsDefault
 
+from senet_lib.analysis.plots.fonts import font_families
 from senet_lib.models import family_name
 
 # Settings of windows and backends, which a style leaves alone
@@ -46,13 +47,15 @@ _COLOURS = ("#d55e00", "#029e73", "#cc78bc", "#ca9161", "#56b4e9", "#949494", "#
 _MANY_MARKERS = "s^DvPX*<>ph"
 
 
-def house_style() -> dict[str, object]:
+def house_style(names: Iterable[str] = ()) -> dict[str, object]:
     """rcParams of every figure: `plt.rcParams.update(house_style())`, or `with plt.rc_context(house_style())`.
 
-    Contains matplotlib's defaults for all other style settings, so that a user's matplotlibrc has no effect.
+    Contains matplotlib's defaults for all other style settings, so that a user's matplotlibrc has no effect. names:
+    text of the figures that may be in any script, such as class names; fonts that have it are added.
     """
     defaults = {key: value for key, value in rcParamsDefault.items() if not key.startswith(_NOT_STYLE)}
     return defaults | {
+        "font.family": font_families(names),
         "font.size": 9,
         "axes.titlesize": 10,
         "axes.titleweight": "bold",

@@ -1,0 +1,137 @@
+"""What a report says of its figures and tables: captions of only what is shown, and alternative texts with the finding.
+
+In Markdown; all external text is escaped.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from senet_lib.analysis import rule
+from senet_lib.analysis.format import percent, points, seconds
+from senet_lib.analysis.markup import escape_markdown
+from senet_lib.analysis.sentences import caveat, change, finite_set, last_epoch, names, sample_sizes
+from senet_lib.analysis.shown_tables import BCA, DETECTABLE, SIGN_FLIP
+from senet_lib.analysis.tables import MANY, evaluated
+from senet_lib.results import StudyResults
+
+CI = "95 % t confidence intervals (CIs) over seeds"
+
+
+# ------------------------------------------------------------------------------------------------------------- captions
+
+
+def means(results: StudyResults) -> str:
+    """'means over n = 5 seeds; bars: 95 % t ...': what a point and its bar are."""
+    seeds, size = results.done["label"].value_counts(), sample_sizes(results)
+    if seeds.max() < 2:
+        return f"the accuracy of a run ({size})"
+    return f"means over {size}; bars: {CI}" + (", none for one seed" if seeds.min() < 2 else "")
+
+
+def networks(results: StudyResults, table: pd.DataFrame) -> str:
+    """The caption of the table of networks; `table` from `tables.networks`."""
+    baseline = results.study["baseline"]
+    parts = [f"{evaluated(results).capitalize()} accuracy after {last_epoch(results)}"]
+    if table["sd"].notna().any():
+        wide = " (very wide with two seeds; it may exceed 100 %)" if (table["n"] == 2).any() else ""
+        parts[0] += f": mean ± standard deviation over seeds, and the 95 % t CI of the mean{wide}"
+    if table["difference"].notna().any():
+        of = (
+            escape_markdown(baseline)
+            if set(table["control"].dropna()) <= {baseline}
+            else "the network named as control"
+        )
+        interval = ", with its 95 % CI" if table["difference_low"].notna().any() else ""
+        parts[0] += f"; the difference from {of}{interval}"
+    parts += [finite_set(results).removesuffix("."), "MACs: multiply-adds per image"]
+    parts += ["Training time per epoch: median over epochs, mean over seeds"] * results.timed
+    parts += ["The settings of published accuracies are listed below"] * bool(table["published"].notna().any())
+    return ". ".join(filter(None, parts)) + "."
+
+
+def comparisons(shown: pd.DataFrame) -> str:
+    """The caption of the table of comparisons; `shown` from `shown_tables.comparisons`."""
+    paired = {
+        BCA: "BCa: bootstrap of the paired differences",
+        SIGN_FLIP: "Sign-flip p: exact paired permutation test",
+    }
+    there = "; ".join(text for column, text in paired.items() if column in shown)
+    parts = ["Every planned comparison of two networks with finished runs", "CI and p: corrected over all of them"]
+    parts += [f"{there}; not corrected, and without effect on the verdict"] * bool(there)
+    parts += ["P(superior): probability that a run of the first network has a higher accuracy than one of the second"]
+    detectable = "Detectable: smallest true difference found with 80 % power at this n and standard deviation"
+    parts += [detectable] * (DETECTABLE in shown)
+    return ". ".join(parts) + "."
+
+
+def detail(results: StudyResults, shown: Sequence[str]) -> str:
+    """Which networks a study of many shows in detail, as a paragraph; empty if it shows all of them."""
+    if len(shown) == len(results.labels):
+        return ""
+    return (
+        f"This study has {len(results.labels)} configurations. The figure above and the tables of networks and of"
+        " comparisons show all of them. The other figures show the baseline and the three of the highest and"
+        f" of the lowest accuracy: {names(shown, MANY)}."
+    )
+
+
+def renamed(shown: Mapping[str, str]) -> str:
+    """Which names stand for which in the figures, as a paragraph; `shown` from `plots.replaced`."""
+    listed = "; ".join(f"{stand_in}: {escape_markdown(name)}" for stand_in, name in shown.items())
+    return (
+        f"No installed font has the characters of these names. Figures show numbers instead: {listed}." if shown else ""
+    )
+
+
+# --------------------------------------------------------------------------------------------------- alternative texts
+
+
+def losses(results: StudyResults, history: pd.DataFrame) -> str:
+    """The mean loss of each network at its last epoch, lowest first."""
+    last = history[history["epoch"] == history.groupby("run_id")["epoch"].transform("max")]
+    found = last.groupby("label")["test_loss"].apply(lambda values: values.astype(float).mean())
+    found = found.sort_values(kind="stable")
+    listed = ", ".join(f"{escape_markdown(label)} {loss:.3f}" for label, loss in found.items())
+    return f"Loss curves. After {last_epoch(results)} the mean {evaluated(results)} losses are {listed}."
+
+
+def class_changes(differences: Mapping[str, np.ndarray], classes: Sequence[str], baseline: str) -> str:
+    """The class whose accuracy changes most in each network. differences: label -> confusion matrix minus the
+    baseline's, in fractions."""
+    if not differences:
+        return "No network is compared with the baseline."
+    found = []
+    for label, matrix in differences.items():
+        recall = np.nan_to_num(np.diag(matrix))
+        k = int(np.abs(recall).argmax())
+        found.append(f"{escape_markdown(label)}: {escape_markdown(classes[k])} {points(recall[k])} pp")
+    listed = "; ".join(found)
+    return f"Confusion matrices minus that of {escape_markdown(baseline)}. Largest change of a class: {listed}."
+
+
+def differences(results: StudyResults, compared: Sequence[rule.Comparison]) -> str:
+    """Every comparison with its verdict, its difference and its caveat."""
+    found = []
+    for pair in compared:
+        names_of_pair = f"{escape_markdown(pair.treatment)} against {escape_markdown(pair.baseline)}"
+        said = [pair.verdict, change(pair.difference), caveat(results, pair)]
+        found.append(f"{names_of_pair}: {', '.join(filter(None, said))}")
+    return f"Differences with their intervals. {'; '.join(found)}." if found else "No comparison has finished runs."
+
+
+def class_accuracies(table: pd.DataFrame) -> str:
+    """The hardest and the easiest class by the mean over networks; `table` from `tables.class_accuracies`."""
+    if table.empty:
+        return "No class has an evaluated image."
+    found = table.groupby("class", sort=False)["mean"].mean()
+    low, high = (f"{escape_markdown(name)} ({percent(found[name])} %)" for name in (found.idxmin(), found.idxmax()))
+    return f"Accuracy by class. Mean over networks: lowest for {low}, highest for {high}."
+
+
+def epoch_times(table: pd.DataFrame) -> str:
+    """The training time per epoch of each network, fastest first; `table` from `tables.networks`."""
+    rows = table.dropna(subset=["seconds_per_epoch"]).sort_values("seconds_per_epoch", kind="stable").itertuples()
+    listed = ", ".join(f"{escape_markdown(row.label)} {seconds(row.seconds_per_epoch)} s" for row in rows)
+    return f"Training time per epoch: {listed}."

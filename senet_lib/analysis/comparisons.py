@@ -1,0 +1,124 @@
+"""The comparisons of a study: the planned pairs, their verdicts, their caveats, and what the linear model needs."""
+
+import json
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import pandas as pd
+
+from senet_lib.analysis import rule, stats
+from senet_lib.analysis.contrasts import RunModel
+from senet_lib.results import StudyResults
+
+BOOTSTRAP_SEED = 0
+
+
+def planned_comparisons(results: StudyResults) -> list[tuple[str, str]]:
+    """`planned_pairs` of the study."""
+    return planned_pairs(results.study)
+
+
+def planned_pairs(study: Mapping) -> list[tuple[str, str]]:
+    """(treatment, baseline) of every comparison in a study's record: those that it names, or each network with the
+    baseline; none if the study gives no verdicts."""
+    if not study.get("verdicts", True):
+        return []
+    if named := study.get("comparisons"):
+        return [tuple(pair) for pair in named]
+    return [(label, study["baseline"]) for label in study["networks"] if label != study["baseline"]]
+
+
+def compare(results: StudyResults, pairs: Sequence[tuple[str, str]] | None = None) -> list[rule.Comparison]:
+    """The study's planned comparisons by the pre-declared rule, or those of `pairs`, which are not planned and so have
+    no verdict. Networks whose runs used different data are not compared. The bootstrap seed is fixed."""
+    planned = planned_comparisons(results)
+    data = data_of_networks(results)
+    usable = [pair for pair in (planned if pairs is None else pairs) if len(data_of_pair(data, pair)) == 1]
+    return rule.compare(
+        _same_data(results),
+        usable,
+        np.random.default_rng(BOOTSTRAP_SEED),
+        machines=machines(results),
+        early=early_training(results),
+        planned=len(planned) if pairs is None else 0,
+    )
+
+
+def runs_elsewhere(results: StudyResults) -> dict[tuple[str, str], tuple[int, int]]:
+    """(treatment, baseline) -> how many of its runs were not trained on the machine of most of them, and how many runs
+    it has: a caveat to be shown beside the verdict. Planned comparisons on one machine are left out."""
+    places, found = machines(results), {}
+    for pair in planned_comparisons(results):
+        used = [place for label in pair for place in places[label].values()]
+        others = len(used) - max(map(used.count, used), default=0)
+        if others:
+            found[pair] = others, len(used)
+    return found
+
+
+def run_model(results: StudyResults) -> RunModel:
+    """The linear model on which the study's comparisons rest."""
+    return RunModel(_same_data(results), machines(results))
+
+
+def accuracies(results: StudyResults) -> dict[str, dict[int, float]]:
+    """label -> {seed: accuracy of the last epoch}, finished runs only; every network of the study is a key."""
+    found: dict[str, dict[int, float]] = {label: {} for label in results.labels}
+    for run in results.done.itertuples():
+        found[run.label][run.seed] = float(run.test_accuracy)
+    return found
+
+
+def _same_data(results: StudyResults) -> dict[str, dict[int, float]]:
+    """`accuracies` of the networks whose own runs all used the same data."""
+    data = data_of_networks(results)
+    return {label: seeds for label, seeds in accuracies(results).items() if len(data[label]) == 1}
+
+
+def data_of_networks(results: StudyResults) -> dict[str, set[str]]:
+    """label -> the fingerprints, as text, of the images that its finished runs were trained and evaluated on: one
+    element unless the data changed between the runs."""
+    found: dict[str, set[str]] = {label: set() for label in results.labels}
+    for run in results.done.itertuples():
+        prints = (results.environments[run.run_id].get("data") or {}).get("fingerprints")
+        found[run.label].add(json.dumps(prints, sort_keys=True))
+    return found
+
+
+def data_of_pair(data: Mapping[str, set[str]], pair: tuple[str, str]) -> set[str]:
+    return set.union(*(data.get(label, set()) for label in pair))
+
+
+def machines(results: StudyResults) -> dict[str, dict[int, str]]:
+    """label -> {seed: GPU or, without one, processor, and the precision of the finished run}."""
+    found: dict[str, dict[int, str]] = {label: {} for label in results.labels}
+    for run in results.done.itertuples():
+        record = results.environments[run.run_id]
+        device = record.get("device")
+        processor = record.get("processor") if device == "cpu" else device
+        found[run.label][run.seed] = f"{processor} in {record.get('precision')}"
+    return found
+
+
+def finished_history(results: StudyResults) -> pd.DataFrame:
+    """The history of finished runs only; a curve that stops early would distort the mean."""
+    return results.history[results.history["run_id"].isin(results.done["run_id"])]
+
+
+def early_training(results: StudyResults) -> set[str]:
+    """The networks in early training, by the rule's definition, from the means over their finished runs."""
+    history = finished_history(results)
+    found = set()
+    for label, rows in history.groupby("label"):
+        curve = rows.groupby("epoch")["train_accuracy"].mean().sort_index()
+        rise = curve.iloc[-1] - (curve.iloc[-2] if len(curve) > 1 else 0)
+        if curve.iloc[-1] < rule.EARLY_BELOW or rise > rule.EARLY_RISE:
+            found.add(label)
+    return found
+
+
+def independent_sd(results: StudyResults) -> float | None:
+    """`stats.independent_sd` of the study's finished runs."""
+    right = results.predictions.assign(right=results.predictions["true"] == results.predictions["predicted"])
+    networks = (rows.groupby("seed")["right"] for _, rows in right.groupby("label", sort=False))
+    return stats.independent_sd([[run.to_numpy() for _, run in runs] for runs in networks])
