@@ -56,14 +56,14 @@ WHAT_TO_RUN = (
 
 
 def load(folder: str) -> StudyResults:
-    """The study in a results folder. If `folder` is empty: the published study or, without one, the plan alone.
+    """The study in a results folder or archive. If `folder` is empty: the published study or, without one, the plan.
 
     Raises FileNotFoundError if the folder holds no study.
     """
     if not folder:
         published = next((path for path in map(published_folder, STUDIES) if path.is_dir()), None)
         return load_results(published) if published else _planned(load_study(STUDIES[0], project_root() / "studies"))
-    if not (Path(folder) / "study.json").is_file():
+    if not (Path(folder) / "study.json").is_file() and not (folder.endswith(".zip") and Path(folder).is_file()):
         raise FileNotFoundError(f"{folder} has no study.json, so it is not a results folder. {WHAT_TO_RUN}")
     return load_results(folder)
 

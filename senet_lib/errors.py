@@ -10,6 +10,10 @@ FEW = 16  # up to this many known names are always listed
 class UserError(ValueError):
     """Invalid input: a one-line message that names the input and says what is allowed."""
 
+    def _render_traceback_(self) -> list[str]:
+        """What Jupyter shows: the message, without a traceback."""
+        return [f"{type(self).__name__}: {self}"]
+
 
 class DamagedFile(UserError):
     """A file that cannot be what its name says, as after a power cut: a one-line message with its path."""

@@ -9,6 +9,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from scipy import stats as distributions
 from synthetic import write_study
 from test_report import run_notebook
@@ -16,9 +17,19 @@ from test_report import run_notebook
 from senet_lib.data import load_dataset
 from senet_lib.files import read_json, write_json
 from senet_lib.gates import figures, measures, sentences
+from senet_lib.gates.explore import gate_menus
 from senet_lib.gates.grad_cam import grad_cam, maps
-from senet_lib.gates.images import coarsened, enlarged
-from senet_lib.gates.record import block_name, evaluated_data, extents, record, recorded, trained_network
+from senet_lib.gates.images import coarsened, enlarged, picture
+from senet_lib.gates.record import (
+    NoImages,
+    block_name,
+    evaluated_data,
+    extents,
+    record,
+    recorded,
+    study_images,
+    trained_network,
+)
 from senet_lib.models import create_model
 from senet_lib.models.blocks import SelectiveKernelConv, SqueezeExcitation
 from senet_lib.project import project_root
@@ -160,6 +171,23 @@ def test_coarsened_images():
             change(images, 0.5)
         with pytest.raises(ValueError, match=r"\(N, H, W, 3\) uint8"):
             change(torch.zeros(1, 3, 8, 8), 1.5)
+
+
+def test_pictures_are_upright_central_squares(tmp_path):
+    pixels = np.zeros((64, 128, 3), dtype=np.uint8)  # the outer quarters left and right are cut off
+    pixels[:32, 32:96], pixels[:, :32], pixels[:, 96:] = 200, 90, 90
+    Image.fromarray(pixels).save(tmp_path / "wide.png")
+    found = picture(tmp_path / "wide.png")
+    assert (found.shape, found.dtype) == ((1, 32, 32, 3), torch.uint8)
+    assert (found[0, :15] == 200).all() and (found[0, 17:] == 0).all()
+    exif = Image.Exif()
+    exif[0x0112] = 3  # the camera was upside down
+    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    assert torch.equal(picture(tmp_path / "turned.png"), found.flip(1, 2))
+    (tmp_path / "text.png").write_text("no picture")
+    for name in ("text.png", "missing.png"):
+        with pytest.raises(ValueError, match=name):
+            picture(tmp_path / name)
 
 
 # Grad-CAM
@@ -380,8 +408,36 @@ def test_missing_weights_name_the_command(with_weights, digits):
         evaluated_data(load_results(with_weights), digits)
 
 
+def test_missing_images_are_one_line(with_weights, digits, monkeypatch):
+    results = load_results(with_weights)
+    assert study_images(results).fingerprints == digits.fingerprints
+    elsewhere = {"data": "cifar10", "fingerprints": {"train": "a", "test": "b"}}
+    write_json(with_weights / "study.json", results.study | elsewhere)
+    with pytest.raises(NoImages) as error:
+        study_images(load_results(with_weights), str(with_weights))
+    (line,) = error.value._render_traceback_()  # all that Jupyter shows
+    assert "\n" not in line and str(error.value) in line
+    for fact in ("cifar10", "SENET_DATA", "DATA=", "../results/quick"):
+        assert fact in line, fact
+
+
+def test_menus_draw_the_chosen_gates():
+    gates, labels = gates_by_block(0, 1, 3)
+    menus = gate_menus({"se_a": gates}, labels, ("cat", "dog", "frog", "ship"))
+    network, block, first, second, _ = menus.children
+    assert (network.options, block.options) == (("se_a",), ("1.3", "2.3", "3.3"))
+    block.value, first.value, second.value = "3.3", "cat", "ship"
+    menus.f(**{menu.description: menu.value for menu in (network, block, first, second)})
+    lines = {line.get_label(): line for line in plt.gcf().axes[0].get_lines()}
+    mean = measures.class_moments(gates["3.3"], labels, 4).mean
+    assert lines["ship"].get_ydata() == pytest.approx(mean[3, np.argsort(mean.mean(0))])
+
+
 def test_notebook_shows_every_gate(with_weights, monkeypatch):
     parameters = {"results": str(with_weights), "images": 60, "examples": 2, "threads": 1, "zooms": [1.5]}
+    Image.new("RGB", (40, 30)).save(with_weights.parent / "own.png")
+    parameters |= {"picture": str(with_weights.parent / "own.png")}
+    monkeypatch.setattr(plt, "show", lambda: plt.close())
     se, sk = ("class_profiles", "class_bands", "class_shares"), ("zoom_example", "kernel_weights", "kernel_changes")
     for networks, drawn in ([], (*se, *sk)), (["resnet20"], ()):
         shown, page = run_notebook("attention", parameters | {"networks": networks}, monkeypatch)

@@ -1,6 +1,9 @@
-"""The registry: every network's counts, one network of each kind trained, every option and every invalid value."""
+"""The registry: every network's counts, one network of each kind trained, every option and every invalid value, and
+trained weights by name."""
 
 import csv
+import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
@@ -12,12 +15,16 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from senet_lib.errors import DamagedFile, UserError
 from senet_lib.metrics import count_macs, count_params, run_on_meta
 from senet_lib.models import create_model, family_name, list_models, resolve_knobs
 from senet_lib.models.arch import ARCHS, FAMILIES
 from senet_lib.models.blocks import SelectiveKernelConv, SqueezeExcitation
 from senet_lib.models.registry import NETWORKS, PAPER_NAMES, resolve_arch
 from senet_lib.models.resnet import build, initialise
+from senet_lib.models.weights import CONFIG, SUMMARY, WEIGHTS, list_weights
+from senet_lib.project import project_root
+from senet_lib.results import layout
 
 FAMILY_NETWORKS = [name for name in list_models() if not name.startswith("source_")]  # test_source_notes.py has those
 STEMS = ("cifar", "imagenet")
@@ -405,3 +412,77 @@ def test_invalid_options_are_rejected():
             create_model(name, **knobs)
         missing = [fact for fact in facts if fact not in str(error.value)]
         assert not missing, (name, knobs, missing, str(error.value))
+
+
+# Trained weights by name
+
+PUBLISHED = project_root() / "results" / "published"
+
+
+@pytest.fixture
+def published(tmp_path, monkeypatch):
+    """The published runs of `thin` in a folder of their own."""
+    monkeypatch.setenv("SENET_ROOT", str(tmp_path))
+    folder = tmp_path / "results" / "published" / "thin"
+    for name in list_names(PUBLISHED / "thin"):
+        shutil.copytree(PUBLISHED / "thin" / "runs" / name, folder / "runs" / name)
+    shutil.copyfile(PUBLISHED / "thin" / "study.json", folder / "study.json")
+    return folder
+
+
+def list_names(study):
+    return [path.parent.name for path in study.glob(f"runs/*/{WEIGHTS}")]
+
+
+def test_published_weights_load_by_name(published):
+    """In full, and short; the network has the parameters that the run recorded."""
+    assert (WEIGHTS, SUMMARY) == (layout.WEIGHTS, layout.SUMMARY) and CONFIG in layout.RECORDED_FILES
+    assert len(list_weights()) >= 5
+    for name in list_weights():
+        config = json.loads((published / "runs" / name.partition("/")[2] / CONFIG).read_text())
+        model = create_model(config["model"], weights=name)
+        assert (
+            count_params(model) == json.loads((published / "runs" / config["run_id"] / SUMMARY).read_text())["params"]
+        )
+        assert model.head.out_features == 10, name
+    model, short = (create_model("sk_resnet20", weights=f"thin/{run}") for run in ("sk_resnet20-seed0", "seed0"))
+    assert all(torch.equal(value, short.state_dict()[key]) for key, value in model.state_dict().items())
+    reduced = create_model("se_resnet20", weights="thin/se_resnet20_r4-seed0", reduction=4, num_classes=10)
+    assert reduced.stages[0][0].gate.fc1.out_features == 4
+
+
+def test_wrong_weights_are_refused(published, monkeypatch):
+    for name, options, facts in (
+        ("sk_resnet20", {"weights": "thinn/seed0"}, ["'thinn/seed0'", "'thin/sk_resnet20-seed0'"]),
+        ("sk_resnet20", {"weights": "thin/seed1"}, ["'thin/seed1'", "'thin/sk_resnet20-seed0'"]),
+        ("sk_resnet20", {"weights": True}, ["weights=True", "'thin/seed0'"]),
+        ("sk_resnet21", {"weights": "thin/seed0"}, ["'sk_resnet21'", "'sk_resnet20'"]),
+        ("resnet20", {"weights": "thin/sk_resnet20-seed0"}, ["'sk_resnet20'", "'resnet20'"]),
+        ("se_resnet20", {"weights": "thin/seed0", "reduction": 4}, ["reduction=4", "reduction=16"]),
+        ("se_resnet20", {"weights": "thin/seed0", "redction": 4}, ["'redction'", "'reduction'"]),
+        ("se_resnet20", {"weights": "thin/seed0", "num_classes": 100}, ["num_classes=100", "num_classes=10"]),
+    ):
+        with pytest.raises(UserError) as error:
+            create_model(name, **options)
+        missing = [fact for fact in facts if fact not in str(error.value)]
+        assert not missing, (name, options, missing, str(error.value))
+    monkeypatch.setenv("SENET_ROOT", str(published.parent / "elsewhere"))
+    assert list_weights() == []
+    with pytest.raises(UserError, match="checkout.*SENET_ROOT"):
+        create_model("sk_resnet20", weights="thin/seed0")
+
+
+def test_flipped_byte_in_weights_is_found(published):
+    for name in (WEIGHTS, CONFIG):
+        path = published / "runs" / "sk_resnet20-seed0" / name
+        content = bytearray(path.read_bytes())
+        content[-9] ^= 1
+        path.write_bytes(content)
+        with pytest.raises(DamagedFile, match=f"{name}.*sha256"):
+            create_model("sk_resnet20", weights="thin/seed0")
+        content[-9] ^= 1
+        path.write_bytes(content)
+    create_model("sk_resnet20", weights="thin/seed0")
+    (published / "study.json").write_text("{}")
+    with pytest.raises(DamagedFile, match="study.json.*classes"):
+        create_model("sk_resnet20", weights="thin/seed0")

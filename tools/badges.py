@@ -1,4 +1,4 @@
-"""Write the Colab badges and Colab's install address for a GitHub repository: `make badges REPO=owner/name`."""
+"""Write Colab badges and the git address of the Colab cells for a repository: `make badges REPO=owner/name`."""
 
 import json
 import re
@@ -16,13 +16,13 @@ def badge(repo: str, notebook: str) -> str:
 
 
 def with_badge(content: dict, repo: str, name: str) -> dict:
-    """The notebook with the badge below its title and the install address in its Colab cell."""
+    """The notebook with the badge below its title and the git address in its Colab cell."""
     title, colab = content["cells"][0], next(cell for cell in content["cells"] if cell["id"] == "colab")
     text = BADGE.sub("", "".join(title["source"])).rstrip("\n")
     heading, _, rest = text.partition("\n")
     text = f"{heading}\n\n{badge(repo, name)}\n{rest.lstrip(chr(10)) and chr(10) + rest.lstrip(chr(10))}"
     title["source"] = text.splitlines(keepends=True)
-    cell = ADDRESS.sub(f'address = "git+https://github.com/{repo}"', "".join(colab["source"]))
+    cell = ADDRESS.sub(f'address = "https://github.com/{repo}"', "".join(colab["source"]))
     colab["source"] = cell.splitlines(keepends=True)
     return content
 

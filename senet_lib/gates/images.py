@@ -1,12 +1,19 @@
-"""Images with an enlarged centre, as in Section 4.4 of the SK paper, and a control that the paper lacks.
+"""Images with an enlarged centre, as in Section 4.4 of the SK paper, a control that the paper lacks, and own pictures.
 
 Enlarging a crop to the original size also lowers its resolution. `coarsened` lowers the resolution as much without
 enlarging anything: an effect that also occurs there is not a response to the object's size.
 """
 
+import os
+
+import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image, ImageOps
 from torch import Tensor
+
+from senet_lib.data.image_tree import FORMATS, to_rgb
+from senet_lib.errors import UserError
 
 
 def enlarged(images: Tensor, zoom: float) -> Tensor:
@@ -32,6 +39,27 @@ def coarsened(images: Tensor, zoom: float) -> Tensor:
     fewer = [max(1, round(pixels / zoom)) for pixels in size]
     small = F.interpolate(x, fewer, mode="bilinear", antialias=True, align_corners=False)
     return _bytes(F.interpolate(small, size, mode="bilinear", align_corners=False))
+
+
+def picture(path: str | os.PathLike, pixels: int = 32) -> Tensor:
+    """A picture as an image for a network: (1, pixels, pixels, 3) uint8.
+
+    The picture is turned upright as its EXIF data say, cut to the largest central square, and resized bilinearly with
+    antialiasing. Raises UserError if the file cannot be read as an 8-bit picture.
+    """
+    where = repr(os.fspath(path))
+    try:
+        with Image.open(path, formats=FORMATS) as opened:
+            upright = Image.fromarray(to_rgb(ImageOps.exif_transpose(opened), where))
+    except UserError:
+        raise
+    except Exception as error:  # Pillow raises many types on damaged files
+        raise UserError(f"picture {where} cannot be read ({error}); name a {', '.join(FORMATS)} file") from error
+    side = min(upright.size)
+    left, top = ((size - side) // 2 for size in upright.size)
+    square = upright.crop((left, top, left + side, top + side))  # first: a resize would blend in what is cut off
+    resized = square.resize((pixels, pixels), Image.Resampling.BILINEAR)
+    return torch.from_numpy(np.array(resized))[None]  # (H, W, 3) -> (1, H, W, 3)
 
 
 def _bytes(x: Tensor) -> Tensor:

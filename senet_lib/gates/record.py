@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from senet_lib.data import Dataset, normalise
+from senet_lib.data import Dataset, load_dataset, normalise
 from senet_lib.errors import UserError, did_you_mean
 from senet_lib.models import create_model
 from senet_lib.models.blocks import SelectiveKernelConv, SqueezeExcitation
@@ -49,6 +49,27 @@ def evaluated_data(results: StudyResults, data: Dataset) -> Dataset:
         )
     holdout = results.study["recipe"].get("holdout")
     return data.holdout(holdout) if holdout else data
+
+
+class NoImages(UserError):
+    """A study's images cannot be loaded."""
+
+
+def study_images(results: StudyResults, place: str = "") -> Dataset:
+    """The data set whose test_* tensors are the images of the study's predictions.
+
+    place: the folder or archive that has them; empty: wherever `load_dataset` finds them. Raises NoImages, whose
+    message says what to do.
+    """
+    name = results.study["data"]
+    try:
+        return evaluated_data(results, load_dataset(name, place or None))
+    except ValueError as error:
+        raise NoImages(
+            f"{error}. For this notebook, name the folder or archive that has {name} in the parameter data or in the "
+            "environment variable SENET_DATA, as DATA= does for make. Without these images: `make reproduce` trains "
+            'three small networks on the bundled digits; then set results = "../results/quick" and networks = []'
+        ) from None
 
 
 def trained_network(results: StudyResults, label: str) -> tuple[nn.Module, str]:

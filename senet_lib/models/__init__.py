@@ -8,7 +8,9 @@ fused.py         the fused forward and backward pass that SE and SK share
 resnet.py        the residual network that all families share
 reimplementations.py  the networks of the four source notes, with their defects
 attach.py        inserts SE blocks into third-party networks
-inspection.py    the source of a block and the intermediate shapes of a network, for the notebooks
+inspection.py    the source of a block, the intermediate shapes and the parts of a network, for the notebooks
+description.py   the steps and paths of a network, which a diagram shows
+weights.py       published trained weights, loaded by name
 published.py     published and counted parameters and multiply-adds
 """
 

@@ -21,6 +21,7 @@ from senet_lib.models.knobs import (
     switch,
     with_defaults,
 )
+from senet_lib.models.weights import trained_run
 
 # The SK paper's networks are SK on ResNeXt, under the names of the paper's Table 1.
 PAPER_NAMES = {
@@ -165,16 +166,32 @@ def resolve_branches(name: str, knobs: dict, branches_given: bool) -> dict:
     return {"branches": branches}
 
 
-def create_model(name: str, *, num_classes: int = 10, **knobs):
-    """Create the network `name`: an nn.Module, (N, 3, H, W) -> logits (N, num_classes).
+def create_model(name: str, *, num_classes: int | None = None, weights: str | None = None, **knobs):
+    """Create the network `name`: an nn.Module in training mode, (N, 3, H, W) -> logits (N, num_classes).
 
     Every family has the options stem ("cifar" or "imagenet"), width (1.0), shortcut and init; `resolve_knobs(name)`
-    lists all options of a network. The weights come from torch's global generator: seed it first.
+    lists all options of a network. num_classes is 10 by default.
 
-    Raises ValueError on an unknown name or option, with the nearest known ones, and on an invalid value.
+    weights: published trained weights, as "STUDY/seedK" ("thin/seed0") or "STUDY/RUN" ("thin/se_resnet20_r4-seed0");
+    `senet_lib.models.weights.list_weights()` lists them. num_classes and options are then those of the run. Without
+    `weights`, the values come from torch's global generator: seed it first.
+
+    Raises ValueError on an unknown name or option, with the nearest known ones; on an invalid value; and on weights
+    that are unknown, damaged (their sha256 is checked), or of a network other than the one asked for.
     """
-    if type(num_classes) is not int or num_classes < 1:
+    if num_classes is not None and (type(num_classes) is not int or num_classes < 1):
         raise UserError(f"num_classes={num_classes!r} is not allowed; allowed: an integer from 1 up")
+    if weights is None:
+        return _untrained(name, num_classes or 10, knobs)
+    resolve_knobs(name)  # an unknown name is reported before unknown weights
+    run = trained_run(name, weights)
+    run.check(name, num_classes, knobs)
+    state, model = run.state(), _untrained(name, run.num_classes, run.knobs | knobs)
+    model.load_state_dict(state)
+    return model
+
+
+def _untrained(name: str, num_classes: int, knobs: dict):
     knobs = resolve_knobs(name, **knobs)
     from senet_lib.models import reimplementations, resnet  # imported here so that studies validate without torch
 
