@@ -4,6 +4,7 @@ STUDY ?= quick
 JOBS ?= 2
 DATA ?=
 LIMIT_EPOCHS ?=
+TIME_LIMIT ?=
 REPO ?=
 
 # To use an existing environment (conda, Colab): make VENV= test
@@ -17,18 +18,20 @@ BIN := $(VENV)/bin/
 READY := $(VENV)/.ready
 endif
 
-OPTIONS := $(STUDY) --jobs $(JOBS) $(if $(DATA),--data "$(DATA)") $(if $(LIMIT_EPOCHS),--limit-epochs $(LIMIT_EPOCHS))
+OPTIONS := "$(STUDY)" --jobs "$(JOBS)" $(if $(DATA),--data "$(DATA)") $(if $(LIMIT_EPOCHS),--limit-epochs "$(LIMIT_EPOCHS)")
 # exec: a shell between make and the launcher would die of a signal sent to the process group, and the runs with it
 LAUNCH := exec $(BIN)python -m senet_lib.cli
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce plan report publish archive restore verify test test-slow bench soak check lab lock badges clean
+.PHONY: help setup reproduce plan report publish archive restore verify notebooks site site-check test test-slow bench soak check \
+	lab lock badges clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 11
 	@echo
 	@echo 'STUDY=name of studies/ (default quick)   JOBS=runs at a time (default 2)   LIMIT_EPOCHS=n for a dry run'
+	@echo 'TIME_LIMIT=stop in time, for example 90s, 10m or 1h30m; the same command continues'
 	@echo 'DATA=another data set (digits, fashion_mnist, cifar10, cifar100, folder:PATH) or the place of the data'
 
 setup: $(READY)  ## create the virtual environment with the locked versions (other targets run this when needed)
@@ -42,7 +45,7 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@touch $@
 
 reproduce: $(READY)  ## execute the unfinished runs of STUDY, then render its report
-	@$(LAUNCH) reproduce $(OPTIONS)
+	@$(LAUNCH) reproduce $(OPTIONS) $(if $(TIME_LIMIT),--time-limit "$(TIME_LIMIT)")
 
 plan: $(READY)  ## list STUDY's runs and estimate their time on this machine
 	@$(LAUNCH) plan $(OPTIONS)
@@ -63,6 +66,15 @@ restore: $(READY)  ## copy STUDY's published or archived runs to its results; re
 
 verify: $(READY)  ## compare every file of STUDY's finished runs with its recorded digest
 	@$(LAUNCH) verify $(OPTIONS)
+
+notebooks: $(READY)  ## execute the changed notebooks; keep them with their outputs in results/published/notebooks/
+	@$(BIN)python -m senet_lib.report.executed_notebooks
+
+site: $(READY)  ## build the site from the committed results and notebooks, without training: site/index.html
+	@$(BIN)python -m senet_lib.report.site
+
+site-check: $(READY)  ## open every page of the site in Chromium (needs `pip install -e .[browser]` and chromium)
+	@$(BIN)python tools/check_site.py site
 
 test: $(READY)  ## run the tests
 	@$(BIN)python -m pytest --numprocesses auto --dist worksteal
@@ -85,7 +97,7 @@ lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)jupyter lab notebooks $(LAB_OPTIONS)
 
 lock:  ## write requirements.lock and environment.yml from pyproject.toml (needs uv)
-	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra lab --extra test \
+	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra lab --extra docs --extra test \
 		--no-header --no-annotate --output-file requirements.lock pyproject.toml
 	$(PYTHON) tools/environment_yml.py
 

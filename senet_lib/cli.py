@@ -8,19 +8,21 @@
     python -m senet_lib.cli restore thin
     python -m senet_lib.cli verify thin
 
-Exit codes: 0 done, 2 bad input, found before anything is started or written, 1 any other failure. If a run fails, the
-others are executed first.
+Exit codes: 0 done, or stopped at the time limit; 2 bad input, found before anything is started or written; 130, 143
+stopped by Ctrl-C, SIGTERM; 1 any other failure. If a run fails, the others are executed first.
 """
 
 import argparse
 import contextlib
 import os
+import signal
 import sys
+import time
 from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
 
-from senet_lib import durations
 from senet_lib.errors import DamagedFile, UserError
-from senet_lib.files import check_writable, read_arrays, set_aside, write_json
+from senet_lib.files import check_writable, read_arrays, read_record, set_aside, write_json
 from senet_lib.process import SUPERVISED, die_with_parent, leave_ascii
 from senet_lib.report import publish as publishing
 from senet_lib.report.build import build_report
@@ -35,10 +37,21 @@ from senet_lib.results import (
     load_results,
     read_study,
 )
-from senet_lib.running.arguments import OneLineParser, data_root_in, resolve_study, study_options, whole_number
+from senet_lib.running.arguments import (
+    OneLineParser,
+    data_root_in,
+    resolve_study,
+    study_options,
+    time_limit,
+    whole_number,
+)
 from senet_lib.running.local import Pool, threads_of_a_job
 from senet_lib.running.run import keep_relabelled, relabelled
+from senet_lib.running.time_limit import TimeLimit
 from senet_lib.study import RunConfig, Study
+
+if TYPE_CHECKING:
+    from senet_lib.data import Dataset
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -62,7 +75,7 @@ def reproduce(options: argparse.Namespace) -> int:
             keep_relabelled(run, runs, folder)
     write_study(folder, study.record(*known))
     print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} already done")
-    failed = Pool(options, folder).execute(pending) if pending else {}
+    failed, left = execute(options, runs, pending, folder, data) if pending else ({}, [])
 
     from senet_lib.report import pictures  # imports scipy: only after the runs
 
@@ -75,7 +88,26 @@ def reproduce(options: argparse.Namespace) -> int:
     finally:  # even if the report fails, for example on a full disk
         for run_id, why in failed.items():
             print(f"failed: {run_id}: {why}", file=sys.stderr)
+        if left:
+            finished = f"{len(runs) - len(left) - len(failed)} of {len(runs)} runs finished"
+            print(f"stopped at the time limit: {finished}; the same command continues")
     return 1 if failed else 0
+
+
+def execute(
+    options: argparse.Namespace, runs: list[RunConfig], pending: list[RunConfig], folder: Path, data: "Dataset"
+) -> tuple[dict[str, str], list[str]]:
+    """Execute the pending runs. Return run_id -> reason for those that failed, and those that the time limit left."""
+    from senet_lib.running.pace import Pace, conditions, recorded_seconds
+
+    pace = Pace(pending, data, options.jobs)
+    here = conditions(options.device, threads_of_a_job(options))
+    for run in runs:
+        if run not in pending and (seconds := recorded_seconds(folder / "runs" / run.run_id, run, data, here)):
+            pace.learn(run, pace.start + seconds)
+    pool = Pool(options, folder, pace, options.time_limit)
+    failed = pool.execute(pending, runs)
+    return failed, pool.left
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -85,14 +117,16 @@ def plan(options: argparse.Namespace) -> int:
     if left:
         from senet_lib.running.inputs import check_inputs, outline
 
-        check_inputs(runs, outline(study.data, data_root_in(options.data)))
+        data = outline(study.data, data_root_in(options.data))
+        check_inputs(runs, data)
     print(f"{study.name}: {study.question}\n")
     recipe = study.recipe
     print(f"data {study.data}; {recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.schedule}, lr {recipe.lr:g}")
 
-    width = max(len(run.label) for run in runs)
     if left:
-        _print_estimates(options, runs, left, width)
+        from senet_lib.running.plan import print_estimates
+
+        print_estimates(options, runs, left, folder, data)
     else:  # the data may be absent
         print("\nNothing is left to train.")
     try:
@@ -100,38 +134,10 @@ def plan(options: argparse.Namespace) -> int:
     except DamagedFile as error:
         print(f"\nThe power of the comparisons is unknown: {error}")
     print()
+    width = max(len(run.label) for run in runs)
     for run in runs:
         print(f"  {run.run_id:<{width + 8}}  {run.hash}  {'to do' if run in left else 'done'}")
     return 0
-
-
-def _print_estimates(options: argparse.Namespace, runs: list[RunConfig], left: list[RunConfig], width: int) -> None:
-    from senet_lib.running.estimate import SHARE, estimate
-
-    networks = {run.label: run for run in runs}
-    columns = f"{'params':>11}  {'MACs':>8}  {'ms/image':>8}  {'per epoch':>10}  {'per run':>10}  runs left"
-    print(f"\n{'network':<{width}}  {columns}")
-    total = h100 = 0.0
-    for label, run in networks.items():
-        cost = estimate(run, data_root_in(options.data), options.device, threads_of_a_job(options))
-        todo = sum(other.label == label for other in left)
-        total += todo * cost.run_seconds
-        h100 += todo * cost.h100_seconds
-        print(
-            f"{label:<{width}}  {cost.params:>11,}  {cost.macs / 1e6:>7.1f}M  {cost.seconds_per_image * 1e3:>8.2f}  "
-            f"{durations.rough(cost.epoch_seconds):>10}  {durations.rough(cost.run_seconds):>10}  "
-            f"{todo} of {sum(other.label == label for other in runs)}",
-            flush=True,
-        )
-    jobs = f", {options.jobs} runs at a time that do not slow each other down" if options.jobs > 1 else ""
-    print(
-        f"\nEstimated time on this machine: {durations.rough(total / options.jobs)} in {cost.precision}{jobs}. "
-        "Measured on a few training steps per network."
-    )
-    print(
-        f"Estimated time on one H100: {durations.rough(h100)}. Not measured: computed from the multiply-adds at "
-        f"{SHARE:.2f} of its bf16 peak; networks with little computation per step take longer."
-    )
 
 
 def _print_power(study: Study, folder: Path) -> None:
@@ -197,7 +203,7 @@ def verify(options: argparse.Namespace) -> int:
     run's summary."""
     study, _, folder = resolve_study(options)
     with publishing.committed_runs(study.name) as kept:
-        stored = {summary.parent.name for summary in kept.glob("runs/*/summary.json")}
+        stored = {(read_record(summary) or {}).get("hash") for summary in kept.glob("runs/*/summary.json")}
         ours, theirs = _verify_runs(folder, stored), _verify_runs(kept, stored)
     finished, damaged = ours[0] + theirs[0], ours[1] + theirs[1]
     if not finished:
@@ -207,14 +213,15 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def _verify_runs(folder: Path, stored: set[str]) -> tuple[int, int]:
-    """The number of finished runs in `folder`, and of their altered or missing files. `stored` runs, which are
-    published or archived, and perhaps restored from there, may lack their notebook and weights."""
+    """The number of finished runs in `folder`, and of their altered or missing files. Runs with a `stored` hash, which
+    are published or archived, and perhaps restored from there, may lack their notebook and weights."""
     finished = damaged = 0
     for summary in sorted((folder / "runs").glob("[!.]*/summary.json")):
         finished += 1
+        config_hash = (read_record(summary) or {}).get("hash")
         for name in altered_files(summary.parent):
             path = summary.with_name(name)
-            if path.exists() or name not in (NOTEBOOK, WEIGHTS) or summary.parent.name not in stored:
+            if path.exists() or name not in (NOTEBOOK, WEIGHTS) or config_hash not in stored:
                 damaged += 1
                 what = "differs from its recorded digest" if path.exists() else "missing"
                 print(f"{_shown(path)}: {what}", file=sys.stderr)
@@ -277,6 +284,10 @@ def print_table(results: StudyResults) -> None:
             f"{accuracy.mean():.2%}{spread}, n = {len(done)}{missing}"
         )
     print()
+    if not results.study.get("verdicts", True):
+        from senet_lib.analysis.sentences import NO_VERDICTS
+
+        print(f"{NO_VERDICTS}\n")
     _print_beside_published(results)
 
 
@@ -316,17 +327,37 @@ def main(arguments: list[str] | None = None) -> int:
         study_options(sub)
         sub.add_argument("--jobs", nargs="?", default=1, const="", help="runs at the same time")
         sub.add_argument("--threads", help="CPU threads per run; default: an equal share of the cores")
+        if command is reproduce:
+            sub.add_argument("--time-limit", help="stop in time with checkpoints: a duration such as 90s, 10m or 1h30m")
         sub.set_defaults(command=command)
+    started = time.monotonic()
     options = parser.parse_args(arguments)
     if os.environ.get("MAKELEVEL"):  # started by make: exit when make exits
         os.environ[SUPERVISED] = "1"
         die_with_parent()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, _stop)
     try:
         options.jobs, options.threads = whole_number("JOBS", options.jobs), whole_number("--threads", options.threads)
+        if limit := time_limit(getattr(options, "time_limit", None)):
+            options.time_limit = TimeLimit(limit, started)
         return options.command(options)
     except (UserError, ReportError, OSError) as error:  # bad input; failed analysis; full disk or read-only folder
         print(f"error: {error}", file=sys.stderr)
         return 2 if isinstance(error, UserError) else 1
+    except _Stopped:
+        print("stopped", file=sys.stderr)
+        raise
+
+
+class _Stopped(SystemExit):
+    """The command was stopped by a signal."""
+
+
+def _stop(number: int, frame: object) -> NoReturn:
+    for each in (signal.SIGTERM, signal.SIGINT):  # Ctrl-C may arrive a second time, from make
+        signal.signal(each, signal.SIG_IGN)
+    raise _Stopped(128 + number)
 
 
 if __name__ == "__main__":

@@ -21,6 +21,7 @@ from senet_lib.models import resolve_knobs
 
 LONGEST_NAME = 100  # of a label or a study: a file's name has at most 255 bytes, also that of a run that was set aside
 LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
+LATER_KEYS = {"make_variables": {}, "verdicts": True}  # with their defaults, at which study.json omits them, as before
 TAKEN = ("archive", "notebooks", "published")  # folders in results/ that belong to no study
 
 
@@ -183,6 +184,7 @@ class Study(Strict):
     comparisons: tuple[tuple[str, str], ...] = ()  # planned (treatment, baseline) pairs; empty: each with `baseline`
     notes: str = ""  # for the reader: deviations, what was cut
     timed: bool = True  # false: runs shared a machine or used several, so the report omits wall-clock times
+    verdicts: bool = True  # false: a check of the pipeline, whose report compares nothing and says so
     # variables of `make reproduce` that give this study, where they change its file; set by `override` alone
     make_variables: dict[str, str | int] = {}
 
@@ -282,7 +284,8 @@ class Study(Strict):
         names = {"label", "model", "knobs", "data", "seed"}
         runs = [{**run.model_dump(include=names), "run_id": run.run_id, "config_hash": run.hash} for run in self.runs()]
         data = {"classes": list(classes), "fingerprints": dict(fingerprints or {})}
-        own = self.model_dump(mode="json", exclude=None if self.make_variables else {"make_variables"})
+        absent = {key for key, default in LATER_KEYS.items() if getattr(self, key) == default}
+        own = self.model_dump(mode="json", exclude=absent)
         return own | {"baseline": self.baseline_label} | data | {"runs": runs}
 
     def _knobs(self, label: str) -> dict[str, Any]:

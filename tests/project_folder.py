@@ -48,6 +48,7 @@ class Project:
 
     def __init__(self, root, images):
         self.root, self.images = root, images
+        self.variables = {}  # further environment variables of the commands
         (root / "studies").mkdir(parents=True)
         (root / "pyproject.toml").touch()
         shutil.copytree(project_root() / "notebooks", root / "notebooks")
@@ -66,7 +67,14 @@ class Project:
     def environment(self):
         places = {"SENET_ROOT": str(self.root), "SENET_CACHE": str(self.root / "cache")}
         path = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-        return {key: value for key, value in os.environ.items() if key not in HIDDEN} | places | {"PATH": path}
+        return (
+            {key: value for key, value in os.environ.items() if key not in HIDDEN}
+            | places
+            | {
+                "PATH": path,
+                **self.variables,
+            }
+        )
 
     def call(self, command, *arguments):
         """Exit code and output of a command, executed in this process: seconds faster than a process of its own."""

@@ -3,6 +3,7 @@
 import json
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -14,7 +15,6 @@ from project_folder import TINY, Project, completed
 from senet_lib import cli
 from senet_lib.files import read_json, write_json
 from senet_lib.results import altered_files, load_results, read_history, write_summary
-from senet_lib.running.estimate import Cost
 from senet_lib.study import load_study
 
 
@@ -124,7 +124,12 @@ def test_bad_input_is_one_line(project):
             for jobs in ("0", "abc", "-1", "1.5")
         ),
         (["reproduce", "tiny", "--jobs"], ["JOBS is empty; allowed: 1"]),
+        (["plan", "tiny", "--jobs", "abc"], ["JOBS is abc; allowed: 1"]),
         (["plan", "tiny", "--threads", "many"], ["--threads is many"]),
+        *(
+            (["reproduce", "tiny", "--time-limit", limit], [f"TIME_LIMIT is {limit or 'empty'}; allowed: ", "1h30m"])
+            for limit in ("", "10", "0m", "1.5h", "30m1h", "soon", "٣m")
+        ),
         (["reproduce", "long_label"], ["long_label.yaml", "aaa", "1 to 100"]),
         *(
             ([command, study], [study, *named])
@@ -174,6 +179,23 @@ def test_ascii_locale_shows_every_path(project):
     assert done.stderr.decode("utf-8").startswith("error: DATA=ü is neither")
 
 
+def test_stopped_command_says_so_in_one_line(monkeypatch, capsys):
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in handlers:
+
+        def plan(options, number=number):
+            signal.raise_signal(number)
+
+        monkeypatch.setattr(cli, "plan", plan)
+        try:
+            with pytest.raises(SystemExit) as stopped:
+                cli.main(["plan", "tiny"])
+        finally:
+            for each, handler in handlers.items():
+                signal.signal(each, handler)
+        assert (stopped.value.code, capsys.readouterr().err) == (128 + number, "stopped\n")
+
+
 def test_nothing_left_to_train_needs_no_data(finished, monkeypatch):
     """Even if study.json is damaged or lost while the study is archived, or its configurations are relabelled."""
     assert finished.call("archive", "tiny")[0] == 0
@@ -219,6 +241,7 @@ def test_failed_runs_are_reported(project):
     at_once = {**TINY["networks"]["se"], "recipe": {"lr": 1e30}}
     changes = {"recipe": {**TINY["recipe"], "epochs": 3}, "networks": {"diverges": late, "too": at_once}}
     project.write_study("broken", changes)
+    project.variables = {"SENET_CHECKPOINT_SECONDS": "0"}
     code, output = project.call("reproduce", "broken", "--jobs", "2")
     assert code == 1, output
     results = load_results(project.root / "results" / "broken")
@@ -279,6 +302,7 @@ def test_plan_and_dry_run(project):
     code, output = project.call("plan", "tiny")
     assert code == 0, output
     assert output.count("to do") == 1
+    assert "measuring 1 of 1: se ..." in output
     assert "Power" not in output, "one network, so no comparison"
     assert not (project.root / "results").exists()
     code, output = project.run("se-seed0", "tiny", "--limit-epochs", "1")
@@ -286,7 +310,7 @@ def test_plan_and_dry_run(project):
     assert len(read_history(project.run_dir("se-seed0", "tiny+1epoch"))) == 1
 
 
-def test_plan_states_the_power(finished, monkeypatch):
+def test_plan_states_the_power(finished):
     """With two seeds of two networks, which differ by 2 pp within one network: a standard deviation of 1 pp."""
     finished.write_study("tiny", {"seeds": [0, 1]})
     add_seed(finished, "tiny", 1)
@@ -294,8 +318,6 @@ def test_plan_states_the_power(finished, monkeypatch):
         rewrite_summary(finished.run_dir(f"{label}-seed0"), test_accuracy=0.5)
     rewrite_summary(finished.run_dir("resnet-seed1"), test_accuracy=0.52)
     rewrite_summary(finished.run_dir("se-seed1"), test_accuracy=0.5)
-    cost = Cost(1, 1, 1.0, 1.0, 1.0, 1.0, "fp32")
-    monkeypatch.setattr("senet_lib.running.estimate.estimate", lambda *_: cost)  # the test above measures
     code, output = finished.call("plan", "tiny")
     assert code == 0, output
     for fact in ("1 planned comparison", "1.00 pp", "4 runs of 2 networks", "2 seeds per network"):
@@ -313,7 +335,7 @@ def test_publish_copies_numbers_and_small_weights(finished):
     published = finished.root / "results" / "published" / "tiny"
     assert len(load_results(published).done) == 4
     kinds = {path.suffix for path in published.rglob("*") if path.is_file()}
-    assert kinds == {".json", ".csv", ".npz", ".png", ".safetensors"}, "figures in one format, no report"
+    assert kinds == {".json", ".csv", ".npz", ".svg", ".md", ".safetensors"}, "figures in one format, no report"
     weights = {path.parent.name for path in published.rglob("*.safetensors")}
     assert weights == {"se-seed0"}, "neither large weights nor a second seed's"
 

@@ -37,7 +37,7 @@ def test_environment_yml_matches_the_lock():
 
 
 def test_make_help_lists_every_target():
-    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8").replace("\\\n", "")
     targets = set(re.search(r"^\.PHONY: (.*)$", makefile, re.MULTILINE)[1].split())
     listed = subprocess.run(["make", "--no-print-directory", "help"], cwd=ROOT, capture_output=True, text=True).stdout
     assert {line.split()[0] for line in listed.splitlines() if line and line[0].islower()} == targets
@@ -129,7 +129,7 @@ def test_badges_are_replaced_and_nothing_else(tmp_path, capsys):
         title, colab = "".join(content["cells"][0]["source"]), "".join(content["cells"][1]["source"])
         assert title.count("colab-badge.svg") == 1, path.name
         assert f"owner/name/blob/main/notebooks/{path.name}" in title
-        assert 'address = "git+https://github.com/owner/name"' in colab
+        assert 'address = "https://github.com/owner/name"' in colab
         assert readme.count(f"github/owner/name/blob/main/notebooks/{path.name}") == 1, path.name
         original = json.loads((ROOT / "notebooks" / path.name).read_text(encoding="utf-8"))
         assert content["cells"][2:] == original["cells"][2:]

@@ -275,3 +275,9 @@ def test_defaults_are_pinned():
         "se_bias": True,
         "init": "kaiming",
     }
+
+
+def test_quick_gives_no_verdicts_and_other_records_stay():
+    quick, thin = (load_study(name, project_root() / "studies") for name in ("quick", "thin"))
+    assert quick.record()["verdicts"] is False
+    assert "verdicts" not in thin.record()

@@ -10,11 +10,12 @@ Heavy imports happen only when something is executed.
 
 import hashlib
 import os
+import re
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from senet_lib.files import read_json, sha256_of, write_json, write_text
+from senet_lib.files import read_json, read_record, sha256_of, write_json, write_text
 from senet_lib.project import project_root
 from senet_lib.report.html_page import TEMPLATE, ReportError, to_page
 from senet_lib.results import ANALYSED_FILES, EXAMPLES
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
 SOURCE = "08_analysis.ipynb"
 NOTEBOOK = "analysis.ipynb"  # the executed copy
 PARTIAL = "analysis.partial.ipynb"  # the executed part of a failed execution
+REPORT = "report.html"
+STAMP = "report.json"
+OUTPUT = re.compile(r"analysis\.ipynb|report\.html|(figures|tables)/\w[^/\\]*")  # names of a report's files
 INPUT_FILES = ("config.json", "summary.json", "failure.json", *ANALYSED_FILES)  # of each run
 
 # The folders and files of the library that affect the notebook's output
@@ -40,6 +44,7 @@ LIBRARY = (
     "errors.py",
     "files.py",
     "metrics.py",
+    "project.py",
 )
 CELL_SECONDS = 600
 
@@ -50,7 +55,7 @@ def build_report(results_dir: Path) -> Path:
     Raises FileNotFoundError if the folder holds no study, ReportError if the notebook fails.
     """
     results_dir = Path(results_dir).resolve()
-    report = results_dir / "report.html"
+    report = results_dir / REPORT
     if not (results_dir / "study.json").is_file():
         raise FileNotFoundError(
             f"{results_dir} has no study.json, so it is not a results folder; `make reproduce STUDY=...` writes one"
@@ -59,8 +64,8 @@ def build_report(results_dir: Path) -> Path:
     if not source.is_file():
         raise ReportError(f"{source} does not exist; run this in a checkout of the project, or set SENET_ROOT to one")
     inputs = _digest_of_inputs(results_dir, source)
-    stamp = _stamp(results_dir)
-    if stamp.get("inputs") == inputs and _all_there(results_dir, stamp.get("outputs", {})):
+    earlier_inputs, earlier = _stamp(results_dir)
+    if earlier_inputs == inputs and _all_there(results_dir, earlier):
         return report
 
     with tempfile.TemporaryDirectory(prefix=".report-", dir=results_dir) as folder:
@@ -76,9 +81,9 @@ def build_report(results_dir: Path) -> Path:
     write_text(report, page)
     (results_dir / PARTIAL).unlink(missing_ok=True)
     outputs = {name: sha256_of(results_dir / name) for name in (NOTEBOOK, report.name, *written)}
-    for name in stamp.get("outputs", {}).keys() - outputs.keys():  # e.g. of a network that is no longer in the study
+    for name in earlier.keys() - outputs.keys():  # e.g. of a network that is no longer in the study
         (results_dir / name).unlink(missing_ok=True)
-    write_json(results_dir / "report.json", {"inputs": inputs, "outputs": outputs})
+    write_json(results_dir / STAMP, {"inputs": inputs, "outputs": outputs})
     return report
 
 
@@ -90,9 +95,8 @@ def _digest_of_inputs(results_dir: Path, source: Path) -> str:
     paths = {f"senet_lib/{path.relative_to(library).as_posix()}": path for path in sources}
     paths |= {f"template/{path.name}": path for path in TEMPLATE.iterdir()}
     paths |= {SOURCE: source, **{name: results_dir / name for name in ("study.json", EXAMPLES)}}
-    for run in read_json(results_dir / "study.json")["runs"]:
-        run_dir = results_dir / "runs" / run["run_id"]
-        paths |= {f"{run['run_id']}/{name}": run_dir / name for name in INPUT_FILES}
+    for run_dir in results_dir.glob("runs/[!.]*"):
+        paths |= {f"{run_dir.name}/{name}": run_dir / name for name in INPUT_FILES}
     digest = hashlib.sha256()
     for name in sorted(paths):
         content = sha256_of(paths[name]) if paths[name].is_file() else "none"
@@ -100,12 +104,14 @@ def _digest_of_inputs(results_dir: Path, source: Path) -> str:
     return digest.hexdigest()
 
 
-def _stamp(results_dir: Path) -> dict:
-    try:
-        stamp = read_json(results_dir / "report.json")
-    except (FileNotFoundError, ValueError):
-        return {}
-    return stamp if isinstance(stamp, dict) else {}
+def _stamp(results_dir: Path) -> tuple[object, dict[str, str]]:
+    """The hash of the last report's inputs, and the digests of its files. Without files if report.json is missing or
+    damaged: whatever names it has, only files of a report are ever removed."""
+    stamp = read_record(results_dir / STAMP) or {}
+    outputs = stamp.get("outputs")
+    if not isinstance(outputs, dict) or not all(map(OUTPUT.fullmatch, outputs)):
+        return None, {}
+    return stamp.get("inputs"), outputs
 
 
 def _all_there(results_dir: Path, outputs: dict[str, str]) -> bool:

@@ -1,6 +1,6 @@
 """Stores finished studies in the repository, and restores them as finished runs.
 
-results/published/<study>/     a study that answers a reader's question: numbers, predictions, figures as png
+results/published/<study>/     a study that answers a reader's question: numbers, predictions, the report
 results/archive/<study>.zip    any other study that was run, as one file: its runs' own files, byte for byte
 """
 
@@ -10,12 +10,26 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from senet_lib.files import read_json, replacing, unpacked
+from senet_lib.files import replacing, unpacked, write_json, write_text
 from senet_lib.project import project_root
+from senet_lib.report.build import NOTEBOOK as EXECUTED
 from senet_lib.report.build import build_report
-from senet_lib.results import EXAMPLES, PUBLISHED_RUN_FILES, WEIGHTS, StudyResults, is_intact, load_results
+from senet_lib.results import (
+    EXAMPLES,
+    NOTEBOOK,
+    PUBLISHED_RUN_FILES,
+    WEIGHTS,
+    StudyResults,
+    altered_files,
+    is_done,
+    is_intact,
+    load_results,
+    read_study,
+)
+from senet_lib.running.run import relabelled
 from senet_lib.study import RunConfig, Study, StudyError
 
+REPORT = "report.md"  # the report as a page for a code host and the site
 MOST_WEIGHTS = 2 * 2**20  # bytes; larger final weights are not published, even of a network's first seed
 
 
@@ -65,9 +79,14 @@ def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
         weights = folder / "runs" / run.run_id / WEIGHTS
         if run.seed == study.seeds[0] and weights.is_file() and weights.stat().st_size <= MOST_WEIGHTS:
             _copy(weights, fresh / "runs" / run.run_id / WEIGHTS)
+    import nbformat  # both imported here: other commands need no notebook
+
+    from senet_lib.report.markdown_page import to_markdown_page
+
     build_report(fresh)
+    write_text(fresh / REPORT, to_markdown_page(nbformat.read(fresh / EXECUTED, as_version=4), fresh))
     for path in (*fresh.glob("*.*"), *fresh.glob("figures/*"), *fresh.glob("tables/*")):
-        if path.name not in ("study.json", EXAMPLES) and path.suffix not in (".png", ".csv"):
+        if path.name not in ("study.json", EXAMPLES, REPORT) and path.suffix not in (".svg", ".csv"):
             path.unlink()
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
@@ -84,7 +103,7 @@ def archive(name: str, folder: Path) -> Path:
     """Pack the finished runs of a results `folder` into results/archive/<name>.zip, without weights, figures and
     tables. The file's bytes depend only on its content."""
     target = archive_file(name)
-    planned = {run["run_id"]: run["config_hash"] for run in read_json(folder / "study.json")["runs"]}
+    planned = {run["run_id"]: run["config_hash"] for run in read_study(folder)["runs"]}
     runs = [run for run, config_hash in planned.items() if is_intact(folder / "runs" / run, config_hash)]
     members = ["study.json", *(f"runs/{run}/{file}" for run in runs for file in PUBLISHED_RUN_FILES)]
     with replacing(target) as file, zipfile.ZipFile(file, "w") as packed:
@@ -109,25 +128,37 @@ def committed_runs(name: str) -> Iterator[Path]:
 def restore(study: Study, runs: list[RunConfig], folder: Path) -> list[str]:
     """Copy a study's published or archived runs to its results `folder` as finished runs; returns the ids copied.
 
-    Runs that already exist there are left unchanged. Raises StudyError if no run of the study is stored.
+    A run is found by its config hash, so also under an earlier label. Runs that already exist there are left unchanged.
+    Raises StudyError if no run of the study is stored.
     """
     with committed_runs(study.name) as kept:
-        there = [run for run in runs if is_intact(kept / "runs" / run.run_id, run.hash)]
+        earlier = relabelled(runs, kept)
+        stored = {run.run_id: earlier.get(run.run_id, kept / "runs" / run.run_id) for run in runs}
+        there = [run.run_id for run in runs if is_intact(stored[run.run_id], run.hash)]
+        for run in runs:
+            if run.run_id not in there and is_done(place := stored[run.run_id], run.hash):
+                damaged = ", ".join(sorted(set(altered_files(place)) - {NOTEBOOK, WEIGHTS}) or [WEIGHTS])
+                print(f"{run.run_id}: not restored, since the stored {damaged} is damaged; restore it from git")
         if not there:
             raise StudyError(f"no finished run of {study.name}, as it is configured now, is published or archived")
-        new = [run.run_id for run in there if not (folder / "runs" / run.run_id).exists()]
+        existing = relabelled(runs, folder)
+        new = [run for run in there if run not in existing and not (folder / "runs" / run).exists()]
         for run_id in new:
             beside = folder / "runs" / f".{run_id}.restoring"
             shutil.rmtree(beside, ignore_errors=True)
-            shutil.copytree(kept / "runs" / run_id, beside)
+            for name in (*PUBLISHED_RUN_FILES, WEIGHTS):
+                _copy(stored[run_id] / name, beside / name)
             beside.rename(folder / "runs" / run_id)
-        for name in ("study.json", EXAMPLES):  # so that `report` needs no data set
-            if not (folder / name).exists():
-                _copy(kept / name, folder / name)
+        if not (folder / "study.json").exists():  # so that `report` needs no data set
+            known = read_study(kept)
+            write_json(folder / "study.json", study.record(known["classes"], known.get("fingerprints")))
+        if not (folder / EXAMPLES).exists():
+            _copy(kept / EXAMPLES, folder / EXAMPLES)
     return new
 
 
 def _copy(source: Path, target: Path) -> None:
+    """Copy a file's content, if there is such a file, but not its permissions, which some file systems refuse."""
     if source.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         shutil.copyfile(source, target)

@@ -13,7 +13,7 @@ import pandas as pd
 from senet_lib.analysis import format, markup, rule, sentences, shown_tables, stats, tables
 from senet_lib.analysis.stats import MARGIN
 from senet_lib.project import project_root
-from senet_lib.report.publish import committed
+from senet_lib.report.publish import REPORT, committed
 from senet_lib.results import StudyResults
 
 # The first of these studies that is published opens the README with its table and figure
@@ -84,10 +84,10 @@ def headline(studies: dict[str, StudyResults]) -> str:
         return "No study is published yet.\n"
     results = studies[name]
     asked = f"*{results.study['question']}* (`{name}`: {results.study['data']}, {_setting(results)}, last epoch)"
-    figure = f"results/published/{name}/figures/differences.png"
+    figure = f"results/published/{name}/figures/differences.svg"
     comparisons = tables.compare(results)
     picture = (
-        f"![{_finding(comparisons)}]({figure})\n\n" if (results.path / "figures/differences.png").is_file() else ""
+        f"![{_finding(comparisons)}]({figure})\n\n" if (results.path / "figures/differences.svg").is_file() else ""
     )
     caption = (
         f"Differences in {tables.evaluated(results)} accuracy with 95 % confidence intervals (CI) that hold for all"
@@ -134,10 +134,12 @@ def _section(results: StudyResults) -> str:
     seeds = ", ".join(map(str, asked["seeds"]))
     comparisons = tables.compare(results)
     decided = [pair for pair in comparisons if pair.difference.exists and is_published(results)]
-    verdicts = "".join(f"- {sentences.one_verdict(pair)}\n" for pair in decided)
+    verdicts = "".join(f"- {sentences.one_verdict(pair, sentences.caveat(results, pair))}\n" for pair in decided)
     place = f"published/{asked['name']}/" if is_published(results) else f"archive/{asked['name']}.zip"
-    setting = f"{asked['data']}, {asked['recipe']['epochs']} epochs, seeds {seeds}. Files: [`{place}`]({place})."
-    figure = "figures/differences.png"
+    report = f" [Report]({place}{REPORT})." if is_published(results) else ""
+    planned = f"{asked['data']}, {asked['recipe']['epochs']} epochs, seeds {seeds}"
+    setting = f"{planned}.{report} Files: [`{place}`]({place})."
+    figure = "figures/differences.svg"
     picture = f"![{_finding(comparisons)}]({place}{figure})\n\n" if (results.path / figure).is_file() else ""
     return (
         f"### `{asked['name']}`\n\n*{asked['question']}*\n\n{setting}\n\n{networks_table(results, comparisons)}\n"

@@ -1,0 +1,93 @@
+"""The notebooks with their outputs, executed once at their default parameters and kept in results/published/notebooks/.
+
+A code host shows them, and the site builds from them without training. Each copy records the digest of its source.
+"""
+
+import hashlib
+import sys
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from senet_lib.files import write_text
+from senet_lib.project import project_root
+
+if TYPE_CHECKING:
+    from nbformat import NotebookNode
+
+FOLDER = Path("results") / "published" / "notebooks"
+DIGEST = "source_sha256"  # notebook metadata of an executed copy
+
+
+def sources(root: Path) -> list[Path]:
+    """The notebooks, in reading order."""
+    return sorted((root / "notebooks").glob("*.ipynb"))
+
+
+def outdated(root: Path) -> list[Path]:
+    """The notebooks whose source has changed since its executed copy was written, or that have none."""
+    return [source for source in sources(root) if _recorded(root / FOLDER / source.name) != digest(source)]
+
+
+def digest(source: Path) -> str:
+    """The sha256 of the cells' kinds and texts. Metadata, such as which cells are collapsed, changes no output."""
+    import nbformat
+
+    cells = nbformat.read(source, as_version=4).cells
+    return hashlib.sha256("\0".join(f"{cell.cell_type}\n{cell.source}" for cell in cells).encode()).hexdigest()
+
+
+def _recorded(copy: Path) -> str:
+    import nbformat
+
+    return nbformat.read(copy, as_version=4).metadata.get(DIGEST, "") if copy.is_file() else ""
+
+
+def execute_all(root: Path, names: list[str]) -> list[Path]:
+    """Execute the outdated notebooks, or those named, and keep the copies. Raises papermill.PapermillExecutionError."""
+    import papermill
+
+    from senet_lib.running.notebook import execute
+
+    chosen = [source for source in sources(root) if source.stem in names] if names else outdated(root)
+    for number, source in enumerate(chosen, start=1):
+        print(f"{number} of {len(chosen)}: {source.name}", flush=True)
+        with tempfile.TemporaryDirectory() as folder:
+            # A fresh folder: in its own, 05_train would resume an earlier run
+            parameters = {"run_dir": folder} if "run_dir" in papermill.inspect_notebook(str(source)) else {}
+            executed = execute(source, Path(folder) / source.name, parameters, cwd=str(source.parent))
+        _make_portable(executed, root)
+        executed.metadata[DIGEST] = digest(source)
+        _write(executed, root / FOLDER / source.name)
+    return chosen
+
+
+def _make_portable(notebook: "NotebookNode", root: Path) -> None:
+    """Remove what differs from execution to execution: times, progress bars, and this machine's folders."""
+    notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
+    notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+        if cell.cell_type == "code":
+            cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
+            for output in cell.outputs:
+                if output.output_type == "stream":
+                    output.text = output.text.replace(f"{root}/", "")
+
+
+def _is_progress(output: "NotebookNode") -> bool:
+    """Whether it is part of a progress bar, as text, whose line is written again and again, or as a widget."""
+    text = output.get("text", "none")
+    return text.startswith("\r") or not text.strip() or any("widget" in kind for kind in output.get("data", {}))
+
+
+def _write(notebook: "NotebookNode", path: Path) -> None:
+    import nbformat
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, nbformat.writes(notebook) + "\n")
+
+
+if __name__ == "__main__":
+    execute_all(project_root(), sys.argv[1:])
