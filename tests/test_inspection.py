@@ -8,6 +8,8 @@ import torch
 from senet_lib.models import create_model
 from senet_lib.models.blocks import ResidualBlock, SelectiveKernelConv
 from senet_lib.models.inspection import describe, last_of_each_stage, shapes, source
+from senet_lib.project import project_root
+from senet_lib.report import diagrams
 from senet_lib.training.runtime import print_device
 
 
@@ -103,3 +105,17 @@ def test_device_is_printed(capsys, monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
     print_device()
     assert "a card" in capsys.readouterr().out
+
+
+def test_diagrams_of_the_readme_are_up_to_date():
+    """If this fails: python -m senet_lib.report.diagrams."""
+    folder = project_root() / diagrams.FOLDER
+    committed = {path.name: path.read_bytes() for path in folder.iterdir()}
+    assert {name: _rounded(content) for name, content in committed.items()} == {
+        name: _rounded(content) for name, content in diagrams.diagrams().items()
+    }
+
+
+def _rounded(svg):
+    """Another processor may compute another last digit."""
+    return re.sub(r"\d+\.\d+", lambda number: f"{float(number[0]):.1f}", svg.decode())

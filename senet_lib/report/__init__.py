@@ -5,6 +5,10 @@ page.py           the notebook's numbered figures and tables
 html_page.py      the executed notebook as one self-contained HTML page
 template/         the page's HTML template and style sheet
 pictures.py       stores the misclassified images that the report shows
+markdown_page.py  the executed notebook as a Markdown page beside its figures
 publish.py        results/published/ and results/archive/
+diagrams.py       the diagrams of the README
 results_pages.py  the numbers in README.md, results/README.md and results/tuning.md
+executed_notebooks.py  the notebooks with their outputs
+site.py           the static site, and site_check.py its links
 """
