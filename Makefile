@@ -22,6 +22,9 @@ OPTIONS := "$(STUDY)" --jobs "$(JOBS)" $(if $(DATA),--data "$(DATA)") $(if $(LIM
 # exec: a shell between make and the launcher would die of a signal sent to the process group, and the runs with it
 LAUNCH := exec $(BIN)python -m senet_lib.cli
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
+# Metadata that JupyterLab writes when a notebook is saved
+RUN_KEYS := $(addprefix metadata.language_info.,codemirror_mode file_extension mimetype nbconvert_exporter \
+	pygments_lexer version)
 
 .DEFAULT_GOAL := help
 .PHONY: help setup reproduce plan report publish archive restore verify notebooks site site-check test test-slow bench soak check \
@@ -42,6 +45,8 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	@# Notebooks opened and saved stay unchanged for git: .gitattributes names this filter
+	@test ! -e .git || git config filter.nbstripout.clean '$(VENV)/bin/nbstripout --keep-id --extra-keys "$(RUN_KEYS)"'
 	@touch $@
 
 reproduce: $(READY)  ## execute the unfinished runs of STUDY, then render its report

@@ -60,7 +60,7 @@ def setup(app):
         raise SkipNode
 
     def displayed(writer, node):
-        writer.body.append(f'<div class="math">{mathml(node, "block")}</div>')
+        writer.body.append(f'<div class="math" tabindex="0">{mathml(node, "block")}</div>')
         raise SkipNode
 
     app.add_html_math_renderer("mathml", (inline, None), (displayed, None))

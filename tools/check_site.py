@@ -53,12 +53,14 @@ class Watched:
 
     def __init__(self, page: "Page", address: str, found: list[str]) -> None:
         self.page, self.address, self.found, self.place = page, address, found, ""
+        self.reading = True  # the page itself loads, and not axe, which looks for its style sheets in the wrong folder
         page.on("console", lambda message: message.type == "error" and self.note(f"console: {message.text}"))
         page.on("pageerror", lambda error: self.note(f"error: {error}"))
         page.on("request", lambda request: self.is_foreign(request.url) and self.note(f"loads {request.url}"))
 
     def note(self, problem: str) -> None:
-        self.found.append(f"{self.place}: {problem}")
+        if self.reading:
+            self.found.append(f"{self.place}: {problem}")
 
     def is_foreign(self, url: str) -> bool:
         return not url.startswith((self.address, "data:", "blob:"))
@@ -71,7 +73,12 @@ class Watched:
         self.page.goto(self.address + name)
         if self.page.evaluate("document.documentElement.scrollWidth > window.innerWidth"):
             self.note("wider than the window")
-        for violation in Axe().run(self.page).response["violations"]:
+        self.page.wait_for_load_state("networkidle")
+        self.reading = False
+        violations = Axe().run(self.page).response["violations"]
+        self.page.wait_for_timeout(200)
+        self.reading = True
+        for violation in violations:
             if violation["impact"] in ("serious", "critical"):
                 where = violation["nodes"][0]["target"][0]
                 self.note(f"axe: {violation['id']} at {where} ({len(violation['nodes'])})")
