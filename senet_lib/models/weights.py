@@ -91,12 +91,17 @@ def trained_run(model: str, weights: str) -> TrainedRun:
 
 
 def check_digest(folder: Path, name: str) -> None:
-    """Raise DamagedFile unless the file's sha256 is the one in the summary of its run: a flipped byte would otherwise
-    load silently."""
+    """Raise DamagedFile unless the file's sha256 is the one in the summary of its run."""
+    if problem := digest_problem(folder, name):
+        raise DamagedFile(folder / name, problem, REMEDY)
+
+
+def digest_problem(folder: Path, name: str) -> str:
+    """How the sha256 of a run's file differs from the one in the run's summary; empty if it does not. A flipped byte
+    would otherwise load silently."""
     recorded = ((read_record(folder / SUMMARY) or {}).get("files") or {}).get(name)
     found = sha256_of(folder / name) if (folder / name).is_file() else "no such file"
-    if found != recorded:
-        raise DamagedFile(folder / name, f"sha256 is {found}, the run's summary recorded {recorded}", REMEDY)
+    return "" if found == recorded else f"sha256 is {found}, the run's summary recorded {recorded}"
 
 
 def _published() -> Path:

@@ -19,7 +19,7 @@ from senet_lib.files import read_json, read_record, sha256_of, write_json, write
 from senet_lib.project import project_root
 from senet_lib.report.html_page import TEMPLATE, ReportError, to_page
 from senet_lib.results import ANALYSED_FILES, EXAMPLES
-from senet_lib.running.notebook import UnknownParameter, execute
+from senet_lib.running.notebook import UnknownParameter, execute, without_execution_record, write_notebook
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -77,7 +77,7 @@ def build_report(results_dir: Path) -> Path:
                 os.replace(executed, results_dir / PARTIAL)
             raise
     page = to_page(notebook, read_json(results_dir / "study.json")["name"])
-    _write_notebook(notebook, results_dir / NOTEBOOK)
+    write_notebook(notebook, results_dir / NOTEBOOK)
     write_text(report, page)
     (results_dir / PARTIAL).unlink(missing_ok=True)
     outputs = {name: sha256_of(results_dir / name) for name in (NOTEBOOK, report.name, *written)}
@@ -149,15 +149,7 @@ def _execute(source: Path, results_dir: Path, target: Path) -> "tuple[NotebookNo
 
 def _make_portable(notebook: "NotebookNode") -> None:
     """Remove times and absolute paths, so that the copy in the results folder runs on any machine."""
-    notebook.metadata.pop("papermill", None)
+    without_execution_record(notebook)
     for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        cell.metadata.pop("execution", None)
         if "injected-parameters" in cell.metadata.get("tags", []):
             cell.source = '# Parameters\nresults = "."'
-
-
-def _write_notebook(notebook: "NotebookNode", path: Path) -> None:
-    import nbformat
-
-    write_text(path, nbformat.writes(notebook) + "\n")

@@ -9,8 +9,8 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from senet_lib.files import write_text
 from senet_lib.project import project_root
+from senet_lib.running.notebook import execute, without_execution_record, write_notebook
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -47,8 +47,6 @@ def execute_all(root: Path, names: list[str]) -> list[Path]:
     """Execute the outdated notebooks, or those named, and keep the copies. Raises papermill.PapermillExecutionError."""
     import papermill
 
-    from senet_lib.running.notebook import execute
-
     chosen = [source for source in sources(root) if source.stem in names] if names else outdated(root)
     for number, source in enumerate(chosen, start=1):
         print(f"{number} of {len(chosen)}: {source.name}", flush=True)
@@ -58,17 +56,17 @@ def execute_all(root: Path, names: list[str]) -> list[Path]:
             executed = execute(source, Path(folder) / source.name, parameters, cwd=str(source.parent))
         _make_portable(executed, root)
         executed.metadata[DIGEST] = digest(source)
-        _write(executed, root / FOLDER / source.name)
+        (root / FOLDER).mkdir(parents=True, exist_ok=True)
+        write_notebook(executed, root / FOLDER / source.name)
     return chosen
 
 
 def _make_portable(notebook: "NotebookNode", root: Path) -> None:
     """Remove what differs from execution to execution: times, progress bars, and this machine's folders."""
+    without_execution_record(notebook)
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
-        cell.metadata.pop("papermill", None)
-        cell.metadata.pop("execution", None)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
             for output in cell.outputs:
@@ -80,13 +78,6 @@ def _is_progress(output: "NotebookNode") -> bool:
     """Whether it is part of a progress bar, as text, whose line is written again and again, or as a widget."""
     text = output.get("text", "none")
     return text.startswith("\r") or not text.strip() or any("widget" in kind for kind in output.get("data", {}))
-
-
-def _write(notebook: "NotebookNode", path: Path) -> None:
-    import nbformat
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, nbformat.writes(notebook) + "\n")
 
 
 if __name__ == "__main__":

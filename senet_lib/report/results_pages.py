@@ -53,11 +53,9 @@ def _fast(results: StudyResults) -> str:
 
 
 def _from_elsewhere(results: StudyResults, pair: rule.Comparison) -> str:
-    """How many of a comparison's runs were not trained on the device that most of them have; empty if none."""
-    compared = results.done[results.done["label"].isin((pair.treatment, pair.baseline))]
-    devices = [results.environments[run]["device"] for run in compared["run_id"]]
-    others = len(devices) - max(map(devices.count, devices))
-    return f"; {others} of these {len(devices)} runs come from another machine" if others else ""
+    """How many of a comparison's runs were not trained on the machine that most of them have; empty if none."""
+    others, runs = tables.runs_elsewhere(results).get((pair.treatment, pair.baseline), (0, 0))
+    return f"; {others} of these {runs} runs come from another machine" if others else ""
 
 
 def _thin(results: StudyResults) -> str:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from senet_lib.files import naming
+from senet_lib.files import naming, write_text
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -44,6 +44,20 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], **options
             kernel_manager_class=_own_kernel(folder),
             **options,
         )
+
+
+def without_execution_record(notebook: "NotebookNode") -> None:
+    """Remove what papermill and Jupyter record of an execution: times and paths."""
+    notebook.metadata.pop("papermill", None)
+    for cell in notebook.cells:
+        cell.metadata.pop("papermill", None)
+        cell.metadata.pop("execution", None)
+
+
+def write_notebook(notebook: "NotebookNode", path: Path) -> None:
+    import nbformat
+
+    write_text(path, nbformat.writes(notebook) + "\n")
 
 
 def _own_kernel(folder: str) -> type:

@@ -26,8 +26,9 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from senet_lib.files import read_record, replacing, set_aside, sha256_of, write_text
-from senet_lib.results import SUMMARY, WEIGHTS
+from senet_lib.files import replacing, set_aside, sha256_of, write_text
+from senet_lib.models.weights import digest_problem
+from senet_lib.results import WEIGHTS
 
 INTERVAL = 60.0  # seconds
 INTERVAL_VARIABLE = "SENET_CHECKPOINT_SECONDS"  # environment variable: another interval; 0 writes after every step
@@ -97,12 +98,10 @@ def save_weights(folder: Path, model: nn.Module) -> None:
 
 def load_weights(folder: Path, model: nn.Module) -> None:
     """Load a finished run's weights into `model`. Raises ValueError if their digest is not the one in the run's
-    summary: a flipped byte would otherwise load silently."""
+    summary."""
     path = Path(folder) / WEIGHTS
-    recorded = ((read_record(path.with_name(SUMMARY)) or {}).get("files") or {}).get(WEIGHTS)
-    found = sha256_of(path) if path.is_file() else "no such file"
-    if found != recorded:
-        raise ValueError(f"{path}: sha256 is {found}, the run's summary recorded {recorded}")
+    if problem := digest_problem(path.parent, WEIGHTS):
+        raise ValueError(f"{path}: {problem}")
     model.load_state_dict(safetensors.torch.load_file(path))
 
 
