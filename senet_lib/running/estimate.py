@@ -67,7 +67,7 @@ def estimates(
     }
     left = [run for run in networks if run.label not in costs]
     unique = list({_as_measured(run): run for run in left[::-1]}.values())[::-1]  # many may be one network
-    first = {_family(run): run for run in unique[::-1]}.values()
+    first = {_without_depth(run): run for run in unique[::-1]}.values()
     order = [run for run in unique if run in first] + [run for run in unique if run not in first]
     rates: dict[tuple, tuple[RunConfig, float]] = {}  # what was measured -> an example, and its seconds per image
     started = time.monotonic()
@@ -172,14 +172,14 @@ def _as_measured(run: RunConfig) -> tuple:
     return run.model, json.dumps(run.knobs, sort_keys=True), run.recipe.model_copy(update=_NOT_MEASURED)
 
 
-def _family(run: RunConfig) -> str:
+def _without_depth(run: RunConfig) -> str:
     """The name without the depth: 'se_resnet' for 'se_resnet50'."""
     return re.match(r"\D*", run.model)[0]
 
 
 def _scaled(run: RunConfig, data: Dataset, measured: Sequence[tuple[RunConfig, float]]) -> float:
     """Seconds per image: those per multiply-add of the networks of the same family, or of all networks if none is."""
-    alike = [pair for pair in measured if _family(pair[0]) == _family(run)] or measured
+    alike = [pair for pair in measured if _without_depth(pair[0]) == _without_depth(run)] or measured
     return count(run, data)[1] * fmean(seconds / count(other, data)[1] for other, seconds in alike)
 
 
