@@ -5,6 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from senet_lib.data import normalise
 from senet_lib.models import create_model
@@ -99,7 +100,7 @@ def test_orthogonal_keeps_directions():
         x = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(1))
         u, s, vt = torch.linalg.svd(x, full_matrices=False)
         x = u @ torch.diag(torch.linspace(3.0, 0.6, len(s), dtype=torch.float64)) @ vt
-        inside = u.T @ orthogonal(x) @ vt.T
+        inside = u.T @ orthogonal(x[None])[0] @ vt.T
         torch.testing.assert_close(inside, torch.diag(inside.diagonal()), atol=1e-9, rtol=0)
         assert inside.diagonal().min() > 0.5
         assert inside.diagonal().max() < 1.5
@@ -135,7 +136,7 @@ def test_muon_follows_its_formula():
                 expected[name] = expected[name] - lr * (gradient + 0.1 * expected[name])
                 continue
             buffer = MUON_MOMENTUM * buffer + gradient
-            update = orthogonal((gradient + MUON_MOMENTUM * buffer).flatten(1)).view(p.shape)
+            update = orthogonal((gradient + MUON_MOMENTUM * buffer).flatten(1)[None]).view(p.shape)
             scaled = expected[name] * 6**0.5 / expected[name].norm()
             expected[name] = scaled - 0.2 * lr / 0.5 * update
         for optimizer in optimizers:
@@ -143,6 +144,42 @@ def test_muon_follows_its_formula():
             optimizer.step()
     for name, p in model.named_parameters():
         torch.testing.assert_close(p.detach(), expected[name], msg=name)
+
+
+class Operations(TorchDispatchMode):
+    """Counts the operations that compute or copy something."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += not function.is_view
+        return function(*args, **(kwargs or {}))
+
+
+def test_muon_moves_equal_shapes_together():
+    """As one weight at a time does, in whatever memory order, but with operations that grow with the shapes alone."""
+    counts = {}
+    for name in ("resnet20", "resnet56"):
+        torch.manual_seed(0)
+        model = create_model(name, num_classes=10, width=0.5).to(memory_format=torch.channels_last)
+        weights = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
+        weights[1].data = weights[1].data.contiguous()
+        for weight in weights:
+            weight.grad = torch.randn(weight.shape).contiguous(memory_format=torch.channels_last)
+        alone = []
+        for weight in weights if name == "resnet20" else ():
+            one = nn.Parameter(weight.detach().clone())
+            one.grad = weight.grad
+            alone.append(one)
+            Muon([one], lr=0.1).step()
+        together = Muon(weights, lr=0.1)
+        together.step()
+        for one, weight in zip(alone, weights, strict=False):
+            torch.testing.assert_close(weight, one)
+        with Operations() as operations:
+            together.step()
+        counts[name] = operations.count
+    assert counts["resnet20"] == counts["resnet56"] < 250
 
 
 def averaged(kind, values, *, every, decay):

@@ -16,6 +16,7 @@ muon_lr: K. Jordan et al., "Muon: An optimizer for hidden layers in neural netwo
 by the orthogonal matrix nearest to the Nesterov update, so it moves them equally far in every direction.
 """
 
+from collections import defaultdict
 from collections.abc import Iterable
 
 import torch
@@ -77,26 +78,45 @@ class Muon(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:
+        """Weights of equal shape are moved together, so that a GPU starts few operations, each with much to do: their
+        number grows with the shapes, not with the weights."""
         for group in self.param_groups:
-            for weight in group["params"]:
-                state = self.state[weight]
-                if "momentum_buffer" not in state:
-                    state["momentum_buffer"] = torch.zeros_like(weight)
-                buffer = state["momentum_buffer"]
-                buffer.mul_(group["momentum"]).add_(weight.grad)
-                update = weight.grad.add(buffer, alpha=group["momentum"])  # Nesterov
+            weights, momentum = group["params"], group["momentum"]
+            for weight in weights:
+                if "momentum_buffer" not in self.state[weight]:
+                    self.state[weight]["momentum_buffer"] = torch.zeros_like(weight)
+            buffers = [self.state[weight]["momentum_buffer"] for weight in weights]
+            gradients = [weight.grad for weight in weights]
+            torch._foreach_mul_(buffers, momentum)
+            torch._foreach_add_(buffers, gradients)
+            updates = torch._foreach_add(gradients, buffers, alpha=momentum)  # Nesterov
+            by_shape = defaultdict(list)
+            for weight, update in zip(weights, updates, strict=True):
+                matrix = _in_memory_order(weight).view(len(weight), -1)
+                by_shape[matrix.shape].append((matrix, _in_memory_order(update).flatten(1)))
+            for (filters, _), pairs in by_shape.items():
+                own = [matrix for matrix, _ in pairs]  # views of the weights
+                matrices = torch.stack(own)  # (n, F, K)
                 # Rescale the root mean square of the filters' norms to 1: batch norm cancels their scale
-                weight.mul_(len(weight) ** 0.5 / weight.norm())
-                weight.sub_(orthogonal(update.flatten(1), self.dtype).view(weight.shape), alpha=group["lr"])
+                matrices *= filters**0.5 / torch.linalg.matrix_norm(matrices, keepdim=True)
+                matrices.sub_(orthogonal(torch.stack([update for _, update in pairs]), self.dtype), alpha=group["lr"])
+                torch._foreach_copy_(own, list(matrices.unbind()))
+
+
+def _in_memory_order(weight: torch.Tensor) -> torch.Tensor:
+    """(F, C, H, W) -> a view (F, H, W, C) if the weight is stored in that order, as in channels_last. The order of a
+    matrix's columns does not matter to Muon, but stacking is faster in the order of the memory."""
+    return weight.permute(0, 2, 3, 1) if weight.is_contiguous(memory_format=torch.channels_last) else weight
 
 
 def orthogonal(x: torch.Tensor, dtype: torch.dtype | None = None) -> torch.Tensor:
-    """(F, K) -> (F, K): approximately U V^T of x = U S V^T, by Newton-Schulz iteration in `dtype` (None: x's dtype).
-    The singular values lie between 0.5 and 1.5, except those that were far smaller than the largest."""
+    """(N, F, K) -> (N, F, K): approximately U V^T of each x = U S V^T, by Newton-Schulz iteration in `dtype` (None:
+    x's dtype). The singular values lie between 0.5 and 1.5, except those that were far smaller than the largest."""
     a, b, c = QUINTIC
-    wide = x if x.shape[0] <= x.shape[1] else x.T
-    wide = (wide / (wide.norm() + 1e-7)).to(dtype or x.dtype)
+    wide = x if x.shape[-2] <= x.shape[-1] else x.mT
+    wide = (wide / (torch.linalg.matrix_norm(wide, keepdim=True) + 1e-7)).to(dtype or x.dtype)
     for _ in range(ITERATIONS):
-        square = wide @ wide.T
-        wide = a * wide + (b * square + c * square @ square) @ wide
-    return wide if x.shape[0] <= x.shape[1] else wide.T
+        square = wide @ wide.mT
+        polynomial = torch.baddbmm(square, square, square, beta=b, alpha=c)
+        wide = torch.baddbmm(wide, polynomial, wide, beta=a)
+    return wide if x.shape[-2] <= x.shape[-1] else wide.mT
