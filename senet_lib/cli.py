@@ -37,21 +37,23 @@ from senet_lib.results import (
     load_results,
     read_study,
 )
+from senet_lib.running import create_executor
 from senet_lib.running.arguments import (
     OneLineParser,
     data_root_in,
+    executor_options,
+    read_executor_options,
     resolve_study,
     study_options,
     time_limit,
-    whole_number,
 )
-from senet_lib.running.local import Pool, threads_of_a_job
 from senet_lib.running.run import keep_relabelled, relabelled
 from senet_lib.running.time_limit import TimeLimit
 from senet_lib.study import RunConfig, Study
 
 if TYPE_CHECKING:
     from senet_lib.data import Dataset
+    from senet_lib.running.executor import Executor
 
 
 def reproduce(options: argparse.Namespace) -> int:
@@ -66,16 +68,18 @@ def reproduce(options: argparse.Namespace) -> int:
         data = load_dataset(study.data, data_root_in(options.data))
         check_inputs(runs, data)
         known = data.classes, data.fingerprints
-    if pending:  # check before training, not after
-        run_dirs = [folder / "runs" / run.run_id for run in pending]
-        for place in (folder, folder / "runs", *filter(Path.exists, run_dirs)):
-            check_writable(place)
-    for run in runs:
-        if run.run_id in earlier:
-            keep_relabelled(run, runs, folder)
-    write_study(folder, study.record(*known))
-    print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} already done")
-    failed, left = execute(options, runs, pending, folder, data) if pending else ({}, [])
+    with create_executor(options, folder) as executor:
+        if pending:  # check before training, not after
+            run_dirs = [folder / "runs" / run.run_id for run in pending]
+            for place in (folder, folder / "runs", *filter(Path.exists, run_dirs)):
+                check_writable(place)
+            executor.check(pending)
+        for run in runs:
+            if run.run_id in earlier:
+                keep_relabelled(run, runs, folder)
+        write_study(folder, study.record(*known))
+        print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} already done")
+        failed = execute(executor, runs, pending, data) if pending else {}
 
     from senet_lib.report import pictures  # imports scipy: only after the runs
 
@@ -88,26 +92,25 @@ def reproduce(options: argparse.Namespace) -> int:
     finally:  # even if the report fails, for example on a full disk
         for run_id, why in failed.items():
             print(f"failed: {run_id}: {why}", file=sys.stderr)
-        if left:
-            finished = f"{len(runs) - len(left) - len(failed)} of {len(runs)} runs finished"
-            print(f"stopped at the time limit: {finished}; the same command continues")
+        if executor.left:
+            finished = f"{len(runs) - len(executor.left) - len(failed)} of {len(runs)} runs finished"
+            print(f"{executor.why_left}: {finished}; the same command continues")
     return 1 if failed else 0
 
 
-def execute(
-    options: argparse.Namespace, runs: list[RunConfig], pending: list[RunConfig], folder: Path, data: "Dataset"
-) -> tuple[dict[str, str], list[str]]:
-    """Execute the pending runs. Return run_id -> reason for those that failed, and those that the time limit left."""
+def execute(executor: "Executor", runs: list[RunConfig], pending: list[RunConfig], data: "Dataset") -> dict[str, str]:
+    """Execute the pending runs. Return run_id -> reason for those that failed."""
     from senet_lib.running.pace import Pace, conditions, recorded_seconds
 
-    pace = Pace(pending, data, options.jobs)
-    here = conditions(options.device, threads_of_a_job(options))
+    options = executor.options
+    pace = Pace(pending, data, executor.jobs)
+    here = conditions(options.device, executor.threads)
     for run in runs:
-        if run not in pending and (seconds := recorded_seconds(folder / "runs" / run.run_id, run, data, here)):
+        run_dir = executor.folder / "runs" / run.run_id
+        if run not in pending and (seconds := recorded_seconds(run_dir, run, data, here)):
             pace.learn(run, pace.start + seconds)
-    pool = Pool(options, folder, pace, options.time_limit)
-    failed = pool.execute(pending, runs)
-    return failed, pool.left
+    executor.pace, executor.limit = pace, options.time_limit
+    return executor.execute(pending, runs)
 
 
 def plan(options: argparse.Namespace) -> int:
@@ -126,7 +129,8 @@ def plan(options: argparse.Namespace) -> int:
     if left:
         from senet_lib.running.plan import print_estimates
 
-        print_estimates(options, runs, left, folder, data)
+        with create_executor(options, folder) as executor:
+            print_estimates(executor, runs, left, data)
     else:  # the data may be absent
         print("\nNothing is left to train.")
     try:
@@ -325,8 +329,7 @@ def main(arguments: list[str] | None = None) -> int:
     ):
         sub = commands.add_parser(command.__name__, help=help_text)
         study_options(sub)
-        sub.add_argument("--jobs", nargs="?", default=1, const="", help="runs at the same time")
-        sub.add_argument("--threads", help="CPU threads per run; default: an equal share of the cores")
+        executor_options(sub)
         if command is reproduce:
             sub.add_argument("--time-limit", help="stop in time with checkpoints: a duration such as 90s, 10m or 1h30m")
         sub.set_defaults(command=command)
@@ -338,7 +341,7 @@ def main(arguments: list[str] | None = None) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, _stop)
     try:
-        options.jobs, options.threads = whole_number("JOBS", options.jobs), whole_number("--threads", options.threads)
+        read_executor_options(options)
         if limit := time_limit(getattr(options, "time_limit", None)):
             options.time_limit = TimeLimit(limit, started)
         return options.command(options)

@@ -125,7 +125,12 @@ def test_bad_input_is_one_line(project):
         ),
         (["reproduce", "tiny", "--jobs"], ["JOBS is empty; allowed: 1"]),
         (["plan", "tiny", "--jobs", "abc"], ["JOBS is abc; allowed: 1"]),
-        (["plan", "tiny", "--threads", "many"], ["--threads is many"]),
+        (["plan", "tiny", "--threads", "many"], ["THREADS is many"]),
+        (["reproduce", "tiny", "--executor", "slrum"], ["EXECUTOR is slrum; did you mean 'slurm'?", "local, ray"]),
+        (["plan", "tiny", "--gpus-per-run", "1.5"], ["GPUS_PER_RUN is 1.5", "0.5"]),
+        (["reproduce", "tiny", "--storage", "cpoy"], ["STORAGE is cpoy; did you mean 'copy'?"]),
+        (["reproduce", "tiny", "--no-wait"], ["NO_WAIT needs EXECUTOR=slurm; EXECUTOR is local"]),
+        (["reproduce", "tiny", "--gpus-per-run", "99"], ["GPUS_PER_RUN is 99; GPUs of this machine:"]),
         *(
             (["reproduce", "tiny", "--time-limit", limit], [f"TIME_LIMIT is {limit or 'empty'}; allowed: ", "1h30m"])
             for limit in ("", "10", "0m", "1.5h", "30m1h", "soon", "٣m")
@@ -303,6 +308,7 @@ def test_plan_and_dry_run(project):
     assert code == 0, output
     assert output.count("to do") == 1
     assert "measuring 1 of 1: se ..." in output
+    assert "The runs would be executed on this machine, one run at a time, each with 1 CPU thread" in output
     assert "Power" not in output, "one network, so no comparison"
     assert not (project.root / "results").exists()
     code, output = project.run("se-seed0", "tiny", "--limit-epochs", "1")

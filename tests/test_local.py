@@ -1,4 +1,4 @@
-"""The pool of subprocesses: whatever a run prints or its reader does, every run is waited for and reported, unless the
+"""The local executor: whatever a run prints or its reader does, every run is waited for and reported, unless the
 time limit has left it for the next start."""
 
 import os
@@ -9,34 +9,39 @@ from types import SimpleNamespace
 
 import pytest
 
+from senet_lib.errors import UserError
 from senet_lib.running import time_limit
-from senet_lib.running.local import Pool, threads_of_a_job
+from senet_lib.running.local import LocalExecutor, gpus_of_slot, threads_of_a_job
 from senet_lib.running.time_limit import TimeLimit
 
 
 @pytest.fixture
-def pool(tmp_path):
-    options = Namespace(jobs=1, threads=1, study="s", device="cpu", data="", limit_epochs=None)
-    return Pool(options, tmp_path)
+def executor(tmp_path):
+    return LocalExecutor(options(), tmp_path)
 
 
-def execute(pool, monkeypatch, **codes):
+def options(**changes):
+    given = {"jobs": 1, "threads": 1, "study": "s", "device": "cpu", "data": "", "limit_epochs": None}
+    return Namespace(**given | {"gpus_per_run": None} | changes)
+
+
+def execute(executor, monkeypatch, **codes):
     """The failed runs, run_id -> reason, where each run is a Python process with the given code."""
-    monkeypatch.setattr(pool, "_command", lambda run: [sys.executable, "-c", codes[run.run_id]])
-    monkeypatch.setattr("senet_lib.running.local.signal.signal", lambda *_: None)
-    return pool.execute([SimpleNamespace(run_id=run_id) for run_id in codes])
+    monkeypatch.setattr(executor, "command", lambda run: [sys.executable, "-c", codes[run.run_id]])
+    monkeypatch.setattr("senet_lib.running.executor.signal.signal", lambda *_: None)
+    return executor.execute([SimpleNamespace(run_id=run_id) for run_id in codes])
 
 
-def test_any_bytes_may_be_printed(pool, monkeypatch, capsys):
+def test_any_bytes_may_be_printed(executor, monkeypatch, capsys):
     rubbish = "import os; os.write(2, bytes(range(256)) * 400 + b'\\n'); os.write(1, b'last line')"
-    assert execute(pool, monkeypatch, first=rubbish, second="print('well')") == {}
+    assert execute(executor, monkeypatch, first=rubbish, second="print('well')") == {}
     output = capsys.readouterr().out
     assert "[1/2 first] " in output
     assert "last line" in output
     assert "[2/2 second] well" in output
 
 
-def test_reader_may_leave(pool, monkeypatch):
+def test_reader_may_leave(executor, monkeypatch):
     """As in `make reproduce | head -1`: the runs continue, and more output than a pipe holds blocks none of them."""
 
     def closed(*_, **__):
@@ -45,12 +50,12 @@ def test_reader_may_leave(pool, monkeypatch):
     monkeypatch.setattr("builtins.print", closed)
     much = "print('x' * 200_000)"
     failing = "import sys; print('third: failed: a reason'); sys.exit(1)"
-    assert execute(pool, monkeypatch, first=much, second=much, third=failing) == {"third": "a reason"}
+    assert execute(executor, monkeypatch, first=much, second=much, third=failing) == {"third": "a reason"}
 
 
-def test_failures_have_a_reason(pool, monkeypatch):
+def test_failures_have_a_reason(executor, monkeypatch):
     silent, killed = "import sys; sys.exit(3)", "import os; os.kill(os.getpid(), 9)"
-    failed = execute(pool, monkeypatch, silent=silent, killed=killed, well="")
+    failed = execute(executor, monkeypatch, silent=silent, killed=killed, well="")
     assert set(failed) == {"silent", "killed"}
     assert all(failed.values())
 
@@ -90,16 +95,16 @@ class Known:
         self.finished[run.run_id] = finished
 
 
-def test_time_limit_leaves_runs(pool, monkeypatch):
+def test_time_limit_leaves_runs(executor, monkeypatch):
     """At the limit the runs are stopped, and at its end killed; neither they nor those that follow have failed."""
     monkeypatch.setattr(time_limit, "STOP", 1.0)
     monkeypatch.setattr(time_limit, "USEFUL", 0.2)
-    pool.pace, pool.limit = Known(), TimeLimit(2.0, time.monotonic())
+    executor.pace, executor.limit = Known(), TimeLimit(2.0, time.monotonic())
     codes = {"well": "", "wrong": "import sys; sys.exit(1)", "slow": AT_THE_SECOND_SIGNAL, "late": UNTIL_STOPPED}
-    failed = execute(pool, monkeypatch, **codes)
+    failed = execute(executor, monkeypatch, **codes)
     assert list(failed) == ["wrong"]
-    assert pool.left == ["slow", "late"]
-    assert pool.pace.finished == {"well": True, "wrong": False, "slow": False}, "the last one was not started"
+    assert executor.left == ["slow", "late"]
+    assert executor.pace.finished == {"well": True, "wrong": False, "slow": False}, "the last one was not started"
 
 
 def test_runs_start_only_with_time_for_something_useful(monkeypatch):
@@ -121,19 +126,37 @@ def test_threads_are_those_that_may_be_used(monkeypatch):
     monkeypatch.setattr(os, "cpu_count", lambda: 64)
     for usable, jobs, threads in ((1, 1, 1), (6, 2, 3), (6, 4, 1), (2, 4, 1)):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _, usable=usable: set(range(usable)), raising=False)
-        assert threads_of_a_job(Namespace(threads=None, jobs=jobs)) == threads
-    assert threads_of_a_job(Namespace(threads=5, jobs=1)) == 5
+        assert threads_of_a_job(None, jobs) == threads
+    assert threads_of_a_job(5, 1) == 5
 
 
-def test_run_that_cannot_start_is_reported(pool, monkeypatch):
-    real = pool._start
+def test_run_that_cannot_start_is_reported(executor, monkeypatch):
+    real = executor.start
 
-    def start(run, slot):
+    def start(run):
         if run.run_id == "first":
             raise OSError(12, "Cannot allocate memory")
-        return real(run, slot)
+        real(run)
 
-    monkeypatch.setattr(pool, "_start", start)
-    failed = execute(pool, monkeypatch, first="", second="")
+    monkeypatch.setattr(executor, "start", start)
+    failed = execute(executor, monkeypatch, first="", second="")
     assert list(failed) == ["first"]
     assert "Cannot allocate memory" in failed["first"]
+
+
+def test_gpus_are_dealt_to_the_runs(tmp_path, monkeypatch, capsys):
+    for per_run, gpus, expected in (
+        (None, "4,5,6", ["4", "5", "6", "4"]),  # more runs than GPUs share them
+        (1, "4", ["4", "4", "4", "4"]),
+        (2, "4,5,6,7", ["4,5", "6,7", "4,5", "6,7"]),
+        (0.5, "4,5", ["4", "4", "5", "5"]),
+        (0, "4,5", ["", "", "", ""]),
+    ):
+        dealt = [",".join(gpus_of_slot(slot, gpus.split(","), per_run)) for slot in range(4)]
+        assert dealt == expected, (per_run, gpus)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
+    show = "import os; print('sees', os.environ['CUDA_VISIBLE_DEVICES'])"
+    assert execute(LocalExecutor(options(jobs=2), tmp_path), monkeypatch, first=show, second=show) == {}
+    assert {"[1/2 first] sees 4", "[2/2 second] sees 5"} <= set(capsys.readouterr().out.splitlines())
+    with pytest.raises(UserError, match="GPUS_PER_RUN is 3; GPUs of this machine: 2"):
+        LocalExecutor(options(gpus_per_run=3), tmp_path)

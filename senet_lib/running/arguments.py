@@ -28,6 +28,50 @@ def study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
 
 
+def executor_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say where and how many runs are executed at a time. `read_executor_options` checks them."""
+    parser.add_argument("--executor", default="local", help="local, ray or slurm")
+    parser.add_argument("--jobs", nargs="?", const="", help="runs at the same time")
+    parser.add_argument("--threads", help="CPU threads per run; default: an equal share of the cores")
+    parser.add_argument("--gpus-per-run", help="GPUs of a run: a whole number, or a part of one such as 0.5")
+    parser.add_argument(
+        "--storage", default="shared", help="shared: all nodes see the results folder; copy: they do not"
+    )
+    parser.add_argument(
+        "--slurm-options", default="", help='options of sbatch, such as "--partition=gpu --time=4:00:00"'
+    )
+    parser.add_argument("--no-wait", action="store_true", help="Slurm: submit the runs and leave")
+
+
+def read_executor_options(options: argparse.Namespace) -> None:
+    """Replace the texts of the executor's options by their values. Raises StudyError."""
+    options.jobs, options.threads = whole_number("JOBS", options.jobs), whole_number("THREADS", options.threads)
+    options.gpus_per_run = gpu_share(options.gpus_per_run)
+    if options.storage not in (allowed := ("shared", "copy")):
+        raise StudyError(f"STORAGE is {options.storage[:40] or 'empty'}; {did_you_mean(options.storage, allowed)}")
+    for given, name, executor in (
+        (options.storage == "copy", "STORAGE=copy", "ray"),
+        (options.slurm_options, "SLURM_OPTIONS", "slurm"),
+        (options.no_wait, "NO_WAIT", "slurm"),
+    ):
+        if given and options.executor != executor:
+            raise StudyError(f"{name} needs EXECUTOR={executor}; EXECUTOR is {options.executor}")
+
+
+def gpu_share(value: str | None) -> float | None:
+    """The number of GPUS_PER_RUN=...; None if it was not given. Raises StudyError."""
+    if value is None:
+        return None
+    try:
+        number = float(value)
+    except ValueError:
+        number = -1.0
+    if not (0 <= number < 1 or (number.is_integer() and number >= 1)):
+        said = "a whole number from 0 up, or a part of one GPU such as 0.5"
+        raise StudyError(f"GPUS_PER_RUN is {value[:40] or 'empty'}; allowed: {said}")
+    return number
+
+
 def resolve_study(options: argparse.Namespace) -> tuple[Study, list[RunConfig], Path]:
     """The study with its overrides applied, its runs, and its results folder. Raises StudyError."""
     study = load_study(options.study, project_root() / "studies")

@@ -1,193 +1,108 @@
-"""Execute runs as subprocesses on this machine, as many at a time as there are jobs.
-
-Every run is a separate process with the command `python -m senet_lib.running.run STUDY RUN_ID`. This module decides
-when it starts, and on which GPU.
-"""
+"""Execute runs as subprocesses on this machine, as many at a time as there are jobs."""
 
 import argparse
-import contextlib
 import os
 import queue
 import shutil
-import signal
 import subprocess
-import sys
 import threading
-import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from senet_lib.process import SUPERVISED, StopRequest
-from senet_lib.running.run import FAILED
-from senet_lib.running.time_limit import TimeLimit
+from senet_lib.errors import UserError
+from senet_lib.running.executor import Ended, Event, Executor, Line, Started, in_words
 from senet_lib.study import RunConfig
 
-if TYPE_CHECKING:
-    from senet_lib.running.pace import Pace
 
-STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)  # exit codes of a run that SIGTERM stopped: with, without its handler
-
-
-def threads_of_a_job(options: argparse.Namespace) -> int:
+def threads_of_a_job(threads: int | None, jobs: int) -> int:
     """The CPU threads per job: as requested, otherwise an equal share of the CPUs that this process may use, which
     `taskset`, a scheduler or a container may limit."""
     import joblib  # imported here: a command with nothing to do should not spend the time
 
-    return options.threads or max(1, joblib.cpu_count() // options.jobs)
+    return threads or max(1, joblib.cpu_count() // jobs)
 
 
-class Pool:
-    """Executes runs as subprocesses, `jobs` at a time; each gets a share of the cores and, if there are any, a GPU.
+class LocalExecutor(Executor):
+    """A subprocess per run; each gets a share of the cores and, if there are any, of the GPUs.
 
-    pace: learns how long the runs take, to print the time left. limit, which needs `pace`: when to stop the runs.
+    Raises UserError if a run is to have more GPUs than there are.
     """
 
-    def __init__(
-        self, options: argparse.Namespace, folder: Path, pace: "Pace | None" = None, limit: TimeLimit | None = None
-    ) -> None:
-        self.options, self.folder, self.pace, self.limit = options, folder, pace, limit
-        self.slots: queue.Queue[int] = queue.Queue()
-        self.threads = threads_of_a_job(options)
-        self.running: dict[str, subprocess.Popen] = {}
-        self.names: dict[str, str] = {}  # run_id -> '2/6 resnet20-seed0'
-        self.reasons: dict[str, str] = {}  # run_id -> the failure message that the run printed
-        self.left: list[str] = []  # the runs that were stopped or not started because of the time limit
-        self.stopped_by: int | None = None
-        self.reached_limit = self.killed = False
-        self.request = StopRequest()
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        super().__init__(options, folder)
+        self.jobs = options.jobs or 1
+        self.threads = threads_of_a_job(options.threads, self.jobs)
+        self.gpus = visible_gpus()
+        if (wanted := options.gpus_per_run or 0) > len(self.gpus):
+            raise UserError(f"GPUS_PER_RUN is {wanted:g}; GPUs of this machine: {len(self.gpus)}")
+        self.slots = list(range(self.jobs))  # the free ones
+        self.processes: dict[str, subprocess.Popen] = {}
+        self.queue: queue.Queue[Event] = queue.Queue(maxsize=1000)  # a run that prints more waits
 
-    def execute(self, runs: Sequence[RunConfig], planned: Sequence[RunConfig] = ()) -> dict[str, str]:
-        """Execute `runs`, of all that are `planned`; return run_id -> reason for those that failed. `left` are then
-        those that the time limit has left. SIGTERM and SIGINT stop all runs, which can be resumed, and exit this
-        process."""
-        planned = planned or runs
-        self.names = {run.run_id: f"{number}/{len(planned)} {run.run_id}" for number, run in enumerate(planned, 1)}
-        handlers = {number: signal.signal(number, self._stop) for number in (signal.SIGTERM, signal.SIGINT)}
-        codes: dict[str, int] = {}
-        workers = []
-        for slot in range(min(self.options.jobs, len(runs))):
-            self.slots.put(slot)
-        for run in runs:
-            slot = self._free_slot()
-            if slot is None or not self._worth_starting(run):
-                break
-            try:
-                process = self._start(run, slot)
-            except OSError as error:  # for example no memory for a process
-                self.reasons[run.run_id] = f"the run could not be started: {error}"
-                self.slots.put(slot)
-                continue
-            worker = threading.Thread(target=self._follow, args=(run, slot, process, codes))
-            worker.start()
-            workers.append(worker)
-        for worker in workers:
-            while worker.is_alive():
-                self._watch_limit()
-                worker.join(timeout=0.2)
-        if self.stopped_by is not None:
-            print("stopped; the same command resumes the runs", file=sys.stderr)
-            sys.exit(128 + self.stopped_by)
-        for number, handler in handlers.items():
-            signal.signal(number, handler)
-        self.left = [run.run_id for run in runs if self._is_left(run.run_id, codes.get(run.run_id))]
-        silent = "the process exited without an error message"
-        return {
-            run.run_id: self.reasons.get(run.run_id, silent)
-            for run in runs
-            if codes.get(run.run_id) != 0 and run.run_id not in self.left
-        }
+    def describe(self) -> str:
+        return f"on this machine, {in_words(self.jobs, self.threads, self.options.gpus_per_run, len(self.gpus))}"
 
-    def _free_slot(self) -> int | None:
-        """Wait for a free slot; None once the runs are to stop."""
-        while self.stopped_by is None and not self.reached_limit:
-            self._watch_limit()
-            with contextlib.suppress(queue.Empty):
-                return self.slots.get(timeout=0.2)  # with a timeout, to notice a signal
-        return None
+    def start(self, run: RunConfig) -> None:
+        slot = self.slots.pop(0)
+        environment = {**os.environ, **self.variables()}
+        if self.gpus:
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of_slot(slot, self.gpus, self.options.gpus_per_run))
+        try:
+            # In a new session: Ctrl-C reaches only this process, which then asks each run to stop
+            process = subprocess.Popen(
+                self.command(run),
+                env=environment,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                encoding="utf-8",
+                errors="replace",  # a run may print anything
+                start_new_session=True,
+            )
+        except OSError:
+            self.slots.append(slot)
+            raise
+        self.processes[run.run_id] = process
+        threading.Thread(target=self._follow, args=(run, slot, process), daemon=True).start()
 
-    def _worth_starting(self, run: RunConfig) -> bool:
-        if self.limit is None:
-            return True
-        return self.limit.leaves_time_for(self.pace.start, self.pace.whole(run))
+    def events(self, seconds: float) -> Iterable[Event]:
+        try:
+            yield self.queue.get(timeout=seconds)  # with a timeout, to notice a signal
+            while True:
+                yield self.queue.get_nowait()
+        except queue.Empty:
+            pass
 
-    def _watch_limit(self) -> None:
-        """At the time limit stop the runs, which save their state; those that have not ended in time are killed."""
-        if self.limit is None or self.stopped_by is not None:
-            return
-        now = time.monotonic()
-        if now >= self.limit.stop_at(self.pace.start) and not self.reached_limit:
-            self.reached_limit = True
-            self._signal_runs(signal.SIGTERM)
-        elif now >= self.limit.end and not self.killed:
-            self.killed = True
-            self._signal_runs(signal.SIGTERM)  # a second request kills
+    def stop(self, number: int) -> None:
+        for process in list(self.processes.values()):
+            process.send_signal(number)  # a run that receives it twice kills its kernel
 
-    def _is_left(self, run_id: str, code: int | None) -> bool:
-        """Whether the time limit has left the run. code: its exit code; None if it was not started."""
-        if code is None:
-            return self.limit is not None and run_id not in self.reasons
-        return self.reached_limit and code in STOPPED
-
-    def _command(self, run: RunConfig) -> list[str]:
-        options = self.options
-        command = [sys.executable, "-m", "senet_lib.running.run", options.study, run.run_id]
-        command += ["--results", str(self.folder.parent), "--device", options.device, "--threads", str(self.threads)]
-        command += ["--data", options.data] if options.data else []
-        return command + (["--limit-epochs", str(options.limit_epochs)] if options.limit_epochs else [])
-
-    def _start(self, run: RunConfig, slot: int) -> subprocess.Popen:
-        environment = {**os.environ, SUPERVISED: "1", "OMP_NUM_THREADS": str(self.threads), "PYTHONUNBUFFERED": "1"}
-        environment["PYTHONIOENCODING"] = "utf-8:backslashreplace"  # in which the output is read below
-        if gpus := _visible_gpus():
-            environment["CUDA_VISIBLE_DEVICES"] = gpus[slot % len(gpus)]
-        # In a new session: Ctrl-C reaches only this process, which then asks each run to stop
-        process = subprocess.Popen(
-            self._command(run),
-            env=environment,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            encoding="utf-8",
-            errors="replace",  # a run may print anything
-            start_new_session=True,
-        )
-        self.running[run.run_id] = process
-        if self.pace:
-            self.pace.started(run)
-        return process
-
-    def _follow(self, run: RunConfig, slot: int, process: subprocess.Popen, codes: dict[str, int]) -> None:
-        """Print the run's output until it ends. Nothing that it prints may keep its slot from being freed."""
+    def _follow(self, run: RunConfig, slot: int, process: subprocess.Popen) -> None:
+        """Pass on the run's output until it ends. Nothing that it prints may keep its slot from being freed."""
+        reason = ""
+        self.queue.put(Started(run))
         try:
             for line in process.stdout:
-                time_left = self.pace.line(run, line) if self.pace else ""
-                # The reader may have gone (as in `| head`) or lack a character; the run continues and must be read
-                with contextlib.suppress(OSError, ValueError):
-                    print(f"[{self.names[run.run_id]}] {line.rstrip()}{time_left}")
-                if line.startswith(failed := f"{run.run_id}{FAILED}"):
-                    self.reasons.setdefault(run.run_id, line.removeprefix(failed).rstrip())
+                self.queue.put(Line(run, line.rstrip()))
         except Exception as error:
-            self.reasons.setdefault(run.run_id, f"its output could not be read: {type(error).__name__}: {error}")
+            reason = f"its output could not be read: {type(error).__name__}: {error}"
         finally:
             process.stdout.close()
-            codes[run.run_id] = process.wait()
-            del self.running[run.run_id]
-            if self.pace:
-                self.pace.ended(run, finished=codes[run.run_id] == 0)
-            self.slots.put(slot)
-
-    def _stop(self, number: int, frame: object) -> None:
-        if not self.request.is_new():
-            return
-        self.stopped_by = number
-        self._signal_runs(number)
-
-    def _signal_runs(self, number: int) -> None:
-        for process in list(self.running.values()):
-            process.send_signal(number)
+            code = process.wait()
+            del self.processes[run.run_id]
+            self.slots.append(slot)
+            self.queue.put(Ended(run, code, reason))
 
 
-def _visible_gpus() -> list[str]:
+def gpus_of_slot(slot: int, gpus: Sequence[str], per_run: float | None) -> list[str]:
+    """The GPUs of the run in a slot: its own as long as there are enough; more runs than that share them. per_run: how
+    many GPUs, or which share of one; None: one, if there is any."""
+    if per_run is None or 0 < per_run < 1:
+        return [gpus[int(slot * (per_run or 1)) % len(gpus)]]
+    number = int(per_run)
+    return [gpus[(slot * number + i) % len(gpus)] for i in range(number)]
+
+
+def visible_gpus() -> list[str]:
     """The GPUs to distribute jobs over, found without initialising CUDA in this process."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
         return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]

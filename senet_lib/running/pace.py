@@ -1,6 +1,5 @@
 """How long the runs of a study take, learned from its finished runs and from the progress of the running ones."""
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -64,7 +63,6 @@ class Pace:
         self.seconds: dict[str, list[float]] = {}  # label -> seconds of its whole runs
         self.configurations: dict[str, RunConfig] = {}  # those of `seconds`
         self.starts: list[float] = []
-        self.lock = threading.RLock()  # each run's lines are followed in a thread of its own
 
     @property
     def start(self) -> float:
@@ -77,43 +75,41 @@ class Pace:
         self.seconds.setdefault(run.label, []).append(seconds)
 
     def started(self, run: RunConfig) -> None:
-        with self.lock:
-            self.running[run.run_id] = self.waiting.pop(run.run_id, run), _Progress(time.monotonic())
+        self.running[run.run_id] = self.waiting.pop(run.run_id, run), _Progress(time.monotonic())
 
     def line(self, run: RunConfig, text: str) -> str:
         """Learn from a line of the run's output; after an epoch return the time left for all runs, as text."""
-        with self.lock:
-            progress = self.running[run.run_id][1]
-            if resumed := RESUMED_LINE.match(text):
-                progress.resumed = int(resumed[1])
-            if not (epoch := EPOCH_LINE.match(text)):
-                return ""
-            self._mark(run, progress, int(epoch[1]), float(epoch[2]))
-            left = self.left() if self.waiting or len(self.running) > 1 else None
-            return f"; {about(left)} left in all" if left is not None else ""
+        progress = self.running[run.run_id][1]
+        if resumed := RESUMED_LINE.match(text):
+            progress.resumed = int(resumed[1])
+        if not (epoch := EPOCH_LINE.match(text)):
+            return ""
+        self._mark(run, progress, int(epoch[1]), float(epoch[2]))
+        left = self.left() if self.waiting or len(self.running) > 1 else None
+        return f"; {about(left)} left in all" if left is not None else ""
 
     def ended(self, run: RunConfig, finished: bool) -> None:
-        with self.lock:
-            _, progress = self.running.pop(run.run_id)
-            if not finished or not progress.marks or progress.resumed is not None:
-                return
-            self.learn(run, time.monotonic() - progress.started)
+        """Learn from a whole run. It may have ended without having started."""
+        self.waiting.pop(run.run_id, None)
+        _, progress = self.running.pop(run.run_id, (run, _Progress(time.monotonic())))
+        if not finished or not progress.marks or progress.resumed is not None:
+            return
+        self.learn(run, time.monotonic() - progress.started)
 
     def whole(self, run: RunConfig) -> float | None:
         """The expected seconds of a whole run; None as long as nothing is known."""
-        with self.lock:
-            if run.label in self.seconds:
-                return fmean(self.seconds[run.label])
-            known = {label: fmean(seconds) for label, seconds in self.seconds.items()}
-            others = dict(self.configurations)
-            for other, progress in self.running.values():
-                if progress.marks and other.label not in known:
-                    known[other.label] = self.start + progress.epochs_seconds
-                    others[other.label] = other
-            if run.label in known:
-                return known[run.label]
-            rates = [max(0.0, s - self.start) / self._size(others[label]) for label, s in known.items()]
-            return self.start + fmean(rates) * self._size(run) if rates else None
+        if run.label in self.seconds:
+            return fmean(self.seconds[run.label])
+        known = {label: fmean(seconds) for label, seconds in self.seconds.items()}
+        others = dict(self.configurations)
+        for other, progress in self.running.values():
+            if progress.marks and other.label not in known:
+                known[other.label] = self.start + progress.epochs_seconds
+                others[other.label] = other
+        if run.label in known:
+            return known[run.label]
+        rates = [max(0.0, s - self.start) / self._size(others[label]) for label, s in known.items()]
+        return self.start + fmean(rates) * self._size(run) if rates else None
 
     def left(self) -> float | None:
         """The expected seconds until all runs are done; None as long as nothing is known."""

@@ -1,13 +1,11 @@
 """The table of `make plan`: what the runs of a study cost on this machine."""
 
-import argparse
 from collections.abc import Sequence
-from pathlib import Path
 
 from senet_lib import durations
 from senet_lib.data import Dataset
 from senet_lib.running.estimate import SHARE, estimates
-from senet_lib.running.local import threads_of_a_job
+from senet_lib.running.executor import Executor
 from senet_lib.running.pace import START, conditions, recorded_seconds
 from senet_lib.study import RunConfig
 from senet_lib.training.runtime import resolve_precision
@@ -21,15 +19,15 @@ NOTES = {
 }
 
 
-def print_estimates(
-    options: argparse.Namespace, runs: Sequence[RunConfig], left: Sequence[RunConfig], folder: Path, data: Dataset
-) -> None:
-    """Print one row per configuration with runs `left`, and the time of all of them. data: only its sizes are used."""
-    threads = threads_of_a_job(options)
+def print_estimates(executor: Executor, runs: Sequence[RunConfig], left: Sequence[RunConfig], data: Dataset) -> None:
+    """Print one row per configuration with runs `left`, the time of all of them, and where they would be executed.
+    data: only its sizes are used."""
+    options, threads = executor.options, executor.threads
     here = conditions(options.device, threads)
     recorded = {}
     for run in runs:
-        if run not in left and (seconds := recorded_seconds(folder / "runs" / run.run_id, run, data, here)):
+        run_dir = executor.folder / "runs" / run.run_id
+        if run not in left and (seconds := recorded_seconds(run_dir, run, data, here)):
             recorded[run.label] = seconds
     networks = list({run.label: run for run in left}.values())
     costs = estimates(networks, data, recorded, options.device, threads)
@@ -48,11 +46,11 @@ def print_estimates(
             f"{_cell(cost.epoch_seconds):>10}  {_cell(cost.run_seconds):>10}  "
             f"{todo} of {sum(other.label == run.label for other in runs)}"
         )
-    jobs = f", {options.jobs} runs at a time that do not slow each other down" if options.jobs > 1 else ""
+    jobs = f", {executor.jobs} runs at a time that do not slow each other down" if executor.jobs > 1 else ""
     precision = " and ".join(sorted({resolve_precision(run.recipe.precision, options.device) for run in networks}))
     used = {cost.source for cost in costs.values()}
     print(
-        f"\nEstimated time on this machine: {durations.about(total / options.jobs)} in {precision}{jobs}. "
+        f"\nEstimated time on this machine: {durations.about(total / executor.jobs)} in {precision}{jobs}. "
         f"It includes {START:.0f} s per run for the start and the figures.",
         *(note for source, note in NOTES.items() if source in used),
     )
@@ -60,6 +58,7 @@ def print_estimates(
         f"Estimated time on one H100: {durations.about(h100)}. Not measured: computed from the multiply-adds at "
         f"{SHARE:.2f} of its bf16 peak; networks with little computation per step take longer."
     )
+    print(f"\nThe runs would be executed {executor.describe()}.")
 
 
 def _cell(seconds: float) -> str:
