@@ -46,7 +46,6 @@ class Strict(BaseModel):
 
 class Recipe(Strict):
     """How a network is trained. Every field can change a result, so every field is part of the run's hash.
-
     The techniques of arXiv:2404.00498 (sections given below) are off by default and work with any network.
     """
 
@@ -77,6 +76,7 @@ class Recipe(Strict):
     bias_lr_factor: Annotated[Number, Field(gt=0)] = 1.0  # multiplies lr for batch norm's biases: section 3.4
     muon_lr: Annotated[Number, Field(gt=0)] | None = None  # Muon's lr, for every convolution except the first
     bn_momentum: Annotated[Number, Field(gt=0, le=1)] = 0.1  # weight of a new batch in batch norm's running statistics
+    synchronise_batch_norm: bool = True  # DEVICES > 1: batch norm over the whole batch, not each device's share
     # average of the weights, evaluated and saved; lookahead: training continues from it (section 3.4, arXiv:1907.08610)
     averaging: Literal["none", "ema", "lookahead"] = "none"
     averaging_steps: Annotated[Integer, Field(ge=1)] = 5  # optimizer steps between two updates of the average

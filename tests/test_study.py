@@ -247,6 +247,7 @@ def test_defaults_are_pinned():
         "holdout": 0,
         "decoupled": False,
         "bias_lr_factor": 1.0,
+        "synchronise_batch_norm": True,
         "muon_lr": None,
         "bn_momentum": 0.1,
         "averaging": "none",

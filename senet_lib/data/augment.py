@@ -37,6 +37,7 @@ class Augmenter:
     mean, std: per channel, of pixels in [0, 1].
     steps: batches per epoch. The last batch holds the remainder and is not dropped. A remainder of one image joins the
     preceding batch, since BatchNorm cannot train on one image with a 1x1 map, as in SK's fuse step.
+    part: (r, n): yield only the images r, r + n, ... of every batch, the share of process r of n.
 
     The padded images are stored in addition: N * (H + 2 * padding) * (W + 2 * padding) * 3 bytes.
     """
@@ -55,6 +56,7 @@ class Augmenter:
         crop_size: int | None = None,
         alternating: bool = False,
         cutout: int = 0,
+        part: tuple[int, int] = (0, 1),
     ) -> None:
         _check(images, labels, batch_size)
         n, height, width, channels = images.shape
@@ -68,7 +70,7 @@ class Augmenter:
             raise ValueError(
                 f"cutout={cutout!r} is not allowed; allowed: an integer from 0 to {min(height, width)} (pixels)"
             )
-        self.labels, self.batch_size = labels, batch_size
+        self.labels, self.batch_size, self.part = labels, batch_size, part
         self.flip, self.alternating, self.cutout = flip, alternating, cutout
         self.scale, self.shift = _scale_and_shift(mean, std, width, images.device)
         self.steps = -(-n // batch_size)
@@ -81,6 +83,10 @@ class Augmenter:
         rows = torch.arange(height)[:, None] * self.padded_width
         columns = torch.arange(width)
         self.windows = torch.stack((rows + columns, rows + columns.flip(0))).to(images.device)
+
+    def size(self, step: int) -> int:
+        """The images in the whole batch of a step."""
+        return self.batch_size if step < self.steps - 1 else len(self.labels) - self.batch_size * (self.steps - 1)
 
     def epoch(self, *, seed: int, epoch: int, start_step: int = 0) -> Iterator[tuple[Tensor, Tensor]]:
         """The batches of one epoch from `start_step` on, identical to those of the full epoch at these steps.
@@ -125,8 +131,8 @@ class Augmenter:
     ) -> Iterator[tuple[Tensor, Tensor]]:
         _, height, width = self.windows.shape
         for step in range(start_step, self.steps):
-            start = step * self.batch_size
-            batch = slice(start, start + self.batch_size if step < self.steps - 1 else None)
+            start, (first_image, every) = step * self.batch_size, self.part
+            batch = slice(start + first_image, start + self.size(step), every)
             offsets = self.windows[flips[batch]] + first[batch, None, None]  # (B, H, W)
             crops = self.pixels.index_select(0, offsets.view(-1)).view(-1, height, width, self.pixels.shape[1])
             x = _normalise(crops, self.scale, self.shift)

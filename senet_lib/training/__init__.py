@@ -4,6 +4,8 @@ loop.py          `fit`, `train_epoch`, `train_step`, `evaluate`
 state.py         what a training consists of, how far it is, and how a checkpoint stores it
 outcome.py       what training and evaluation return
 schedule.py      the learning rate of a step
+distributed.py   several devices share every batch; device_process.py is one of their processes
+batch_norm.py    batch norm over the images of all devices
 runtime.py       device, precision, memory format, deterministic kernels, memory
 checkpoint.py    checkpoints that survive a kill and detect corruption
 stopping.py      SIGTERM and SIGINT

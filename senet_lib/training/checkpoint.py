@@ -71,7 +71,8 @@ def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:
     """Load the newest undamaged checkpoint onto the CPU; None if there is none: training starts from the beginning.
 
     A damaged file is renamed `<name>.damaged`, with a warning. Raises CheckpointMismatch if the state's 'identity'
-    differs from `identity`, since the results would not equal those of an uninterrupted run.
+    differs from `identity`, since the results would not equal those of an uninterrupted run. The threads may be None,
+    any number, on either side.
     """
     folder = Path(folder)
     digests = _digests(folder)
@@ -115,7 +116,7 @@ def _check(path: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     differing = [
         f"{key} was {found.get(key)!r}, is {wanted.get(key)!r}"
         for key in sorted(found.keys() | wanted.keys())
-        if found.get(key) != wanted.get(key)
+        if found.get(key) != wanted.get(key) and not (key == "threads" and None in (found.get(key), wanted.get(key)))
     ]
     if differing:
         raise CheckpointMismatch(

@@ -5,7 +5,9 @@ The images are stored on the device as uint8 and augmented there in batches. The
 therefore has the weights of an uninterrupted run, bit for bit (given the same versions, hardware and thread count).
 """
 
+import signal
 import time
+from collections.abc import Iterable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Literal
@@ -19,6 +21,7 @@ from senet_lib.process import die_with_parent
 from senet_lib.results import SPLITS
 from senet_lib.study import Recipe
 from senet_lib.training import checkpoint
+from senet_lib.training.distributed import agreed, combined, gathered, is_process, same_buffers, train_on_devices
 from senet_lib.training.optimizer import set_learning_rate
 from senet_lib.training.outcome import Evaluation, Outcome
 from senet_lib.training.progress import Reporter, reporter
@@ -30,6 +33,7 @@ from senet_lib.training.stopping import EvaluationStopped, StopSignal, stop_sign
 from senet_lib.training.tta import tta_accuracy
 
 EVAL_BATCH_SIZE = 512
+AGREEMENT_STEPS = 10
 LOSS_CHECK_STEPS = 50  # steps between checks for a non-finite loss, each of which waits for the device
 
 
@@ -47,6 +51,7 @@ def fit(
     config_hash: str = "",
     device: str = "auto",
     threads: int | None = None,
+    devices: int = 1,
     progress: Literal["auto", "bar", "lines", "none"] = "auto",
 ) -> Outcome:
     """Train `model` ((N, 3, H, W) -> logits (N, classes)) in place and evaluate it after every epoch.
@@ -54,20 +59,26 @@ def fit(
     run_dir: where history.csv is written after every epoch, a checkpoint at most once a minute, and the final weights
     at the end. A checkpoint found there is resumed. CheckpointMismatch is raised if its `config_hash`, seed, data set,
     device type, precision, thread count or torch version differs.
-    device: 'auto', 'cpu', 'cuda' or 'mps'. threads: CPU threads; None keeps torch's setting.
+    device: 'auto', 'cpu', 'cuda' or 'mps'. threads: CPU threads; None keeps torch's setting. devices: how many devices
+    of this machine share every batch (distributed.py); UserError is raised if they cannot.
 
     With the recipe's `averaging`, the averaged weights are evaluated, and at the end written and left in `model`; a
     checkpoint has both. SIGTERM and SIGINT stop training after the current step or evaluated batch, with a checkpoint,
     and raise TrainingStopped and KeyboardInterrupt. A non-finite loss raises NonFiniteLoss; the last checkpoint
     remains.
     """
+    if devices > 1 and not is_process():
+        job = {"data": data, "recipe": recipe, "seed": seed, "run_dir": run_dir, "config_hash": config_hash}
+        return train_on_devices(model, device, devices, threads, progress=progress, **job)
     die_with_parent()
     keep_freed_memory()
     if threads:
         torch.set_num_threads(threads)
     # Build: device, precision, images, network, optimizers
     run_dir = Path(run_dir) if run_dir else None
-    state = prepare(model, data, recipe, seed=seed, run_dir=run_dir, config_hash=config_hash, device=device)
+    identity = {"seed": seed, "run_dir": run_dir, "config_hash": config_hash}
+    state = prepare(model, data, recipe, device=device, devices=devices, **identity)
+    progress = progress if state.is_first_process else "none"
     evaluated_on, evaluation = state.data.evaluation_split, None
     with deterministic(), stop_signals() as stop:
         # Continue from a checkpoint, if there is one
@@ -84,13 +95,13 @@ def fit(
                 state.start_epoch()
                 state.write_history()
                 # Save a checkpoint at the end, and earlier whenever one is due
-                if state.epoch == recipe.epochs or state.save_is_due():
+                if state.epoch == recipe.epochs or any(agreed(state.fabric, state.save_is_due())):
                     state.save()
                 report.epoch(state.history[-1])
         # Keep the final weights
         if state.average is not None:
             state.average.put_into_the_model()
-        if run_dir is not None:
+        if run_dir is not None and state.is_first_process:
             checkpoint.save_weights(run_dir, model)
     if evaluation is None:  # the checkpoint was that of a finished training
         evaluation = _evaluate(state)
@@ -116,7 +127,7 @@ def train_epoch(state: TrainingState, stop: StopSignal, report: Reporter) -> Non
             _check_losses(state)
         report.step()
         # Save the state of this step if that is due or training is to stop; writing is not training time
-        if stop.received or state.save_is_due():
+        if _is_to_save(state, stop):
             _check_losses(state)
             state.seconds += time.perf_counter() - started
             state.save()
@@ -127,6 +138,19 @@ def train_epoch(state: TrainingState, stop: StopSignal, report: Reporter) -> Non
     state.seconds += time.perf_counter() - started
 
 
+def _is_to_save(state: TrainingState, stop: StopSignal) -> bool:
+    """Whether a checkpoint is due, or training is to stop. Several processes agree on it, since all take part; on a
+    GPU, which has to be waited for, only every AGREEMENT_STEPS."""
+    if state.fabric.world_size == 1:
+        return bool(stop.received) or state.save_is_due()
+    if state.fabric.device.type != "cpu" and state.step % AGREEMENT_STEPS:
+        return False
+    stopping, saving = agreed(state.fabric, bool(stop.received), state.save_is_due())
+    if stopping:
+        stop.received = stop.received or signal.SIGTERM
+    return stopping or saving
+
+
 def train_step(state: TrainingState, x: Tensor, y: Tensor) -> None:
     """One optimizer step on images x (B, 3, H, W) with labels y (B,)."""
     recipe = state.recipe
@@ -134,6 +158,8 @@ def train_step(state: TrainingState, x: Tensor, y: Tensor) -> None:
     # Forward
     logits = state.network(x.contiguous(memory_format=state.memory_format))  # (B, classes)
     loss = F.cross_entropy(logits, y, label_smoothing=recipe.label_smoothing)
+    if (world := state.fabric.world_size) > 1:  # so that the processes' average is that over the whole batch
+        loss = loss * (len(y) * world / state.batches.size(state.step))
     # Backward, with gradient clipping
     state.fabric.backward(loss)
     if recipe.clip_norm is not None:
@@ -144,7 +170,7 @@ def train_step(state: TrainingState, x: Tensor, y: Tensor) -> None:
         optimizer.step()
         optimizer.zero_grad()
     # Record loss and correct predictions without waiting for the device
-    state.losses[state.step] = loss.detach()
+    state.losses[state.step] = loss.detach() / world
     state.correct[state.step] = (logits.detach().argmax(1) == y).sum()
 
 
@@ -165,18 +191,29 @@ def evaluate(
     evaluated batch and updates its running statistics.
     stop: raise EvaluationStopped between two batches once it has received a signal.
     """
+    batches = eval_batches(images, labels, batch_size=batch_size, mean=mean, std=std)
+    return _evaluation(_logits(model, batches, training_mode, stop), labels)
+
+
+def _logits(
+    model: nn.Module, batches: Iterable[tuple[Tensor, Tensor]], training_mode: bool, stop: StopSignal | None
+) -> Tensor:
+    """(N, classes) float32 for all images of the batches."""
     was_training = model.training
     model.train(training_mode)
     logits = []
     try:
         with torch.no_grad():
-            for x, _ in eval_batches(images, labels, batch_size=batch_size, mean=mean, std=std):
+            for x, _ in batches:
                 if stop is not None and stop.received:
                     raise EvaluationStopped
                 logits.append(model(x).float())
     finally:
         model.train(was_training)
-    logits = torch.cat(logits)  # (N, classes)
+    return torch.cat(logits)
+
+
+def _evaluation(logits: Tensor, labels: Tensor) -> Evaluation:
     confidence, predicted = logits.softmax(1).max(1)
     return Evaluation(
         label=labels.cpu().numpy(),
@@ -189,19 +226,22 @@ def evaluate(
 def _evaluate(state: TrainingState, stop: StopSignal | None = None) -> Evaluation:
     """Evaluate the averaged weights if the recipe has them, otherwise the current ones. After SIGTERM or SIGINT save a
     checkpoint of the epoch's last step and raise."""
-    data, as_source_b = state.data, state.recipe.evaluate_in_training_mode
+    data, fabric, as_source_b = state.data, state.fabric, state.recipe.evaluate_in_training_mode
+    share = slice(fabric.global_rank, None, fabric.world_size)  # of the images, for this process
+    batches = eval_batches(
+        data.test_images[share],
+        data.test_labels[share],
+        batch_size=state.recipe.batch_size if as_source_b else EVAL_BATCH_SIZE,
+        mean=data.mean,
+        std=data.std,
+    )
     try:
         with state.average.in_the_model() if state.average is not None else nullcontext():
-            return evaluate(
-                state.network,
-                data.test_images,
-                data.test_labels,
-                mean=data.mean,
-                std=data.std,
-                batch_size=state.recipe.batch_size if as_source_b else EVAL_BATCH_SIZE,
-                training_mode=as_source_b,
-                stop=None if as_source_b else stop,  # half an evaluation in training mode would change the state
-            )
+            same_buffers(fabric, state.model)
+            # Half an evaluation in training mode would change the state; several processes stop only after a step
+            stoppable = not as_source_b and fabric.world_size == 1
+            logits = _logits(state.network, batches, as_source_b, stop if stoppable else None)
+        return _evaluation(gathered(fabric, logits, len(data.test_labels)), data.test_labels)
     except EvaluationStopped:
         state.save()
         stop.raise_stopped(f"in the evaluation after epoch {state.epoch + 1}", bool(state.run_dir))
@@ -230,8 +270,8 @@ def _history_row(state: TrainingState, evaluation: Evaluation) -> dict[str, floa
     return {
         "epoch": state.epoch + 1,
         "lr": learning_rate(recipe, state.steps_done - 1, steps),
-        "train_loss": (state.losses.cpu().double() @ sizes).item() / images,
-        "train_accuracy": state.correct.sum().item() / images,
+        "train_loss": (combined(state.fabric, state.losses).cpu().double() @ sizes).item() / images,
+        "train_accuracy": combined(state.fabric, state.correct).sum().item() / images,
         "test_loss": evaluation.loss,
         "test_accuracy": evaluation.accuracy,
         "train_seconds": round(state.seconds, 3),
@@ -241,11 +281,12 @@ def _history_row(state: TrainingState, evaluation: Evaluation) -> dict[str, floa
 
 def _check_losses(state: TrainingState) -> None:
     """Raise NonFiniteLoss if a loss of the current epoch is not finite."""
-    bad = (~state.losses[: state.step].isfinite()).nonzero()
+    losses = combined(state.fabric, state.losses[: state.step])
+    bad = (~losses.isfinite()).nonzero()
     if len(bad):
         step, steps = int(bad[0]), state.batches.steps
         lr = learning_rate(state.recipe, state.epoch * steps + step, steps)
         raise NonFiniteLoss(
-            f"the loss is {state.losses[step].item()} in epoch {state.epoch + 1}, step {step + 1} of {steps}, "
+            f"the loss is {losses[step].item()} in epoch {state.epoch + 1}, step {step + 1} of {steps}, "
             f"learning rate {lr:g}; a lower lr, a longer warm-up or clip_norm may help"
         )

@@ -12,8 +12,9 @@ from torch import nn
 from senet_lib.data import Augmenter, Dataset
 from senet_lib.results import environment_record, write_history
 from senet_lib.study import Recipe
-from senet_lib.training import checkpoint
+from senet_lib.training import batch_norm, checkpoint
 from senet_lib.training.averaging import WeightAverage
+from senet_lib.training.distributed import check_share, combined, create_fabric
 from senet_lib.training.optimizer import make_optimizers
 from senet_lib.training.runtime import PRECISIONS, choose_memory_format, resolve_precision
 from senet_lib.training.whitening import whiten_stem
@@ -63,7 +64,8 @@ class TrainingState:
         return self.epoch * self.batches.steps + self.step
 
     def identity(self) -> dict[str, Any]:
-        """What must not change for a resumed training to equal an uninterrupted one."""
+        """What must not change for a resumed training to equal an uninterrupted one. None: it may change, since on
+        several devices the equality is up to rounding anyway."""
         return {
             "checkpoint_format": CHECKPOINT_FORMAT,
             "config": self.config_hash,
@@ -71,23 +73,29 @@ class TrainingState:
             "device": self.fabric.device.type,
             "precision": self.precision,
             "seed": self.seed,
-            "threads": torch.get_num_threads(),
+            "threads": torch.get_num_threads() if self.fabric.world_size == 1 else None,
             "torch": str(torch.__version__),  # a plain str, which a checkpoint may contain
         }
 
     def environment(self) -> dict[str, Any]:
         """The content of environment.json."""
-        device = self.fabric.device
+        device, devices = self.fabric.device, self.fabric.world_size
         return environment_record(
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             precision=self.precision,
             threads=torch.get_num_threads(),
             data={"name": self.data.name, "fingerprints": dict(self.data.fingerprints)},
+            **({"devices": devices} if devices > 1 else {}),
         )
+
+    @property
+    def is_first_process(self) -> bool:
+        """Whether this process is the one that writes files and reports, of those that train together."""
+        return self.fabric.global_rank == 0
 
     def write_history(self) -> None:
         """Write history.csv, if there is a run directory."""
-        if self.run_dir is not None:
+        if self.run_dir is not None and self.is_first_process:
             write_history(self.run_dir, self.history)
 
     def save_is_due(self) -> bool:
@@ -95,16 +103,21 @@ class TrainingState:
         return self.run_dir is not None and time.monotonic() - self.saved_at >= checkpoint.interval()
 
     def save(self) -> None:
-        """Write a checkpoint, if there is a run directory."""
+        """Write a checkpoint, if there is a run directory. All processes take part."""
         if self.run_dir is None:
+            return
+        losses, correct = combined(self.fabric, self.losses), combined(self.fabric, self.correct)
+        self.saved_at = time.monotonic()
+        if not self.is_first_process:
             return
         stored = {
             "identity": self.identity(),
+            "devices": self.fabric.world_size,
             "history": self.history,
             "step": self.step,
             "seconds": self.seconds,
-            "losses": self.losses,
-            "correct": self.correct,
+            "losses": losses,
+            "correct": correct,
             "model": self.model.state_dict(),
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average.state if self.average is not None else None,
@@ -114,7 +127,11 @@ class TrainingState:
 
     def resume(self) -> None:
         """Continue from the run directory's checkpoint, if there is one. Raises checkpoint.CheckpointMismatch."""
-        stored = checkpoint.load(self.run_dir, self.identity()) if self.run_dir is not None else None
+        stored = None
+        if self.run_dir is not None and self.is_first_process:
+            stored = checkpoint.load(self.run_dir, self.identity())
+        if self.fabric.world_size > 1:
+            stored = self.fabric.broadcast(stored)
         if stored is None:
             return
         self.model.load_state_dict(stored["model"])
@@ -123,9 +140,12 @@ class TrainingState:
         if self.average is not None:
             self.average.load_state(stored["average"])
         self.history, self.step, self.seconds = stored["history"], stored["step"], stored["seconds"]
-        self.losses, self.correct = (stored[key].to(self.fabric.device) for key in ("losses", "correct"))
         self.write_history()
-        print(f"resumed after epoch {self.epoch}, step {self.step}", flush=True)
+        if self.is_first_process:  # the others add to what it continues with
+            self.losses, self.correct = (stored[key].to(self.fabric.device) for key in ("losses", "correct"))
+            before, now = stored.get("devices", 1), self.fabric.world_size
+            change = f" of {before} devices on {now}: equal up to rounding" if before != now else ""
+            print(f"resumed after epoch {self.epoch}, step {self.step}{change}", flush=True)
 
 
 def prepare(
@@ -137,10 +157,11 @@ def prepare(
     run_dir: Path | None,
     config_hash: str,
     device: str,
+    devices: int = 1,
 ) -> TrainingState:
     """Choose device and precision, move the network and the images there, and build all that the recipe asks for."""
     precision = resolve_precision(recipe.precision, device)
-    fabric = Fabric(accelerator=device, devices=1, precision=PRECISIONS[precision])
+    fabric = create_fabric(device, devices, PRECISIONS[precision])
     # With a validation split, `data` has its images in the place of the test images
     data = (data.holdout(recipe.holdout) if recipe.holdout else data).to(fabric.device)
     batches = Augmenter(
@@ -155,7 +176,10 @@ def prepare(
         cutout=recipe.cutout,
         mean=data.mean,
         std=data.std,
+        part=(fabric.global_rank, fabric.world_size),
     )
+    if devices > 1:
+        check_share(devices, recipe, batches)
     memory_format = choose_memory_format(model, fabric.device)
     model.to(fabric.device, memory_format=memory_format)
     for module in model.modules():
@@ -169,6 +193,8 @@ def prepare(
         fused=fabric.device.type in ("cpu", "cuda"),
         muon_dtype=torch.bfloat16 if precision == "bf16" else None,
     )
+    if devices > 1 and recipe.synchronise_batch_norm:
+        batch_norm.synchronise(model, fabric.device)
     network, *optimizers = fabric.setup(torch.compile(model) if recipe.compile else model, *own)
     average = WeightAverage(model, recipe, recipe.epochs * batches.steps) if recipe.averaging != "none" else None
     return TrainingState(
