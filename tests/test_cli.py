@@ -308,7 +308,7 @@ def test_plan_and_dry_run(project):
     assert code == 0, output
     assert output.count("to do") == 1
     assert "measuring 1 of 1: se ..." in output
-    assert "The runs would be executed on this machine, one run at a time, each with 1 CPU thread" in output
+    assert "The run would be executed on this machine, one run at a time, each with 1 CPU thread" in output
     assert "Power" not in output, "one network, so no comparison"
     assert not (project.root / "results").exists()
     code, output = project.run("se-seed0", "tiny", "--limit-epochs", "1")

@@ -11,6 +11,7 @@ import pytest
 
 from senet_lib.errors import UserError
 from senet_lib.running import time_limit
+from senet_lib.running.executor import checkpoint_seconds
 from senet_lib.running.local import LocalExecutor, gpus_of_slot, threads_of_a_job
 from senet_lib.running.time_limit import TimeLimit
 
@@ -22,7 +23,7 @@ def executor(tmp_path):
 
 def options(**changes):
     given = {"jobs": 1, "threads": 1, "study": "s", "device": "cpu", "data": "", "limit_epochs": None}
-    return Namespace(**given | {"gpus_per_run": None} | changes)
+    return Namespace(**given | {"gpus_per_run": None, "devices": 1} | changes)
 
 
 def execute(executor, monkeypatch, **codes):
@@ -130,6 +131,15 @@ def test_threads_are_those_that_may_be_used(monkeypatch):
     assert threads_of_a_job(5, 1) == 5
 
 
+def test_many_runs_write_fewer_checkpoints(executor, monkeypatch):
+    assert [checkpoint_seconds(jobs) for jobs in (1, 120, 500, 10_000)] == [60, 60, 250, 600]
+    monkeypatch.delenv("SENET_CHECKPOINT_SECONDS", raising=False)
+    executor.jobs = 500
+    assert executor.variables()["SENET_CHECKPOINT_SECONDS"] == "250"
+    monkeypatch.setenv("SENET_CHECKPOINT_SECONDS", "5")
+    assert executor.variables()["SENET_CHECKPOINT_SECONDS"] == "5"
+
+
 def test_run_that_cannot_start_is_reported(executor, monkeypatch):
     real = executor.start
 
@@ -146,7 +156,7 @@ def test_run_that_cannot_start_is_reported(executor, monkeypatch):
 
 def test_gpus_are_dealt_to_the_runs(tmp_path, monkeypatch, capsys):
     for per_run, gpus, expected in (
-        (None, "4,5,6", ["4", "5", "6", "4"]),  # more runs than GPUs share them
+        (1, "4,5,6", ["4", "5", "6", "4"]),  # more runs than GPUs share them
         (1, "4", ["4", "4", "4", "4"]),
         (2, "4,5,6,7", ["4,5", "6,7", "4,5", "6,7"]),
         (0.5, "4,5", ["4", "4", "5", "5"]),
@@ -156,7 +166,8 @@ def test_gpus_are_dealt_to_the_runs(tmp_path, monkeypatch, capsys):
         assert dealt == expected, (per_run, gpus)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     show = "import os; print('sees', os.environ['CUDA_VISIBLE_DEVICES'])"
-    assert execute(LocalExecutor(options(jobs=2), tmp_path), monkeypatch, first=show, second=show) == {}
+    assert execute(LocalExecutor(options(jobs=2, device="auto"), tmp_path), monkeypatch, first=show, second=show) == {}
     assert {"[1/2 first] sees 4", "[2/2 second] sees 5"} <= set(capsys.readouterr().out.splitlines())
-    with pytest.raises(UserError, match="GPUS_PER_RUN is 3; GPUs of this machine: 2"):
-        LocalExecutor(options(gpus_per_run=3), tmp_path)
+    for changes in ({"gpus_per_run": 3}, {"devices": 3, "device": "auto"}):  # a GPU per device
+        with pytest.raises(UserError, match="GPUS_PER_RUN is 3; GPUs of this machine: 2"):
+            LocalExecutor(options(**changes), tmp_path)

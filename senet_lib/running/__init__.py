@@ -3,8 +3,8 @@
 run.py        one run: executes its notebook with papermill under a lock, writes its summary last
 executor.py   what every executor shares: starting, following and stopping runs
 local.py      executes runs as subprocesses on this machine
-ray.py        executes runs as tasks of a Ray cluster
-slurm.py      executes runs as a Slurm job array
+ray.py        executes runs as tasks of a Ray cluster; ray_cluster.py reaches it, ray_node.py is what its nodes do
+slurm.py      executes runs as a Slurm job array; slurm_script.py is the script of its jobs
 inputs.py     checks networks and recipes against the data
 arguments.py  command-line options that select a study and override its file
 notebook.py   headless notebook execution

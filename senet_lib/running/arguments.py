@@ -26,6 +26,7 @@ def study_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--limit-epochs", help="dry run: train at most this many epochs")
     parser.add_argument("--results", type=Path, default=None, help="results folder; default: the project's results/")
     parser.add_argument("--device", default="auto", choices=("auto", "cpu", "cuda", "mps"))
+    parser.add_argument("--devices", default=1, help="devices of a machine that share each batch of a run")
 
 
 def executor_options(parser: argparse.ArgumentParser) -> None:
@@ -76,6 +77,7 @@ def resolve_study(options: argparse.Namespace) -> tuple[Study, list[RunConfig], 
     """The study with its overrides applied, its runs, and its results folder. Raises StudyError."""
     study = load_study(options.study, project_root() / "studies")
     limit_epochs = whole_number("LIMIT_EPOCHS", options.limit_epochs)
+    options.devices = whole_number("DEVICES", options.devices)
     study = study.override(data=data_set_in(options.data), limit_epochs=limit_epochs)
     folder = (options.results or project_root() / "results").resolve() / study.name
     return study, study.runs(), folder

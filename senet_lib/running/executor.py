@@ -7,6 +7,7 @@ or lose it; the run's lock and its checkpoint make that safe.
 
 import argparse
 import contextlib
+import os
 import signal
 import sys
 import time
@@ -26,6 +27,8 @@ from senet_lib.study import RunConfig
 if TYPE_CHECKING:
     from senet_lib.running.pace import Pace
 
+CHECKPOINTS_PER_SECOND = 2  # of all runs: a shared file system takes no more from a thousand large networks
+LONGEST_INTERVAL = 600.0  # seconds between two checkpoints, which is what a kill loses
 STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)  # exit codes of a run that SIGTERM stopped: with, without its handler
 
 
@@ -60,7 +63,8 @@ Event = Started | Line | Ended
 class Executor(ABC):
     """Executes runs somewhere. Use as a context manager: `with create_executor(options, folder) as executor`.
 
-    jobs: how many runs are executed at the same time, at most. threads: the CPU threads of each.
+    jobs: how many runs are executed at the same time, at most. threads: the CPU threads of each, or of each of its
+    devices.
     """
 
     jobs: int
@@ -152,12 +156,17 @@ class Executor(ABC):
         command = [python, "-m", "senet_lib.running.run", study, run.run_id]
         command += ["--results", str(results or self.folder.parent)]
         command += ["--device", options.device, "--threads", str(self.threads)]
+        command += ["--devices", str(options.devices)] if options.devices != 1 else []
         command += ["--data", data_root_in(options.data) or options.data] if options.data else []
         return command + (["--limit-epochs", str(options.limit_epochs)] if options.limit_epochs else [])
 
     def variables(self) -> dict[str, str]:
         """The environment variables that every run gets."""
+        from senet_lib.training.checkpoint import INTERVAL_VARIABLE  # with torch, only if there is something to train
+
+        given = os.environ.get(INTERVAL_VARIABLE)
         return {
+            INTERVAL_VARIABLE: given or f"{checkpoint_seconds(self.jobs):g}",
             SUPERVISED: "1",
             "OMP_NUM_THREADS": str(self.threads),
             "PYTHONUNBUFFERED": "1",
@@ -228,11 +237,24 @@ class Executor(ABC):
         self.stop(number)
 
 
-def in_words(jobs: int, threads: int, gpus_per_run: float | None, gpus: int) -> str:
-    """What each run gets, for `describe`. gpus_per_run: None: one, if there are any `gpus`."""
+def checkpoint_seconds(jobs: int) -> float:
+    """The seconds between two checkpoints of a run, of which all together write at most CHECKPOINTS_PER_SECOND."""
+    from senet_lib.training.checkpoint import INTERVAL
+
+    return min(LONGEST_INTERVAL, max(INTERVAL, jobs / CHECKPOINTS_PER_SECOND))
+
+
+def gpus_of_a_run(options: argparse.Namespace, available: bool) -> float:
+    """How many GPUs a run gets, or which part of one: GPUS_PER_RUN, otherwise one per device if there are any."""
+    if options.gpus_per_run is not None:
+        return options.gpus_per_run
+    return options.devices if available and options.device != "cpu" else 0
+
+
+def in_words(jobs: int, threads: int, gpus: float) -> str:
+    """What each run gets, for `describe`."""
     runs = "one run" if jobs == 1 else f"{jobs} runs"
     parts = ["1 CPU thread" if threads == 1 else f"{threads} CPU threads"]
-    per_run = (1 if gpus else 0) if gpus_per_run is None else gpus_per_run
-    if per_run:
-        parts.append("1 GPU" if per_run == 1 else f"{per_run:g} {'GPUs' if per_run > 1 else 'of a GPU'}")
+    if gpus:
+        parts.append("1 GPU" if gpus == 1 else f"{gpus:g} {'GPUs' if gpus > 1 else 'of a GPU'}")
     return f"{runs} at a time, each with {' and '.join(parts)}"

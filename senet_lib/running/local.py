@@ -10,13 +10,13 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from senet_lib.errors import UserError
-from senet_lib.running.executor import Ended, Event, Executor, Line, Started, in_words
+from senet_lib.running.executor import Ended, Event, Executor, Line, Started, gpus_of_a_run, in_words
 from senet_lib.study import RunConfig
 
 
 def threads_of_a_job(threads: int | None, jobs: int) -> int:
-    """The CPU threads per job: as requested, otherwise an equal share of the CPUs that this process may use, which
-    `taskset`, a scheduler or a container may limit."""
+    """The CPU threads of each process that trains: as requested, otherwise an equal share of the CPUs that this process
+    may use, which `taskset`, a scheduler or a container may limit. jobs: how many such processes there are."""
     import joblib  # imported here: a command with nothing to do should not spend the time
 
     return threads or max(1, joblib.cpu_count() // jobs)
@@ -31,22 +31,23 @@ class LocalExecutor(Executor):
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         super().__init__(options, folder)
         self.jobs = options.jobs or 1
-        self.threads = threads_of_a_job(options.threads, self.jobs)
+        self.threads = threads_of_a_job(options.threads, self.jobs * options.devices)
         self.gpus = visible_gpus()
-        if (wanted := options.gpus_per_run or 0) > len(self.gpus):
-            raise UserError(f"GPUS_PER_RUN is {wanted:g}; GPUs of this machine: {len(self.gpus)}")
+        self.gpus_per_run = gpus_of_a_run(options, bool(self.gpus))
+        if self.gpus_per_run > len(self.gpus):
+            raise UserError(f"GPUS_PER_RUN is {self.gpus_per_run:g}; GPUs of this machine: {len(self.gpus)}")
         self.slots = list(range(self.jobs))  # the free ones
         self.processes: dict[str, subprocess.Popen] = {}
         self.queue: queue.Queue[Event] = queue.Queue(maxsize=1000)  # a run that prints more waits
 
     def describe(self) -> str:
-        return f"on this machine, {in_words(self.jobs, self.threads, self.options.gpus_per_run, len(self.gpus))}"
+        return f"on this machine, {in_words(self.jobs, self.threads, self.gpus_per_run)}"
 
     def start(self, run: RunConfig) -> None:
         slot = self.slots.pop(0)
         environment = {**os.environ, **self.variables()}
         if self.gpus:
-            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of_slot(slot, self.gpus, self.options.gpus_per_run))
+            environment["CUDA_VISIBLE_DEVICES"] = ",".join(gpus_of_slot(slot, self.gpus, self.gpus_per_run))
         try:
             # In a new session: Ctrl-C reaches only this process, which then asks each run to stop
             process = subprocess.Popen(
@@ -93,13 +94,12 @@ class LocalExecutor(Executor):
             self.queue.put(Ended(run, code, reason))
 
 
-def gpus_of_slot(slot: int, gpus: Sequence[str], per_run: float | None) -> list[str]:
+def gpus_of_slot(slot: int, gpus: Sequence[str], per_run: float) -> list[str]:
     """The GPUs of the run in a slot: its own as long as there are enough; more runs than that share them. per_run: how
-    many GPUs, or which share of one; None: one, if there is any."""
-    if per_run is None or 0 < per_run < 1:
-        return [gpus[int(slot * (per_run or 1)) % len(gpus)]]
-    number = int(per_run)
-    return [gpus[(slot * number + i) % len(gpus)] for i in range(number)]
+    many GPUs, or which share of one."""
+    if 0 < per_run < 1:
+        return [gpus[int(slot * per_run) % len(gpus)]]
+    return [gpus[(slot * int(per_run) + i) % len(gpus)] for i in range(int(per_run))]
 
 
 def visible_gpus() -> list[str]:

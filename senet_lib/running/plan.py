@@ -58,7 +58,8 @@ def print_estimates(executor: Executor, runs: Sequence[RunConfig], left: Sequenc
         f"Estimated time on one H100: {durations.about(h100)}. Not measured: computed from the multiply-adds at "
         f"{SHARE:.2f} of its bf16 peak; networks with little computation per step take longer."
     )
-    print(f"\nThe runs would be executed {executor.describe()}.")
+    many = "The run" if len(left) == 1 else f"The {len(left)} runs"
+    print(f"\n{many} would be executed {executor.describe()}.")
 
 
 def _cell(seconds: float) -> str:

@@ -100,7 +100,9 @@ def set_aside_other(run_dir: Path, config: RunConfig) -> None:
         )
 
 
-def execute(config: RunConfig, run_dir: Path, device: str, threads: int | None, data_root: str | None) -> None:
+def execute(
+    config: RunConfig, run_dir: Path, device: str, devices: int, threads: int | None, data_root: str | None
+) -> None:
     """Execute the training notebook as PARTIAL, which remains if it fails. Raises what `notebook.execute` does."""
     notebooks = project_root() / "notebooks"
     parameters = {
@@ -113,6 +115,7 @@ def execute(config: RunConfig, run_dir: Path, device: str, threads: int | None, 
         "recipe": config.recipe.model_dump(mode="json"),
         "run_dir": os.path.relpath(run_dir, notebooks),  # relative: no machine-specific paths in notebooks
         "device": device,
+        "devices": devices,
         "threads": threads or 0,
     }
     if data_root:
@@ -197,7 +200,7 @@ def main(arguments: list[str] | None = None) -> int:
             remove_temporary_files(run_dir)
             write_json(run_dir / "config.json", config.record())
             try:
-                execute(config, run_dir, options.device, threads, data_root)
+                execute(config, run_dir, options.device, options.devices, threads, data_root)
                 summary = finish(config, run_dir)
             except (Exception, KeyboardInterrupt) as error:  # of papermill, the kernel or the disk: all are reported
                 if signals.received is not None:
