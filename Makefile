@@ -1,7 +1,10 @@
 # `make help` lists the targets. Targets set up the environment they need; nothing is installed twice.
 STUDY ?= quick
+EXECUTOR ?= local
+ifeq ($(EXECUTOR),local)
 # Small networks gain little from a second thread: two parallel runs, each on half of the cores, take half as long
 JOBS ?= 2
+endif
 DATA ?=
 LIMIT_EPOCHS ?=
 TIME_LIMIT ?=
@@ -18,7 +21,11 @@ BIN := $(VENV)/bin/
 READY := $(VENV)/.ready
 endif
 
-OPTIONS := "$(STUDY)" --jobs "$(JOBS)" $(if $(DATA),--data "$(DATA)") $(if $(LIMIT_EPOCHS),--limit-epochs "$(LIMIT_EPOCHS)")
+OPTIONS := "$(STUDY)" $(if $(DATA),--data "$(DATA)") $(if $(LIMIT_EPOCHS),--limit-epochs "$(LIMIT_EPOCHS)")
+given = $(if $(filter-out undefined,$(origin $(1))),$(2)="$($(1))")
+OPTIONS += --executor "$(EXECUTOR)" $(call given,JOBS,--jobs) $(call given,THREADS,--threads) \
+	$(call given,DEVICES,--devices) $(call given,GPUS_PER_RUN,--gpus-per-run) $(call given,STORAGE,--storage) \
+	$(call given,SLURM_OPTIONS,--slurm-options) $(if $(NO_WAIT),--no-wait)
 # exec: a shell between make and the launcher would die of a signal sent to the process group, and the runs with it
 LAUNCH := exec $(BIN)python -m senet_lib.cli
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
@@ -27,13 +34,14 @@ RUN_KEYS := $(addprefix metadata.language_info.,codemirror_mode file_extension m
 	pygments_lexer version)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup reproduce plan report publish archive restore verify notebooks site site-check test test-slow bench soak check \
+.PHONY: help setup setup-cluster reproduce plan report publish archive restore verify bundle unpack notebooks site site-check test test-slow bench soak check \
 	lab lock badges clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 11
+	@grep -hE '^[a-z-]+:.*  ## ' $(MAKEFILE_LIST) | sed -E 's/:.*  ## /\t/' | expand -t 14
 	@echo
 	@echo 'STUDY=name of studies/ (default quick)   JOBS=runs at a time (default 2)   LIMIT_EPOCHS=n for a dry run'
+	@echo 'EXECUTOR=local, ray or slurm (docs/cluster.md)   THREADS=n, GPUS_PER_RUN=n, DEVICES=n (docs/gpu.md)'
 	@echo 'TIME_LIMIT=stop in time, for example 90s, 10m or 1h30m; the same command continues'
 	@echo 'DATA=another data set (digits, fashion_mnist, cifar10, cifar100, folder:PATH) or the place of the data'
 
@@ -48,6 +56,9 @@ $(VENV)/.ready: requirements.lock pyproject.toml
 	@# Notebooks opened and saved stay unchanged for git: .gitattributes names this filter
 	@test ! -e .git || git config filter.nbstripout.clean '$(VENV)/bin/nbstripout --keep-id --extra-keys "$(RUN_KEYS)"'
 	@touch $@
+
+setup-cluster: $(READY)  ## add Ray to the environment, for EXECUTOR=ray
+	@$(BIN)python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements-cluster.lock
 
 reproduce: $(READY)  ## execute the unfinished runs of STUDY, then render its report
 	@$(LAUNCH) reproduce $(OPTIONS) $(if $(TIME_LIMIT),--time-limit "$(TIME_LIMIT)")
@@ -71,6 +82,18 @@ restore: $(READY)  ## copy STUDY's published or archived runs to its results; re
 
 verify: $(READY)  ## compare every file of STUDY's finished runs with its recorded digest
 	@$(LAUNCH) verify $(OPTIONS)
+
+# PYTHON here is the other machine's version, not the interpreter that creates the environment
+bundle: THERE := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
+bundle: override PYTHON := python3
+bundle: $(READY)  ## write STUDY, its data and the packages of INSTALLED=list that a machine without a network lacks
+	@$(BIN)python -m senet_lib.bundle write "$(STUDY)" $(if $(DATA),--data "$(DATA)") \
+		$(if $(LIMIT_EPOCHS),--limit-epochs "$(LIMIT_EPOCHS)") $(if $(THERE),--python "$(THERE)") \
+		$(if $(INSTALLED),--installed "$(INSTALLED)") $(if $(PART),--part "$(PART)") $(if $(TO),--to "$(TO)") \
+		$(if $(CHECKPOINTS),--checkpoints)
+
+unpack: $(READY)  ## take the finished runs in FROM=folder, which come from a bundle's run.sh
+	@$(BIN)python -m senet_lib.bundle unpack $(if $(FROM),"$(FROM)")
 
 notebooks: $(READY)  ## execute the changed notebooks; keep them with their outputs in results/published/notebooks/
 	@$(BIN)python -m senet_lib.report.executed_notebooks
@@ -101,10 +124,14 @@ check: $(READY)  ## check style, and that notebook sources have no outputs
 lab: $(READY)  ## open the notebooks in JupyterLab
 	@$(BIN)jupyter lab notebooks $(LAB_OPTIONS)
 
-lock:  ## write requirements.lock and environment.yml from pyproject.toml (needs uv)
+lock:  ## write the two locks and environment.yml from pyproject.toml (needs uv)
 	uv pip compile --quiet --universal --generate-hashes --python-version 3.11 --extra lab --extra docs --extra test \
 		--no-header --no-annotate --output-file requirements.lock pyproject.toml
 	$(PYTHON) tools/environment_yml.py
+	grep -E '^[a-z]' requirements.lock | tr -d '\\' > .constraints
+	sed -n 's/^cluster = \["\(.*\)"\]$$/\1/p' pyproject.toml | uv pip compile --quiet --universal --generate-hashes \
+		--python-version 3.11 --no-header --no-annotate --constraint .constraints --output-file requirements-cluster.lock -
+	rm .constraints
 
 badges: $(READY)  ## write Colab badges and install address for REPO=owner/name into README and notebooks
 	@$(BIN)python tools/badges.py "$(REPO)"

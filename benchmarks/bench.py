@@ -17,6 +17,7 @@ from pathlib import Path
 
 import airbench
 import reference_loop
+import scale as large
 import torch
 
 from senet_lib.data import Augmenter, Dataset, load_dataset
@@ -349,6 +350,15 @@ def analysis(repeats: int) -> list[Table]:
     return [("Rendering the report of a study: three networks, 10,000 predictions per run.", header, rows)]
 
 
+def scale(repeats: int) -> list[Table]:
+    tables = [large.overheads()]
+    with tempfile.TemporaryDirectory() as folder:
+        tables.append(large.report(study_of(large.RUNS // 3, Path(folder)), 3 * (large.RUNS // 3)))
+    with tempfile.TemporaryDirectory() as folder:
+        tables.append(large.large_folder(study_of(large.LARGE_FOLDER // 3, Path(folder))))
+    return [*tables, large.estimate()]
+
+
 def accuracy(repeats: int) -> list[Table]:
     """Test accuracy of ResNet-20 on CIFAR-10 with the reference loop and with `fit` in fp32 and bf16, same recipe.
 
@@ -411,6 +421,7 @@ SECTIONS = {
     "fixed": fixed,
     "scaling": scaling,
     "analysis": analysis,
+    "scale": scale,
     "accuracy": accuracy,
 }
 SLOW = "accuracy"  # takes about 45 minutes, so it runs only when named

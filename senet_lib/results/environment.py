@@ -41,9 +41,12 @@ def _processor() -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the code, with '+changes' if the package differs from it; None outside a checkout."""
+    """The commit of the code, with '+changes' if the package differs from it; None outside a checkout. A bundle for
+    another machine, which is none, has it in a file."""
     here = Path(__file__).parents[1]  # senet_lib/
     try:
+        if (bundled := here.parent / "COMMIT").is_file():
+            return bundled.read_text(encoding="utf-8").strip() or None
         commit = _git(here, "rev-parse", "HEAD")
         dirty = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ".")
     except (OSError, subprocess.CalledProcessError):
