@@ -144,21 +144,31 @@ def test_lost_node_and_time_limit(slurm_project, undisturbed, cluster):
 
 @pytest.mark.slow
 def test_jobs_outlive_the_command(slurm_project, undisturbed, monkeypatch):
-    """Submitted without waiting, followed, left by Ctrl-C, stopped by a time limit, collected by the next command."""
-    code, output = slurm_project.call("reproduce", "long", *ON_SLURM, "--no-wait")
+    """Submitted without waiting, followed, left by Ctrl-C, stopped by a time limit, collected by the next command. The
+    jobs are held or suspended until the command follows them, or they could be over by then."""
+    held = (*ON_SLURM[:-1], f"{ON_SLURM[-1]} --hold")
+    code, output = slurm_project.call("reproduce", "long", *held, "--no-wait")
     assert code == 0, output
     assert output.splitlines()[-1] == "submitted: 0 of 2 runs finished; the same command continues"
     first = jobs_of(slurm_project)
+    array = first["resnet-seed0"][0].split("_")[0]
     follower = slurm_project.start("reproduce", "long", *ON_SLURM)
     until(lambda: "earlier start" in follower.stdout.readline())
-    until(lambda: is_training(slurm_project, "resnet-seed0"))
+    ask(slurm_project, "scontrol", "release", array)
+    until(lambda: is_training(slurm_project, "resnet-seed0") and is_training(slurm_project, "resnet-seed1"))
+    ask(slurm_project, "scontrol", "suspend", array)
     follower.send_signal(signal.SIGINT)
     output, _ = follower.communicate(timeout=30)
     assert follower.returncode == 130, output
-    assert f"scancel {first['resnet-seed0'][0].split('_')[0]}" in output
+    assert f"scancel {array}" in output
+    resumed = functools.cache(lambda: ask(slurm_project, "scontrol", "resume", array))
+
+    def stop_at(limit, start):
+        resumed()
+        return -math.inf if is_training(slurm_project, "resnet-seed0", 6) else math.inf
+
     with monkeypatch.context() as patch:
-        is_late = functools.partial(is_training, slurm_project, "resnet-seed0", 6)
-        patch.setattr(TimeLimit, "stop_at", lambda limit, start: -math.inf if is_late() else math.inf)
+        patch.setattr(TimeLimit, "stop_at", stop_at)
         code, output = slurm_project.call("reproduce", "long", *ON_SLURM, "--time-limit", "1h")
     assert code == 0, output
     assert output.splitlines()[-1].startswith("stopped at the time limit: 0 of 2"), output

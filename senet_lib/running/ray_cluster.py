@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import secrets
 import signal
 import socket
 import sys
@@ -15,6 +16,7 @@ from typing import Any
 from senet_lib.errors import UserError
 
 ADDRESS, LOG = "RAY_ADDRESS", "SENET_RAY_LOG"  # environment variables: the cluster; Ray's own messages are printed
+AUTHENTICATION, TOKEN = "RAY_AUTH_MODE", "RAY_AUTH_TOKEN"  # those of Ray
 LOCAL = "local"  # the address by which Ray means a new one
 ANSWER = 20.0  # seconds to wait for the cluster
 ATTEMPTS = 2  # to start a local Ray, which gives up after 30 s: not enough on a busy machine
@@ -54,13 +56,17 @@ def nodes_of(ray: ModuleType) -> list[Node]:
 def join(address: str) -> ModuleType:
     """Connect to the cluster; return Ray. Raises UserError."""
     check_answers(address)
-    return _init(f"Ray at {address} could not be joined", address=address)
+    mode = os.environ.get(AUTHENTICATION, "not set")
+    hint = f"; {AUTHENTICATION} is {mode} here and must be the same on all nodes"
+    return _init(f"Ray at {address} could not be joined", hint, address=address)
 
 
 def start(node: Node, memory: int, folder: Path) -> ModuleType:
     """Start a Ray of this machine with these CPUs and GPUs, which ends with this process; return it. memory: bytes of
     its object store. folder: for its files; a short path, since sockets are below it. Raises UserError."""
     (folder / f"{SLOW}.py").write_text("raise ImportError\n")
+    if AUTHENTICATION not in os.environ:  # a token of its own: Ray would write one into the home folder
+        os.environ |= {AUTHENTICATION: "token", TOKEN: secrets.token_hex(32)}
     before = os.environ.get("PYTHONPATH")
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), before)))
     how = {"num_cpus": node.cpus, "num_gpus": int(node.gpus), "object_store_memory": memory, "_temp_dir": str(folder)}
@@ -79,11 +85,11 @@ def start(node: Node, memory: int, folder: Path) -> ModuleType:
     raise AssertionError
 
 
-def _init(failed: str, **how: Any) -> ModuleType:
+def _init(failed: str, hint: str = "", **how: Any) -> ModuleType:
     """ray.init without usage statistics and, unless asked for, without Ray's messages. Raises UserError."""
     verbose = bool(os.environ.get(LOG))
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    with _kept_signal_handlers():
+    with _kept_signal_handlers(), contextlib.nullcontext() if verbose else _without_stderr():
         absent = SLOW not in sys.modules
         if absent:
             sys.modules[SLOW] = None
@@ -97,8 +103,22 @@ def _init(failed: str, **how: Any) -> ModuleType:
         except (Exception, SystemExit) as error:  # Ray exits the process if a cluster's head does not answer
             ray.shutdown()
             said = " ".join(str(error).split())[:300]
-            raise UserError(f"{failed}: {said}; {LOG}=1 shows Ray's messages") from error
+            raise UserError(f"{failed}: {said}; {LOG}=1 shows Ray's messages{hint}") from error
     return ray
+
+
+@contextlib.contextmanager
+def _without_stderr() -> Iterator[None]:
+    """Ray's C++ parts write there while they connect; what matters is in the exception."""
+    sys.stderr.flush()
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
 
 
 @contextlib.contextmanager
