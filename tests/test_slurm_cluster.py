@@ -50,9 +50,9 @@ def slurm_project(project, cluster):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory, images):
+def uninterrupted(tmp_path_factory, images):
     """The directories of the same two trainings, by the library alone."""
-    project = Project(tmp_path_factory.mktemp("undisturbed") / "project", images)
+    project = Project(tmp_path_factory.mktemp("uninterrupted") / "project", images)
     networks = {"resnet": TINY["networks"]["resnet"]}
     project.write_study("long", {"recipe": {**TINY["recipe"], "epochs": 12}, "networks": networks, "seeds": [0, 1]})
     for run in load_study("long", project.root / "studies").runs():
@@ -66,9 +66,9 @@ def undisturbed(tmp_path_factory, images):
     return project
 
 
-def check_equal(project, undisturbed):
+def check_equal(project, uninterrupted):
     for run_id in ("resnet-seed0", "resnet-seed1"):
-        ours, theirs = project.run_dir(run_id, "long"), undisturbed.run_dir(run_id, "long")
+        ours, theirs = project.run_dir(run_id, "long"), uninterrupted.run_dir(run_id, "long")
         assert weights(ours) == weights(theirs), run_id
         assert history(ours).equals(history(theirs)), run_id
         assert not (ours / "failure.json").exists()
@@ -125,7 +125,7 @@ def test_array_over_two_nodes_equals_local(slurm_project):
 
 
 @pytest.mark.slow
-def test_lost_node_and_time_limit(slurm_project, undisturbed, cluster):
+def test_lost_node_and_time_limit(slurm_project, uninterrupted, cluster):
     """One run's node dies, the other is warned of its time limit, as Slurm does; both are requeued and finish."""
     process = slurm_project.start("reproduce", "long", *ON_SLURM)
     until(lambda: all(is_training(slurm_project, run_id) for run_id in ("resnet-seed0", "resnet-seed1")))
@@ -139,11 +139,11 @@ def test_lost_node_and_time_limit(slurm_project, undisturbed, cluster):
     assert process.returncode == 0, output
     assert output.count("started again") == 2, output
     assert output.count("resumed after epoch") == 2, output
-    check_equal(slurm_project, undisturbed)
+    check_equal(slurm_project, uninterrupted)
 
 
 @pytest.mark.slow
-def test_jobs_outlive_the_command(slurm_project, undisturbed, monkeypatch):
+def test_jobs_outlive_the_command(slurm_project, uninterrupted, monkeypatch):
     """Submitted without waiting, followed, left by Ctrl-C, stopped by a time limit, collected by the next command. The
     jobs are held or suspended until the command follows them, or they could be over by then."""
     held = (*ON_SLURM[:-1], f"{ON_SLURM[-1]} --hold")
@@ -175,7 +175,7 @@ def test_jobs_outlive_the_command(slurm_project, undisturbed, monkeypatch):
     until(lambda: not jobs_of(slurm_project))
     code, output = slurm_project.call("reproduce", "long", *ON_SLURM)
     assert code == 0, output
-    check_equal(slurm_project, undisturbed)
+    check_equal(slurm_project, uninterrupted)
 
 
 @pytest.mark.slow

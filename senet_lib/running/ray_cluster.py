@@ -71,18 +71,15 @@ def start(node: Node, memory: int, folder: Path) -> ModuleType:
     os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(folder), before)))
     how = {"num_cpus": node.cpus, "num_gpus": int(node.gpus), "object_store_memory": memory, "_temp_dir": str(folder)}
     try:
-        for attempt in range(1, ATTEMPTS + 1):
-            try:
+        for _ in range(ATTEMPTS - 1):
+            with contextlib.suppress(UserError):
                 return _init("Ray could not be started", address=LOCAL, include_dashboard=False, **how)
-            except UserError:
-                if attempt == ATTEMPTS:
-                    raise
+        return _init("Ray could not be started", address=LOCAL, include_dashboard=False, **how)
     finally:
         if before is None:
             del os.environ["PYTHONPATH"]
         else:
             os.environ["PYTHONPATH"] = before
-    raise AssertionError
 
 
 def _init(failed: str, hint: str = "", **how: Any) -> ModuleType:

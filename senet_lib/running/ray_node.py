@@ -14,7 +14,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -182,8 +182,6 @@ def _batches(output: IO[str], seconds: float) -> Iterator[list[str]]:
                 line = lines.get(timeout=seconds) if not batch else lines.get_nowait()
                 ended = line is None
                 batch += [] if ended else [line]
-                if ended:
-                    break
         yield batch
 
 
@@ -274,12 +272,7 @@ def problem(question: Question, node_id: str) -> str:
 
 def library_digest() -> str:
     """A digest of the library's source files."""
-    folder = Path(senet_lib.__file__).parent
-    return _digest(path for path in sorted(folder.rglob("*.py")))
-
-
-def _digest(paths: Iterable[Path]) -> str:
     digest = hashlib.sha256()
-    for path in paths:
+    for path in sorted(Path(senet_lib.__file__).parent.rglob("*.py")):
         digest.update(path.read_bytes())
     return digest.hexdigest()

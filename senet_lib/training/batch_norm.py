@@ -43,7 +43,7 @@ class SynchronisedBatchNorm(nn.BatchNorm2d):
         over = [0, *range(2, x.ndim)]
         # The mean first, then the deviations from it: the difference of two large sums would lose digits
         own, wide = x.numel() / x.shape[1], x.float()
-        count = dist_sum(x.new_tensor(own, dtype=torch.float32))
+        count = sum_over_processes(x.new_tensor(own, dtype=torch.float32))
         mean = SumOverProcesses.apply(wide.sum(over)) / count  # (C,)
         centred = wide - _along_channels(mean, x)
         variance = SumOverProcesses.apply(centred.square().sum(over)) / count
@@ -60,14 +60,14 @@ class SumOverProcesses(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx, x: Tensor) -> Tensor:
-        return dist_sum(x)
+        return sum_over_processes(x)
 
     @staticmethod
     def backward(ctx, gradient: Tensor) -> Tensor:
-        return dist_sum(gradient)
+        return sum_over_processes(gradient)
 
 
-def dist_sum(x: Tensor) -> Tensor:
+def sum_over_processes(x: Tensor) -> Tensor:
     total = x.clone()
     dist.all_reduce(total)
     return total
