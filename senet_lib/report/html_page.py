@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from nbformat import NotebookNode
 
+from senet_lib.report.links import with_source_links
+
 TEMPLATE = Path(__file__).parent / "template"
 
 
@@ -24,6 +26,7 @@ def to_page(notebook: "NotebookNode", study: str) -> str:
     exporter.register_filter("markdown", _markdown)
     exporter.register_filter("only_tables", _only_tables)
     exporter.register_filter("with_contents", _with_contents)
+    exporter.register_filter("with_source_links", with_source_links)
     page, _ = exporter.from_notebook_node(notebook, resources={"study": study})
     problems = foreign_content(page)
     if problems:
@@ -54,10 +57,11 @@ class _ForeignContent(HTMLParser):
             if name.startswith("on"):
                 self.found.append(f"{name}= in <{tag}>")
                 continue
-            # Loaded resources must be in the page; links may lead elsewhere
+            # Loaded resources must be in the page; links may lead elsewhere, also to the report's own tables
             loads = name in ("src", "srcset", "background", "poster", "data")
             allowed = ("data:image/",) if loads else ("#", "https://", "http://")
-            if (loads or name.endswith("href")) and not value.startswith(allowed):
+            to_a_table = name == "href" and tag == "a" and re.fullmatch(r"tables/\w+\.csv", value)
+            if (loads or name.endswith("href")) and not value.startswith(allowed) and not to_a_table:
                 self.found.append(f"{name}={value[:60]!r} in <{tag}>")
 
     handle_startendtag = handle_starttag

@@ -14,6 +14,7 @@ from senet_lib.files import replacing, unpacked, write_json, write_text
 from senet_lib.project import project_root
 from senet_lib.report.build import NOTEBOOK as EXECUTED
 from senet_lib.report.build import build_report
+from senet_lib.report.links import study_page, with_source_links_in_markdown, with_study_links
 from senet_lib.results import (
     EXAMPLES,
     NOTEBOOK,
@@ -84,7 +85,10 @@ def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
     from senet_lib.report.markdown_page import to_markdown_page
 
     build_report(fresh)
-    write_text(fresh / REPORT, to_markdown_page(nbformat.read(fresh / EXECUTED, as_version=4), fresh))
+    page = to_markdown_page(nbformat.read(fresh / EXECUTED, as_version=4), fresh)
+    others = {results.study["name"]: f"../../{study_page(results.study)}" for results in committed(project_root())}
+    page = with_study_links(page, others, but=[study.name, *study.networks])
+    write_text(fresh / REPORT, with_source_links_in_markdown(page))
     for path in (*fresh.glob("*.*"), *fresh.glob("figures/*"), *fresh.glob("tables/*")):
         if path.name not in ("study.json", EXAMPLES, REPORT) and path.suffix not in (".svg", ".csv"):
             path.unlink()

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from senet_lib.analysis import format, markup, rule, sentences, shown_tables, stats, tables
+from senet_lib.analysis import captions, format, markup, rule, sentences, shown_tables, stats, tables
 from senet_lib.analysis.stats import MARGIN
 from senet_lib.project import project_root
+from senet_lib.report.links import study_page, with_source_links_in_markdown, with_study_links
 from senet_lib.report.publish import REPORT, committed
 from senet_lib.results import StudyResults
 
@@ -85,7 +86,9 @@ def headline(studies: dict[str, StudyResults]) -> str:
     figure = f"results/published/{name}/figures/differences.svg"
     comparisons = tables.compare(results)
     picture = (
-        f"![{_finding(comparisons)}]({figure})\n\n" if (results.path / "figures/differences.svg").is_file() else ""
+        f"![{captions.differences(results, comparisons)}]({figure})\n\n"
+        if (results.path / "figures/differences.svg").is_file()
+        else ""
     )
     caption = (
         f"Differences in {tables.evaluated(results)} accuracy with 95 % confidence intervals (CI) that hold for all"
@@ -94,26 +97,22 @@ def headline(studies: dict[str, StudyResults]) -> str:
     return f"{asked}\n\n{networks_table(results, comparisons)}\n{picture}{caption if picture else ''}\n"
 
 
-def _finding(comparisons: Sequence[rule.Comparison]) -> str:
-    """The figure's alternative text: the difference of each comparison with its CI."""
-    found = [pair for pair in comparisons if pair.difference.exists]
-    return "; ".join(f"{pair.treatment} against {pair.baseline}: {sentences.change(pair.difference)}" for pair in found)
-
-
 # --------------------------------------------------------------------------------------------------- results/README.md
 
 
 def results_page(studies: dict[str, StudyResults]) -> str:
     """Every stored study that was evaluated on test images: question, table, verdicts, caveats, files."""
     shown = [results for results in studies.values() if not _is_tuning(results)]
+    linked = {name: study_page(results.study).removeprefix("README.md") for name, results in studies.items()}
     sections = {
         "Published": [results for results in shown if is_published(results)],
         "Archived": [results for results in shown if not is_published(results)],
     }
     listed = "\n".join(
-        f"## {title}\n\n{''.join(map(_section, chosen)) or 'None.' + chr(10)}" for title, chosen in sections.items()
+        f"## {title}\n\n{''.join(_section(results, linked) for results in chosen) or 'None.' + chr(10)}"
+        for title, chosen in sections.items()
     )
-    return (
+    return with_source_links_in_markdown(
         "# Every study that was evaluated on a test set\n\n"
         "Written by `senet_lib/report/results_pages.py` from the committed runs; do not edit. The accuracy of a run is"
         " that after its last epoch. ± is the standard deviation over seeds, n the number of seeds, pp are"
@@ -127,8 +126,10 @@ def results_page(studies: dict[str, StudyResults]) -> str:
     )
 
 
-def _section(results: StudyResults) -> str:
+def _section(results: StudyResults, linked: dict[str, str]) -> str:
+    """linked: name -> link of every stored study."""
     asked = results.study
+    notes = with_study_links(asked["notes"], linked, but=[asked["name"], *results.labels])
     seeds = ", ".join(map(str, asked["seeds"]))
     comparisons = tables.compare(results)
     decided = [pair for pair in comparisons if pair.difference.exists and is_published(results)]
@@ -138,10 +139,14 @@ def _section(results: StudyResults) -> str:
     planned = f"{asked['data']}, {asked['recipe']['epochs']} epochs, seeds {seeds}"
     setting = f"{planned}.{report} Files: [`{place}`]({place})."
     figure = "figures/differences.svg"
-    picture = f"![{_finding(comparisons)}]({place}{figure})\n\n" if (results.path / figure).is_file() else ""
+    picture = (
+        f"![{captions.differences(results, comparisons)}]({place}{figure})\n\n"
+        if (results.path / figure).is_file()
+        else ""
+    )
     return (
         f"### `{asked['name']}`\n\n*{asked['question']}*\n\n{setting}\n\n{networks_table(results, comparisons)}\n"
-        f"{verdicts + chr(10) if verdicts else ''}{picture}{asked['notes']}\n\n"
+        f"{verdicts + chr(10) if verdicts else ''}{picture}{notes}\n\n"
     )
 
 

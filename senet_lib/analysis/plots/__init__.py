@@ -30,6 +30,7 @@ from senet_lib.analysis.plots.confusion import (
     confusion_difference,
     confusion_matrices,
     example_images,
+    mistakes_of_class,
     per_class_accuracy,
 )
 from senet_lib.analysis.plots.curves import (
@@ -66,6 +67,7 @@ __all__ = [
     "house_style",
     "loss_curves",
     "macs_vs_accuracy",
+    "mistakes_of_class",
     "network_curves",
     "network_grid",
     "network_styles",

@@ -8,7 +8,7 @@ import pandas as pd
 from matplotlib import colors
 from matplotlib.axes import Axes
 
-from senet_lib.analysis.plots.axes import draw_points, marker_legend, no_data
+from senet_lib.analysis.plots.axes import add_legend, draw_points, marker_legend, no_data
 from senet_lib.analysis.plots.style import WIDTH, network_styles, plain
 
 MANY_CLASSES = 20  # with more classes, a confusion matrix has no numbers in its cells
@@ -103,8 +103,7 @@ def per_class_accuracy(
         height = 1.1 + max(0.13 * len(table.columns), 0.32) * len(order)
         _, ax = plt.subplots(figsize=(WIDTH, height), layout="constrained")
     styles = network_styles(models)
-    offsets = np.linspace(0.28, -0.28, len(table.columns)) if len(table.columns) > 1 else [0.0]
-    for label, offset in zip(table.columns, offsets, strict=True):
+    for label, offset in zip(table.columns, _offsets(len(table.columns)), strict=True):
         rows = recalls[recalls["label"] == label].set_index("class").reindex(order)
         draw_points(ax, 100 * rows["mean"], np.arange(len(order)) + offset, styles[label], label, rows=100 * rows)
     ax.set_yticks(range(len(order)), [plain(name, 24) for name in order])
@@ -114,6 +113,43 @@ def per_class_accuracy(
         ax.axhline(boundary, color="#eeeeee", linewidth=0.8, zorder=0)
     marker_legend(ax, "outside upper center")
     return ax
+
+
+def mistakes_of_class(
+    matrices: Mapping[str, np.ndarray],
+    models: Mapping[str, str],
+    classes: Sequence[str],
+    true: int,
+    *,
+    most: int = MOST_CLASSES,
+    ax: Axes | None = None,
+) -> Axes:
+    """What the images of one class are misclassified as: the share of them, per network, the most frequent on top.
+
+    matrices: as in `confusion_matrices`; true: index of the class in `classes`. Of more than `most` other classes, the
+    most frequent are shown.
+    """
+    if ax is None:
+        _, ax = plt.subplots(layout="constrained")
+    if not matrices:
+        return no_data(ax)
+    shares = 100 * np.array([np.asarray(matrix)[true] for matrix in matrices.values()])  # (networks, classes)
+    order = [k for k in np.argsort(-shares.mean(0), kind="stable") if k != true][:most]
+    styles, rows = network_styles(models), np.arange(len(order))[::-1]
+    for (label, row), offset in zip(zip(matrices, shares, strict=True), _offsets(len(shares)), strict=True):
+        style = styles[label]
+        marks = {"marker": style.marker, "color": style.colour, "markerfacecolor": style.face, "linestyle": "none"}
+        ax.plot(row[order], rows + offset, label=plain(label), **marks)
+    ax.set_yticks(rows, [plain(classes[k], 24) for k in order])
+    ax.set(xlabel=f"misclassified images of the class {plain(classes[true], 24)} (%)", ylim=(-0.6, len(order) - 0.4))
+    ax.set_xlim(left=0)
+    add_legend(ax, "", outside=True)
+    return ax
+
+
+def _offsets(count: int) -> np.ndarray:
+    """Where `count` networks are drawn around the row of a class."""
+    return np.linspace(0.28, -0.28, count) if count > 1 else np.zeros(1)
 
 
 def _matrix_axes(count: int, classes: int, without: str = "no finished run") -> np.ndarray:
