@@ -15,35 +15,27 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import accuracy
 import airbench
+import gpu
+import grouped
 import reference_loop
 import scale as large
 import torch
+from measuring import BATCH, MEAN, STD, Table, alternate, markdown, median, random_images, ratio
 
-from senet_lib.data import Augmenter, Dataset, load_dataset
-from senet_lib.files import read_json, write_json
+from senet_lib.data import Augmenter, Dataset
+from senet_lib.files import read_json, write_json, write_text
 from senet_lib.metrics import count_macs
 from senet_lib.models import create_model
 from senet_lib.results import environment_record
 from senet_lib.study import Recipe, load_study
-from senet_lib.training import evaluate, fit
+from senet_lib.training import fit
 from senet_lib.training.runtime import resolve_precision
 
 HERE = Path(__file__).resolve().parent
 ROOT = HERE.parent
 FAST = ("fast", "se_fast", "sk_fast")
-MEAN, STD = (0.491, 0.482, 0.447), (0.247, 0.243, 0.262)
-BATCH = 128
-
-
-def random_images(count: int, size: int = 32) -> Dataset:
-    """Random images (count, size, size, 3) in 10 classes. Their content does not affect the time of a step."""
-    generator = torch.Generator().manual_seed(0)
-    pixels = torch.randint(256, (count, size, size, 3), dtype=torch.uint8, generator=generator)
-    labels = torch.arange(count) % 10
-    few = slice(0, 2)
-    classes = tuple("abcdefghij")
-    return Dataset("random", classes, pixels, labels, pixels[few], labels[few], MEAN, STD, True, {})
 
 
 def fit_speed(network: torch.nn.Module, data: Dataset, batch: int = BATCH, **recipe: object) -> float:
@@ -56,30 +48,6 @@ def reference_speed(network: torch.nn.Module, data: Dataset, warmup: int = 3) ->
     """Training throughput of the reference loop in images per second, without the first `warmup` steps."""
     batches = reference_loop.loader(data.train_images, data.train_labels, MEAN, STD, BATCH)
     return reference_loop.images_per_second(network, batches, warmup)
-
-
-def alternate(measures: dict[str, Callable[[], float]], repeats: int) -> dict[str, list[float]]:
-    """Call every measure `repeats` times, alternating between them, after one discarded warm-up round."""
-    for measure in measures.values():
-        measure()
-    values: dict[str, list[float]] = {name: [] for name in measures}
-    for _ in range(repeats):
-        for name, measure in measures.items():
-            values[name].append(measure())
-    return values
-
-
-def ratio(numerators: list[float], denominators: list[float]) -> str:
-    """Format the pairwise ratios as 'median (min to max)'."""
-    ratios = [a / b for a, b in zip(numerators, denominators, strict=True)]
-    return f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
-
-
-def median(values: list[float]) -> str:
-    return f"{statistics.median(values):,.0f}"
-
-
-Table = tuple[str, list[str], list[list[str]]]  # caption, header, rows
 
 
 def steps(repeats: int) -> list[Table]:
@@ -359,58 +327,6 @@ def scale(repeats: int) -> list[Table]:
     return [*tables, large.estimate()]
 
 
-def accuracy(repeats: int) -> list[Table]:
-    """Test accuracy of ResNet-20 on CIFAR-10 with the reference loop and with `fit` in fp32 and bf16, same recipe.
-
-    Takes about 45 minutes on two cores. After an interruption, the next call trains only what is missing.
-    """
-    data = load_dataset("cifar10")
-    common = {"epochs": 3, "batch_size": BATCH, "lr": 0.1, "schedule": "one_cycle", "warmup_epochs": 0.75}
-    recipe = Recipe(**common, weight_decay=5e-4)
-    kept = ROOT / "results" / "bench_accuracy"
-
-    def by_reference(seed: int, folder: Path) -> float:
-        torch.manual_seed(seed)
-        network = create_model("resnet20")
-        batches = reference_loop.loader(data.train_images, data.train_labels, data.mean, data.std, BATCH)
-        reference_loop.train(network, batches, recipe)
-        return evaluate(network, data.test_images, data.test_labels, mean=data.mean, std=data.std).accuracy
-
-    def by_fit(precision: str) -> Callable[[int, Path], float]:
-        def run(seed: int, folder: Path) -> float:
-            torch.manual_seed(seed)
-            own = recipe.model_copy(update={"precision": precision})
-            return fit(create_model("resnet20"), data, own, seed=seed, run_dir=folder).evaluation.accuracy
-
-        return run
-
-    ways = {"reference loop, fp32": by_reference, "senet_lib, fp32": by_fit("fp32")}
-    if resolve_precision("auto") == "bf16":
-        ways["senet_lib, bf16"] = by_fit("bf16")
-    reached: dict[str, list[float]] = {way: [] for way in ways}
-    for seed in range(3):
-        for way, run in ways.items():
-            folder = kept / f"{way.replace(', ', '-').replace(' ', '-')}-seed{seed}"
-            done = folder / "accuracy.json"
-            if not done.is_file():
-                folder.mkdir(parents=True, exist_ok=True)
-                write_json(done, {"test_accuracy": run(seed, folder)})
-            reached[way].append(100 * read_json(done)["test_accuracy"])
-            print(f"seed {seed}, {way}: {reached[way][-1]:.2f} %", flush=True)
-    rows = []
-    for way, values in reached.items():
-        mean = statistics.mean(values)
-        difference = mean - statistics.mean(reached["reference loop, fp32"])
-        listed = ", ".join(f"{value:.2f}" for value in values)
-        rows.append([way, listed, f"{mean:.2f}", f"{statistics.stdev(values):.2f}", f"{difference:+.2f}"])
-    caption = (
-        f"ResNet-20 on CIFAR-10, {recipe.epochs} epochs, lr {recipe.lr}, seeds 0 to 2: test accuracy of the last epoch "
-        "in percent. Both loops start a seed with the same initial weights, but draw different batches."
-    )
-    header = ["loop", "seeds 0, 1, 2", "mean", "standard deviation", "mean minus reference (pp)"]
-    return [(caption, header, rows)]
-
-
 SECTIONS = {
     "steps": steps,
     "data": data,
@@ -420,42 +336,54 @@ SECTIONS = {
     "memory": memory,
     "fixed": fixed,
     "scaling": scaling,
+    "grouped": grouped.measure,
     "analysis": analysis,
     "scale": scale,
-    "accuracy": accuracy,
+    "accuracy": accuracy.measure,
 }
 SLOW = "accuracy"  # takes about 45 minutes, so it runs only when named
+GPU = "gpu"  # writes its page row by row within a time limit
+RESULTS = HERE / "results"
 
 
-def markdown(tables: list[Table]) -> str:
-    lines = []
-    for caption, header, rows in tables:
-        lines += [caption, "", "| " + " | ".join(header) + " |", "|" + "---|" * len(header)]
-        lines += ["| " + " | ".join(row) + " |" for row in rows]
-        lines.append("")
-    return "\n".join(lines)
-
-
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    known = (*SECTIONS, GPU)
     parser.add_argument(
-        "sections", nargs="*", metavar="SECTION", help=f"{', '.join(SECTIONS)}; default: all except {SLOW}"
+        "sections",
+        nargs="*",
+        metavar="SECTION",
+        help=f"{', '.join(known)}; default: all except {SLOW}, and {GPU} only where there is a CUDA GPU",
     )
     parser.add_argument("--repeats", type=int, default=3, help="measurements per value; default: 3")
-    options = parser.parse_args()
-    if unknown := set(options.sections) - set(SECTIONS):
-        parser.error(f"unknown section {min(unknown)!r}; known: {', '.join(SECTIONS)}")
+    parser.add_argument("--minutes", type=float, default=gpu.MINUTES, help=f"time limit of {GPU}; default: %(default)g")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the pages; default: %(default)s")
+    parser.add_argument("--tiny", action="store_true", help=f"run {GPU} in small on any device, as a test of its code")
+    options = parser.parse_args(arguments)
+    if unknown := set(options.sections) - set(known):
+        parser.error(f"unknown section {min(unknown)!r}; known: {', '.join(known)}")
+    if options.tiny and options.results == RESULTS:
+        parser.error("--tiny measures nothing worth keeping; name another folder with --results")
+    found_gpu = torch.cuda.is_available()
     record = environment_record()
     machine = (
         f"{record['processor']}, {record['cores']} cores, {torch.get_num_threads()} threads, "
-        f"{resolve_precision('auto')}, torch {record['versions']['torch']}; {options.repeats} repeats."
+        f"{resolve_precision('auto')}, torch {record['versions']['torch']}"
     )
-    for name in options.sections or [name for name in SECTIONS if name != SLOW]:
+    for name in options.sections or [*(name for name in SECTIONS if name != SLOW), *([GPU] if found_gpu else [])]:
+        page = options.results / f"{name}.md"
+        page.parent.mkdir(parents=True, exist_ok=True)
+        if name == GPU and not found_gpu and not options.tiny:
+            print(gpu.no_gpu(page), flush=True)
+            continue
         started = time.perf_counter()
-        text = f"{markdown(SECTIONS[name](options.repeats))}\n{machine}\n"
-        target = HERE / "results" / f"{name}.md"
-        target.parent.mkdir(exist_ok=True)
-        target.write_text(text, encoding="utf-8")
+        if name == GPU:
+            states, note = gpu.measure(options.minutes, options.tiny), "."
+        else:
+            states, note = [SECTIONS[name](options.repeats)], f"; {options.repeats} repeats."
+        for tables in states:
+            text = f"{markdown(tables)}\n{machine}{note}\n"
+            write_text(page, text)
         print(f"{text}({name}: {time.perf_counter() - started:.0f} s)\n", flush=True)
     return 0
 

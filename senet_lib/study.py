@@ -66,10 +66,10 @@ class Recipe(Strict):
     crop_size: Annotated[Integer, Field(ge=8)] | None = None  # resolution of that crop; None: the image's own
     # horizontal; auto: where the data set allows it; alternating: always, inverted in each epoch (section 3.6)
     flip: Literal["auto", "always", "never", "alternating"] = "auto"
-    # side in pixels of a masked square, placed at random for every image and epoch (arXiv:1708.04552); 0: none
-    cutout: Annotated[Integer, Field(ge=0)] = 0
+    cutout: Annotated[Integer, Field(ge=0)] = 0  # side in pixels of a randomly placed masked square; arXiv:1708.04552
     precision: Literal["auto", "fp32", "bf16"] = "auto"  # auto: bf16 where the hardware supports it
-    compile: bool = False  # torch.compile
+    compile: bool = False  # torch.compile, for the full training batches
+    gpu_kernels: Literal["deterministic", "fastest"] = "deterministic"  # fastest: results may differ between runs
     holdout: Annotated[Integer, Field(ge=0)] = 0  # size of the validation split; if above 0, the test set is not used
     # whether lr and weight_decay are per 1024 images and for SGD without momentum, whatever batch_size and momentum
     decoupled: bool = False  # the paper's code and D. Page, "How to Train Your ResNet"; the formula is in optimizer.py

@@ -244,6 +244,7 @@ def test_defaults_are_pinned():
         "cutout": 0,
         "precision": "auto",
         "compile": False,
+        "gpu_kernels": "deterministic",
         "holdout": 0,
         "decoupled": False,
         "bias_lr_factor": 1.0,

@@ -12,6 +12,7 @@ import sys
 import threading
 import warnings
 from dataclasses import replace
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -21,11 +22,12 @@ from torch import nn
 from senet_lib.data import Dataset
 from senet_lib.files import read_json
 from senet_lib.models import create_model
+from senet_lib.models.blocks import ResidualBlock, SelectiveKernelConv, SqueezeExcitation
 from senet_lib.results import write_summary
 from senet_lib.study import Recipe
 from senet_lib.training import NonFiniteLoss, TrainingStopped, checkpoint, evaluate, fit
 from senet_lib.training.progress import Reporter
-from senet_lib.training.runtime import keep_freed_memory, resolve_precision
+from senet_lib.training.runtime import CompiledTraining, compiled_or_error, keep_freed_memory, resolve_precision
 from senet_lib.training.schedule import learning_rate
 from senet_lib.training.tta import tta_accuracy
 
@@ -380,7 +382,9 @@ def test_full_disk_names_the_file(tmp_path, uninterrupted, monkeypatch, every_st
             run_dir, left = tmp_path / f"{name}{time}", [time]
 
             def fsync(handle, name=name, run_dir=run_dir, left=left):
-                if any(path.name.startswith(f".{name}.") for path in run_dir.glob("*.tmp")):
+                with os.scandir(run_dir) as entries:  # in which the checkpoint's thread may rename a file at any time
+                    written = {entry.inode() for entry in entries if entry.name.startswith(f".{name}.")}
+                if os.fstat(handle).st_ino in written:
                     left[0] -= 1
                     if left[0] == 0:
                         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -410,6 +414,45 @@ def test_refused_write_keeps_the_earlier_checkpoint(tmp_path):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert checkpoint.load(tmp_path, {})["epoch"] == 1
+
+
+def test_checkpoints_are_written_beside_training(tmp_path, monkeypatch):
+    """A slow write stores the state as it was when saved, delays the next one, and is over before `wait` returns."""
+    real, go, saved = checkpoint.save, threading.Event(), []
+
+    def slow(folder, state):
+        assert go.wait(60)
+        saved.append(state["step"])
+        real(folder, state)
+
+    monkeypatch.setattr(checkpoint, "save", slow)
+    model = network()
+    optimizer = torch.optim.SGD(model.parameters(), lr=1.0, momentum=0.9)
+    state = {"identity": {}, "step": 1, "history": [{"epoch": 1}], "model": model.state_dict()}
+    for _ in range(2):
+        model(torch.ones(2, 3, 8, 8)).sum().backward()
+        optimizer.step()
+    state["optimizer"] = optimizer.state_dict()
+    expected = copy.deepcopy(state)
+    with checkpoint.Writer(tmp_path) as writer:
+        writer.save(state)
+        optimizer.step()
+        state["history"][0]["epoch"] = 2
+        state["history"].append({"epoch": 3})
+        state["step"] = 2
+        assert saved == []
+        threading.Timer(0.1, go.set).start()
+        writer.save(state)
+        assert saved[0] == 1, "the second waited for the first"
+        writer.wait()
+        assert saved == [1, 2]
+    for name, wanted in ((checkpoint.PREVIOUS, expected), (checkpoint.NEWEST, state)):
+        found = torch.load(tmp_path / name, weights_only=True)
+        assert found["history"] == wanted["history"]
+        torch.testing.assert_close(
+            [found["model"], found["optimizer"]], [wanted["model"], wanted["optimizer"]], rtol=0, atol=0
+        )
+        assert found["model"]._metadata == model.state_dict()._metadata
 
 
 def test_checkpoints_execute_no_code(tmp_path):
@@ -642,10 +685,76 @@ def test_narrow_networks_get_correct_gradients():
             assert float((new.detach() - expected).norm()) <= 1e-2 * float(parameter.grad.norm()) + 1e-6, width
 
 
-def test_torch_settings_are_restored():
-    train(recipe=with_changes(**ONE_EPOCH))
-    assert not torch.are_deterministic_algorithms_enabled()
-    assert torch.utils.deterministic.fill_uninitialized_memory
+def test_kernels_are_chosen_recorded_and_restored():
+    """On a CPU both choices train the same weights; afterwards torch's settings are those of before."""
+
+    def settings():
+        filling = torch.utils.deterministic.fill_uninitialized_memory
+        return torch.are_deterministic_algorithms_enabled(), torch.backends.cudnn.benchmark, filling
+
+    before, seen, weights = settings(), {}, set()
+    for kernels in ("deterministic", "fastest"):
+        model = attention_network()
+        model.register_forward_pre_hook(lambda *_, kernels=kernels: seen.update({kernels: settings()}))
+        _, outcome = train(model, with_changes(gpu_kernels=kernels, **ONE_EPOCH))
+        weights.add(digest(model))
+        assert outcome.environment["gpu_kernels"] == kernels
+        assert settings() == before == (False, False, True)
+    assert seen == {"deterministic": (True, False, False), "fastest": (False, True, False)}
+    assert len(weights) == 1
+
+
+def attention_network():
+    """A block with SK, SE and a strided shortcut of few channels, which has to stay out of channels_last on a CPU."""
+    model = network()
+    body = SelectiveKernelConv(8, 16, stride=2, groups=1, min_hidden=8)
+    model[3] = ResidualBlock(body, nn.Conv2d(8, 16, 1, stride=2), SqueezeExcitation(16, reduction=4))
+    return model
+
+
+GROWING = {"epochs": 2, "first_size": 16, "full_size_from": 0.9, "lr": 0.01, "test_time_augmentation": True}
+
+
+def check_compiled(run_dir, **changes):
+    """Two epochs, each with a short last batch, compiled and not: equal up to rounding, with the same names on disk."""
+    recipe = with_changes(**(GROWING | changes))
+    _, eager = train(attention_network(), recipe)
+    model, compiled = train(attention_network(), recipe.model_copy(update={"compile": True}), run_dir=run_dir)
+    for row, expected in zip(compiled.history, eager.history, strict=True):
+        assert row["train_loss"] == pytest.approx(expected["train_loss"], rel=0, abs=1e-4)
+        assert row["test_loss"] == pytest.approx(expected["test_loss"], rel=0, abs=1e-4)
+    stored = torch.load(run_dir / checkpoint.NEWEST, weights_only=True)
+    assert list(stored["model"]) == list(model.state_dict()) == list(attention_network().state_dict())
+
+
+def test_only_full_training_batches_are_compiled(tmp_path, monkeypatch):
+    """A graph per resolution, beyond torch's limit of 8; none for short batches, evaluation and TTA."""
+    shapes, layouts = [], []
+
+    def count(graph, inputs, options=None):
+        layouts.append(options)
+        shapes.extend(tuple(x.shape) for x in inputs if x.ndim == 4 and not isinstance(x, nn.Parameter))
+        return graph.forward
+
+    monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
+    check_compiled(tmp_path, averaging="lookahead", muon_lr=0.02)
+    assert shapes == [(16, 3, size, size) for size in (16, 20)]
+    assert layouts == [{"layout_optimization": False}] * 2, "channels_last is left out where oneDNN fails in it"
+    shapes.clear()
+    model, sizes = CompiledTraining(nn.Conv2d(3, 4, 3), 2, torch.channels_last), range(8, 17)
+    with compiled_or_error():
+        for size in sizes:
+            model(torch.zeros(2, 3, size, size))
+    assert [shape[-1] for shape in shapes] == list(sizes)
+    assert layouts[-1] is None
+    reached = torch._dynamo.config.patch(accumulated_recompile_limit=len(sizes))
+    with reached, compiled_or_error(), pytest.raises(torch._dynamo.exc.FailOnRecompileLimitHit):
+        model(torch.zeros(2, 3, 20, 20))
+
+
+@pytest.mark.slow
+def test_compiled_training_equals_eager(tmp_path):
+    check_compiled(tmp_path, first_size=None)  # one graph: inductor takes its time
 
 
 def test_weights_are_checked_on_load(tmp_path):

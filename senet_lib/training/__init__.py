@@ -6,8 +6,8 @@ outcome.py       what training and evaluation return
 schedule.py      the learning rate of a step
 distributed.py   several devices share every batch; device_process.py is one of their processes
 batch_norm.py    batch norm over the images of all devices
-runtime.py       device, precision, memory format, deterministic kernels, memory
-checkpoint.py    checkpoints that survive a kill and detect corruption
+runtime.py       device, precision, memory format, kernels, compilation, memory
+checkpoint.py    checkpoints, written beside training, that survive a kill and detect corruption
 stopping.py      SIGTERM and SIGINT
 progress.py      a progress bar, or one line per epoch
 optimizer.py, averaging.py, whitening.py, resizing.py, tta.py    parts of a recipe, each with its source

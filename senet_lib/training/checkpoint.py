@@ -7,24 +7,27 @@
     weights.safetensors     the final weights, written when training ends; the run's summary has their digest
 
 Written at most every INTERVAL seconds, at a signal and at the end. One of ResNet-50 has 188 MB: written after every
-epoch, it would take a considerable part of a run on a GPU.
+epoch, it would take a considerable part of a run on a GPU. `Writer` writes it beside training, which waits only while
+the state is copied.
 
 A checkpoint is valid only if its digest is listed. The list is written before the checkpoint is renamed to its final
 name, so files with final names are complete and listed at all times.
 """
 
+import copy
 import hashlib
 import io
 import math
 import os
 import re
 import warnings
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import safetensors.torch
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from senet_lib.files import replacing, set_aside, sha256_of, write_text
 from senet_lib.models.weights import digest_problem
@@ -65,6 +68,47 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     if newest.exists():
         os.replace(newest, folder / PREVIOUS)
     os.replace(folder / "checkpoint.next.pt", newest)
+
+
+class Writer:
+    """Writes checkpoints in a background thread, one at a time, while training continues.
+
+    As a context manager it waits at the end of the block until nothing is being written. An error of that last write is
+    raised by `wait` alone, so that it does not replace an exception of the block.
+    """
+
+    def __init__(self, folder: Path | None) -> None:
+        self._folder = folder
+        self._thread = ThreadPoolExecutor(1, "checkpoint")  # starts with the first write
+        self._writing: Future | None = None
+
+    def save(self, state: dict[str, Any]) -> None:
+        """Wait for the previous write, copy `state` to host memory and start writing the copy."""
+        self.wait()
+        self._writing = self._thread.submit(save, self._folder, _copied(state))
+
+    def wait(self) -> None:
+        """Wait until the last checkpoint is on disk. Raises what its writing raised, such as OSError."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def __enter__(self) -> "Writer":
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._thread.shutdown()
+
+
+def _copied(value: Any) -> Any:
+    """A copy on the CPU that shares no memory with `value`: tensors, and lists and dicts of them."""
+    if isinstance(value, Tensor):
+        return value.detach().to("cpu", copy=True)
+    if isinstance(value, dict):
+        same = copy.copy(value)  # keeps the module versions in a state dict's attribute _metadata
+        same.update((key, _copied(entry)) for key, entry in value.items())
+        return same
+    return [_copied(entry) for entry in value] if isinstance(value, list) else value
 
 
 def load(folder: Path, identity: dict[str, Any]) -> dict[str, Any] | None:

@@ -26,7 +26,7 @@ from senet_lib.training.optimizer import set_learning_rate
 from senet_lib.training.outcome import Evaluation, Outcome
 from senet_lib.training.progress import Reporter, reporter
 from senet_lib.training.resizing import image_size, pixel_shares, resized
-from senet_lib.training.runtime import deterministic, keep_freed_memory
+from senet_lib.training.runtime import chosen_kernels, compiled_or_error, keep_freed_memory
 from senet_lib.training.schedule import learning_rate
 from senet_lib.training.state import TrainingState, prepare
 from senet_lib.training.stopping import EvaluationStopped, StopSignal, stop_signals
@@ -56,9 +56,9 @@ def fit(
 ) -> Outcome:
     """Train `model` ((N, 3, H, W) -> logits (N, classes)) in place and evaluate it after every epoch.
 
-    run_dir: where history.csv is written after every epoch, a checkpoint at most once a minute, and the final weights
-    at the end. A checkpoint found there is resumed. CheckpointMismatch is raised if its `config_hash`, seed, data set,
-    device type, precision, thread count or torch version differs.
+    run_dir: where history.csv is written after every epoch, a checkpoint at most once a minute, beside training, and
+    the final weights at the end. A checkpoint found there is resumed. CheckpointMismatch is raised if its
+    `config_hash`, seed, data set, device type, precision, thread count or torch version differs.
     device: 'auto', 'cpu', 'cuda' or 'mps'. threads: CPU threads; None keeps torch's setting. devices: how many devices
     of this machine share every batch (distributed.py); UserError is raised if they cannot.
 
@@ -80,7 +80,8 @@ def fit(
     state = prepare(model, data, recipe, device=device, devices=devices, **identity)
     progress = progress if state.is_first_process else "none"
     evaluated_on, evaluation = state.data.evaluation_split, None
-    with deterministic(), stop_signals() as stop:
+    compiling = compiled_or_error() if recipe.compile else nullcontext()
+    with chosen_kernels(recipe), compiling, stop_signals() as stop, state.writer:
         # Continue from a checkpoint, if there is one
         state.resume()
         work = pixel_shares(recipe, state.data.train_images.shape[1])
@@ -103,6 +104,7 @@ def fit(
             state.average.put_into_the_model()
         if run_dir is not None and state.is_first_process:
             checkpoint.save_weights(run_dir, model)
+        state.writer.wait()
     if evaluation is None:  # the checkpoint was that of a finished training
         evaluation = _evaluate(state)
     tta = _tta_accuracy(state) if recipe.test_time_augmentation else None
@@ -132,6 +134,7 @@ def train_epoch(state: TrainingState, stop: StopSignal, report: Reporter) -> Non
             state.seconds += time.perf_counter() - started
             state.save()
             if stop.received:
+                state.writer.wait()
                 stop.raise_stopped(f"in epoch {epoch + 1} after step {state.step} of {steps}", bool(state.run_dir))
             started = time.perf_counter()
     _check_losses(state)  # waits for the device, so that the time below covers all training steps
@@ -163,7 +166,7 @@ def train_step(state: TrainingState, x: Tensor, y: Tensor) -> None:
     # Backward, with gradient clipping
     state.fabric.backward(loss)
     if recipe.clip_norm is not None:
-        nn.utils.clip_grad_norm_(state.model.parameters(), recipe.clip_norm)
+        nn.utils.clip_grad_norm_(state.parameters, recipe.clip_norm)
     # Update the weights
     for optimizer in state.optimizers:
         set_learning_rate(optimizer, lr)
@@ -244,6 +247,7 @@ def _evaluate(state: TrainingState, stop: StopSignal | None = None) -> Evaluatio
         return _evaluation(gathered(fabric, logits, len(data.test_labels)), data.test_labels)
     except EvaluationStopped:
         state.save()
+        state.writer.wait()
         stop.raise_stopped(f"in the evaluation after epoch {state.epoch + 1}", bool(state.run_dir))
 
 

@@ -1,4 +1,4 @@
-"""Runtime settings of training: device, precision, memory format, deterministic kernels, memory."""
+"""Runtime settings of training: device, precision, memory format, kernels, compilation, memory."""
 
 import ctypes
 import logging
@@ -8,7 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
-from torch import nn
+from torch import Tensor, nn
+
+from senet_lib.study import Recipe
 
 # cuBLAS is deterministic only with a fixed workspace; it reads this variable when CUDA starts
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -43,19 +45,52 @@ def choose_memory_format(model: nn.Module, device: torch.device) -> torch.memory
 
 
 @contextmanager
-def deterministic() -> Iterator[None]:
-    """Use deterministic kernels inside the block; otherwise CUDA's backward passes differ from run to run."""
+def chosen_kernels(recipe: Recipe) -> Iterator[None]:
+    """Use the recipe's kernels inside the block; restore torch's settings afterwards.
+
+    deterministic: without them, CUDA's backward passes differ from run to run. fastest: cuDNN also measures its
+    algorithms at the first batch of every shape and keeps the fastest. A CPU computes the same with either.
+    """
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     filling, benchmark = torch.utils.deterministic.fill_uninitialized_memory, torch.backends.cudnn.benchmark
-    torch.use_deterministic_algorithms(True)
+    torch.use_deterministic_algorithms(recipe.gpu_kernels == "deterministic")
     torch.utils.deterministic.fill_uninitialized_memory = False  # a debugging aid that costs a pass over each tensor
-    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.benchmark = recipe.gpu_kernels == "fastest"
     try:
         yield
     finally:
         torch.use_deterministic_algorithms(before[0], warn_only=before[1])
         torch.utils.deterministic.fill_uninitialized_memory = filling
         torch.backends.cudnn.benchmark = benchmark
+
+
+class CompiledTraining(nn.Module):
+    """`model`, compiled for training batches of `images` images: one graph per resolution, with static shapes.
+
+    Other batches, such as the short last one of an epoch, and the evaluation use the model as it is: they would need
+    graphs of their own. The weights are those of `model`. memory_format: that of the weights and the images.
+    """
+
+    def __init__(self, model: nn.Module, images: int, memory_format: torch.memory_format) -> None:
+        super().__init__()
+        self.model, self.images = model, images
+        # Inductor would change to channels_last on a CPU, also where `choose_memory_format` excludes it
+        options = {"layout_optimization": False} if memory_format == torch.contiguous_format else None
+        compiled = torch.compile(model, dynamic=False, options=options)
+        self._compiled = (compiled,)  # in a tuple, so that no parameter is registered twice
+
+    def forward(self, x: Tensor) -> Tensor:
+        compiled = self.training and torch.is_grad_enabled() and len(x) == self.images
+        return self._compiled[0](x) if compiled else self.model(x)
+
+
+@contextmanager
+def compiled_or_error() -> Iterator[None]:
+    """Inside the block, torch.compile raises FailOnRecompileLimitHit where it would use eager mode from then on without
+    an error. By default that is after 8 graphs of one function, which growing images can exceed."""
+    limit = torch._dynamo.config.accumulated_recompile_limit  # of all graphs of one function in this process
+    with torch._dynamo.config.patch(recompile_limit=limit, fail_on_recompile_limit_hit=True):
+        yield
 
 
 def keep_freed_memory() -> None:

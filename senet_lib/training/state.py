@@ -16,7 +16,7 @@ from senet_lib.training import batch_norm, checkpoint
 from senet_lib.training.averaging import WeightAverage
 from senet_lib.training.distributed import check_share, combined, create_fabric
 from senet_lib.training.optimizer import make_optimizers
-from senet_lib.training.runtime import PRECISIONS, choose_memory_format, resolve_precision
+from senet_lib.training.runtime import PRECISIONS, CompiledTraining, choose_memory_format, resolve_precision
 from senet_lib.training.whitening import whiten_stem
 
 CHECKPOINT_FORMAT = 2  # 1 had a single optimizer
@@ -43,6 +43,8 @@ class TrainingState:
 
     def __post_init__(self) -> None:
         self.saved_at = time.monotonic()  # of the newest checkpoint; at first, of the start
+        self.writer = checkpoint.Writer(self.run_dir)
+        self.parameters = list(self.model.parameters())  # a walk over all modules, too slow for every step
         self.start_epoch()
 
     def start_epoch(self) -> None:
@@ -83,6 +85,7 @@ class TrainingState:
         return environment_record(
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             precision=self.precision,
+            gpu_kernels=self.recipe.gpu_kernels,
             threads=torch.get_num_threads(),
             data={"name": self.data.name, "fingerprints": dict(self.data.fingerprints)},
             **({"devices": devices} if devices > 1 else {}),
@@ -103,7 +106,8 @@ class TrainingState:
         return self.run_dir is not None and time.monotonic() - self.saved_at >= checkpoint.interval()
 
     def save(self) -> None:
-        """Write a checkpoint, if there is a run directory. All processes take part."""
+        """Save a checkpoint, if there is a run directory; it is on disk after `writer.wait()`. All processes take
+        part."""
         if self.run_dir is None:
             return
         losses, correct = combined(self.fabric, self.losses), combined(self.fabric, self.correct)
@@ -122,7 +126,7 @@ class TrainingState:
             "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
             "average": self.average.state if self.average is not None else None,
         }
-        checkpoint.save(self.run_dir, stored)
+        self.writer.save(stored)
         self.saved_at = time.monotonic()
 
     def resume(self) -> None:
@@ -195,7 +199,9 @@ def prepare(
     )
     if devices > 1 and recipe.synchronise_batch_norm:
         batch_norm.synchronise(model, fabric.device)
-    network, *optimizers = fabric.setup(torch.compile(model) if recipe.compile else model, *own)
+    share = len(range(fabric.global_rank, recipe.batch_size, fabric.world_size))  # of a full batch, for this process
+    called = CompiledTraining(model, share, memory_format) if recipe.compile else model
+    network, *optimizers = fabric.setup(called, *own)
     average = WeightAverage(model, recipe, recipe.epochs * batches.steps) if recipe.averaging != "none" else None
     return TrainingState(
         model=model,
