@@ -401,7 +401,7 @@ def mounted_disk(folder: Path) -> None:
 
     moments = {  # name -> (when the disk fills up, bytes left at that time)
         "from the start": (lambda: True, 0),
-        "after a checkpoint": (lambda: any_has("checkpoint.pt"), largest("checkpoint.pt") // 2),
+        "after a checkpoint": (lambda: any_has("checkpoint.pt"), largest("weights.safetensors")),
         "after the weights": (lambda: any_has("weights.safetensors"), 3 * 4096 + largest("notebook.ipynb") // 2),
         "after the runs": (all_done, (clean.results / "report.html").stat().st_size // 2),
     }

@@ -10,13 +10,12 @@ import sys
 
 import nbformat
 import numpy as np
-import torch
 import yaml
 from PIL import Image
 
 from senet_lib import cli
 from senet_lib.project import project_root
-from senet_lib.results import read_history
+from senet_lib.results import WEIGHTS, read_history
 
 TINY = {
     "question": "Does it run?",
@@ -135,8 +134,7 @@ def draws(cell):
 
 
 def weights(run_dir):
-    state = torch.load(run_dir / "checkpoint.pt", weights_only=True)
-    return {name: tensor.numpy().tobytes() for name, tensor in state["model"].items()}
+    return (run_dir / WEIGHTS).read_bytes()
 
 
 def history(run_dir):

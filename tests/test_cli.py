@@ -67,10 +67,12 @@ def test_reproduce_writes_runs_and_report(finished_project):
     for run_id in ("resnet-seed0", "se-seed0"):
         run_dir = project.run_dir(run_id)
         assert altered_files(run_dir) == []
-        assert {path.name for path in run_dir.iterdir()} >= {
+        names = {path.name for path in run_dir.iterdir()}
+        assert names >= {
             *("config.json", "history.csv", "predictions.npz", "summary.json", "environment.json", "notebook.ipynb"),
-            "checkpoint.pt",
+            "weights.safetensors",
         }
+        assert not [name for name in names if name.startswith("checkpoint")], "a finished run needs none"
         assert not list(run_dir.glob("*.tmp")) + list(run_dir.glob("*partial*"))
         config = read_json(run_dir / "config.json")
         assert config["hash"] == read_json(run_dir / "summary.json")["hash"]

@@ -2,8 +2,6 @@
 
 import copy
 import dataclasses
-import os
-import signal
 import subprocess
 import sys
 import threading
@@ -41,48 +39,49 @@ def network():
     return create_model("sk_resnet20", num_classes=10, width=0.5, min_hidden=4)
 
 
-def losses(run_dir):
-    return torch.load(run_dir / "checkpoint.pt", weights_only=True)["losses"]
-
-
-def stop_when(condition, number=signal.SIGTERM):
-    """Send this process a signal, as a scheduler does, once the condition holds."""
+def stop_when(condition):
+    """Signal this process and those of its training, as the launcher of a run does, once the condition holds."""
 
     def wait():
         while not condition():
             time.sleep(0.05)
-        os.kill(os.getpid(), number)
+        this = psutil.Process()
+        for process in (this, *this.children(recursive=True)):
+            if process == this or any("device_process" in word for word in process.cmdline()):
+                process.terminate()
 
     threading.Thread(target=wait, daemon=True).start()
 
 
 @pytest.mark.slow
 def test_two_devices_train_as_one(ten_steps, tmp_path, monkeypatch, capfd):
-    """Losses of the first ten steps, weights, batch-norm statistics and evaluation; stopped half-way and resumed."""
+    """Losses of the first ten steps, weights, batch-norm statistics and evaluation; begun on two devices, stopped in
+    the second epoch and continued on one, and the reverse."""
     monkeypatch.setenv("SENET_CHECKPOINT_SECONDS", "0")
-    recipe, outcomes, models = Recipe(epochs=2, **STEADY), {}, {}
-    for devices in (1, 2):
-        models[devices], run_dir = network(), tmp_path / str(devices)
-        run_dir.mkdir()
-        if devices == 2:
-            stop_when(lambda run_dir=run_dir: (run_dir / "history.csv").exists())
-            with pytest.raises(TrainingStopped, match="stopped by SIGTERM in epoch 2 after step"):
-                fit(models[devices], ten_steps, recipe, run_dir=run_dir, devices=devices, **CPU)
-        outcomes[devices] = fit(models[devices], ten_steps, recipe, run_dir=run_dir, devices=devices, **CPU)
-    output = capfd.readouterr().out
-    assert output.count("epoch 2/2") == 2, "only the first process reports"
-    assert "resumed after epoch 1, step" in output
-    one, two = outcomes[1], outcomes[2]
-    for ours, theirs in zip(one.history, two.history, strict=True):
-        for key in ("train_loss", "test_loss", "train_accuracy", "lr"):
-            assert ours[key] == pytest.approx(theirs[key], abs=1e-4), key
-    for (name, ours), theirs in zip(models[1].state_dict().items(), models[2].state_dict().values(), strict=True):
-        torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=1e-3, msg=name)
-    assert (one.evaluation.label == two.evaluation.label).all()
-    assert (one.evaluation.predicted == two.evaluation.predicted).mean() > 0.95
+    recipe, alone = Recipe(epochs=2, **STEADY), network()
+    one = fit(alone, ten_steps, recipe, **CPU)
     assert "devices" not in one.environment
-    assert two.environment["devices"] == 2
-    assert isinstance(models[2].stem[1], nn.BatchNorm2d), "the caller's network has its own kind of batch norm"
+    for before, after in ((2, 1), (1, 2)):
+        model, run_dir = network(), tmp_path / str(before)
+        run_dir.mkdir()
+        stop_when(lambda run_dir=run_dir: (run_dir / "history.csv").exists())
+        with pytest.raises(TrainingStopped, match="stopped by SIGTERM in epoch 2 after step"):
+            fit(model, ten_steps, recipe, run_dir=run_dir, devices=before, **CPU)
+        output = "".join(capfd.readouterr())
+        assert "Traceback" not in output, output
+        both = fit(model, ten_steps, recipe, run_dir=run_dir, devices=after, **CPU)
+        output = capfd.readouterr().out
+        assert output.count("epoch 2/2") == 1, "only the first process reports"
+        assert f"of {before} devices on {after}: equal up to rounding" in output
+        for ours, theirs in zip(one.history, both.history, strict=True):
+            for key in ("train_loss", "test_loss", "train_accuracy", "lr"):
+                assert ours[key] == pytest.approx(theirs[key], abs=1e-4), (before, after, key)
+        for (name, ours), theirs in zip(alone.state_dict().items(), model.state_dict().values(), strict=True):
+            torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=1e-3, msg=name)
+        assert (one.evaluation.label == both.evaluation.label).all()
+        assert (one.evaluation.predicted == both.evaluation.predicted).mean() > 0.95
+        assert isinstance(model.stem[1], nn.BatchNorm2d), "the caller's network has its own kind of batch norm"
+    assert both.environment["devices"] == 2
 
 
 @pytest.mark.slow

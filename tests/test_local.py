@@ -10,7 +10,8 @@ from types import SimpleNamespace
 import pytest
 
 from senet_lib.errors import UserError
-from senet_lib.running import time_limit
+from senet_lib.files import write_json
+from senet_lib.running import run, time_limit
 from senet_lib.running.executor import checkpoint_seconds
 from senet_lib.running.local import LocalExecutor, gpus_of_slot, threads_of_a_job
 from senet_lib.running.time_limit import TimeLimit
@@ -171,3 +172,24 @@ def test_gpus_are_dealt_to_the_runs(tmp_path, monkeypatch, capsys):
     for changes in ({"gpus_per_run": 3}, {"devices": 3, "device": "auto"}):  # a GPU per device
         with pytest.raises(UserError, match="GPUS_PER_RUN is 3; GPUs of this machine: 2"):
             LocalExecutor(options(**changes), tmp_path)
+
+
+def test_checkpoints_go_once_the_run_is_done(tmp_path, monkeypatch):
+    """A kill before the summary keeps them; one after it leaves files that the next start of the run removes."""
+    config, kept = SimpleNamespace(hash="0" * 16, run_id="run"), {"weights.safetensors", "checkpoint.pt.damaged"}
+    checkpoints = {"checkpoint.pt", "checkpoint.previous.pt", "checkpoint.sha256"}
+    for name in (*kept, *checkpoints, run.PARTIAL):
+        (tmp_path / name).touch()
+    write_json(tmp_path / "outcome.json", {})
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    for function in ("write_summary", "tidy"):
+        with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+            patch.setattr(run, function, killed)
+            run.finish(config, tmp_path)
+        assert checkpoints | {"outcome.json"} <= {path.name for path in tmp_path.iterdir()}, function
+        (tmp_path / "notebook.ipynb").rename(tmp_path / run.PARTIAL)  # as the next attempt writes it
+    run.finish(config, tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == kept | {"summary.json", "notebook.ipynb"}

@@ -63,8 +63,8 @@ def test_options_of_the_array(tmp_path):
         assert "\n" not in str(error.value), text
     for time_option, lead in (
         ("--time=4:00:00", 120),
-        ("-t1", 30),
-        ("-t 2:30", 75),
+        ("-t1", 15),
+        ("-t 2:30", 37),
         ("--time 1-0", 120),
         ("--time=0", 120),
         ("--time=UNLIMITED", 120),
@@ -125,22 +125,24 @@ mkdir -p runs/"$RUN"; cd -P .; echo ready; while :; do sleep 0.05; done
 """
 
 FUTILE = SAVES.replace("echo saved >", "true")  # writes no checkpoint
-TOO_LATE = "the time limit came before a new checkpoint"
+SAVED, TOO_LATE = "close to the time limit", "the time limit came before a new checkpoint"
+
+
+def after(*attempts):
+    """The command that makes the job's log one of a job with these earlier attempts."""
+    return f"printf '%s\\n' {' '.join(map(repr, attempts))} > slurm/now/7_0.log; "
 
 
 def test_warned_job_saves_and_requeues(tmp_path, commands):
-    """Only after the warning before the time limit, and not if the run had no time to train for the third time."""
+    """Only after the warning before the time limit, and not if the run had no time to train for the third time
+    in a row."""
     calls = tmp_path / "calls"
     for number, command, requeued, last in (
-        (signal.SIGUSR1, SAVES, True, "close to the time limit: the job is requeued"),
+        (signal.SIGUSR1, SAVES, True, f"{SAVED}: the job is requeued"),
         (signal.SIGTERM, SAVES, False, "job 7_0: exit code 143"),
-        (signal.SIGUSR1, FUTILE, True, "close to the time limit: the job is requeued"),
-        (
-            signal.SIGUSR1,
-            f"for i in 1 2; do echo {TOO_LATE} >> slurm/now/7_0.log; done; {FUTILE}",
-            False,
-            "job 7_0: exit code 1",
-        ),
+        (signal.SIGUSR1, FUTILE, True, f"{TOO_LATE}: the job is requeued"),
+        (signal.SIGUSR1, after(TOO_LATE, TOO_LATE) + FUTILE, False, "job 7_0: exit code 1"),
+        (signal.SIGUSR1, after(TOO_LATE, SAVED, TOO_LATE) + FUTILE, True, f"{TOO_LATE}: the job is requeued"),
         (signal.SIGUSR1, "trap 'exit 0' TERM; echo ready; while :; do sleep 0.05; done", False, "job 7_0: exit code 0"),
     ):
         calls.write_text("")

@@ -1,6 +1,7 @@
 """The Slurm executor on a real Slurm of two nodes on this machine: equal results, lost nodes, time limits, jobs that
 outlive the command."""
 
+import contextlib
 import functools
 import importlib.util
 import math
@@ -8,6 +9,7 @@ import signal
 import subprocess
 import time
 
+import nbformat
 import pytest
 import torch
 from project_folder import TINY, Project, history, weights
@@ -18,6 +20,12 @@ from senet_lib.project import project_root
 from senet_lib.running.time_limit import TimeLimit
 from senet_lib.study import load_study
 from senet_lib.training import fit
+
+LONG = {
+    "recipe": {**TINY["recipe"], "epochs": 12},
+    "networks": {"resnet": TINY["networks"]["resnet"]},
+    "seeds": [0, 1],
+}
 
 
 def tool():
@@ -43,8 +51,7 @@ def cluster(tmp_path_factory):
 def slurm_project(project, cluster):
     """A project whose commands use the cluster; `long` has two runs that train long enough to disturb them."""
     project.variables = {"SLURM_CONF": str(cluster / "slurm.conf"), "SENET_CHECKPOINT_SECONDS": "0"}
-    networks = {"resnet": TINY["networks"]["resnet"]}
-    project.write_study("long", {"recipe": {**TINY["recipe"], "epochs": 12}, "networks": networks, "seeds": [0, 1]})
+    project.write_study("long", LONG)
     yield project
     ask(project, "scancel", "--name=long,tiny", "--full")
 
@@ -53,8 +60,7 @@ def slurm_project(project, cluster):
 def uninterrupted(tmp_path_factory, images):
     """The directories of the same two trainings, by the library alone."""
     project = Project(tmp_path_factory.mktemp("uninterrupted") / "project", images)
-    networks = {"resnet": TINY["networks"]["resnet"]}
-    project.write_study("long", {"recipe": {**TINY["recipe"], "epochs": 12}, "networks": networks, "seeds": [0, 1]})
+    project.write_study("long", LONG)
     for run in load_study("long", project.root / "studies").runs():
         data = load_dataset(run.data)
         torch.manual_seed(run.seed)
@@ -66,8 +72,8 @@ def uninterrupted(tmp_path_factory, images):
     return project
 
 
-def check_equal(project, uninterrupted):
-    for run_id in ("resnet-seed0", "resnet-seed1"):
+def check_equal(project, uninterrupted, runs=("resnet-seed0", "resnet-seed1")):
+    for run_id in runs:
         ours, theirs = project.run_dir(run_id, "long"), uninterrupted.run_dir(run_id, "long")
         assert weights(ours) == weights(theirs), run_id
         assert history(ours).equals(history(theirs)), run_id
@@ -118,7 +124,7 @@ def test_array_over_two_nodes_equals_local(slurm_project):
     assert code == 0, local
     for run_id in ("resnet-seed0", "se-seed0"):
         ours, theirs = slurm_project.run_dir(run_id), slurm_project.root / "local" / "tiny" / "runs" / run_id
-        assert (ours / "weights.safetensors").read_bytes() == (theirs / "weights.safetensors").read_bytes()
+        assert weights(ours) == weights(theirs), run_id
         assert history(ours).equals(history(theirs))
     code, output = slurm_project.call("reproduce", "tiny")
     assert (code, "2 already done" in output) == (0, True), output
@@ -140,6 +146,45 @@ def test_lost_node_and_time_limit(slurm_project, uninterrupted, cluster):
     assert output.count("started again") == 2, output
     assert output.count("resumed after epoch") == 2, output
     check_equal(slurm_project, uninterrupted)
+
+
+SLOW_STEPS = """
+import time
+from senet_lib.data import Augmenter
+
+def slowly(self, original=Augmenter.epoch, **options):
+    for batch in original(self, **options):
+        time.sleep(0.7)
+        yield batch
+
+Augmenter.epoch = slowly
+"""
+
+
+@pytest.mark.slow
+def test_run_longer_than_the_time_limit(slurm_project, uninterrupted):
+    """Slurm's own limit of a minute, for a run that needs longer: it waits 50 s in all, without using the CPU."""
+    slurm_project.write_study("long", LONG | {"seeds": [0]})
+    path = slurm_project.root / "notebooks" / "05_train.ipynb"
+    notebook = nbformat.read(path, as_version=4)
+    notebook.cells.insert(4, nbformat.v4.new_code_cell(SLOW_STEPS))
+    nbformat.write(notebook, path)
+    process = slurm_project.start("reproduce", "long", *ON_SLURM[:-1], f"{ON_SLURM[-1]} --time=1")
+    waiting = set()
+    while process.poll() is None:
+        pending = {number for number, state, _ in jobs_of(slurm_project).values() if state == "PENDING"}
+        for number in pending - waiting:
+            # Slurm itself would start it two minutes after the requeue. It looks at the limits every 30 s, and a job
+            # that starts just after a requeue is warned after 20 s, a later one after 40 s
+            with contextlib.suppress(subprocess.CalledProcessError):  # it has just started
+                ask(slurm_project, "scontrol", "update", f"JobId={number}", "StartTime=now+15")
+        waiting = pending
+        time.sleep(2)
+    output = process.stdout.read()
+    assert process.returncode == 0, output
+    assert output.count("started again") == output.count("the job is requeued"), output
+    assert "resumed after epoch" in output, output
+    check_equal(slurm_project, uninterrupted, ["resnet-seed0"])
 
 
 @pytest.mark.slow

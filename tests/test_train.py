@@ -638,14 +638,15 @@ def test_progress_lines(capsys, monkeypatch):
     lines = capsys.readouterr().out.splitlines()
     assert len(lines) == 3
     assert all(part in lines[0] for part in ("epoch 1/3", "train loss", "test loss", "images/s", "left"))
-    # The time left is weighted by the pixels of each epoch: 10 s for a quarter, so 80 s for two full ones
-    clock = iter([0.0, 10.0])
-    monkeypatch.setattr("senet_lib.training.progress.time", SimpleNamespace(perf_counter=lambda: next(clock)))
+    # The time left is weighted by the pixels of each epoch: 10 s for a quarter, so 80 s for two full ones. Resumed in
+    # the middle of the second epoch, 10 s are half of one; resumed after its last step, they are no part of any
     row = dict.fromkeys(("train_loss", "train_accuracy", "test_loss", "test_accuracy"), 0.5)
-    Reporter([0.25, 1.0, 1.0], "test", 0, lines=True).epoch(
-        row | {"epoch": 1, "train_seconds": 9.0, "images_per_second": 100.0}
-    )
-    assert capsys.readouterr().out.rstrip().endswith("1 min 20 s left")
+    row |= {"train_seconds": 9.0, "images_per_second": 100.0}
+    for first, epoch, left in ((0, 1, "100 images/s  1 min 20 s left"), (1.5, 2, "  20 s left"), (2, 2, "images/s")):
+        clock = iter([0.0, 10.0])
+        monkeypatch.setattr("senet_lib.training.progress.time", SimpleNamespace(perf_counter=clock.__next__))
+        Reporter([0.25, 1.0, 1.0], "test", first, lines=True).epoch(row | {"epoch": epoch})
+        assert capsys.readouterr().out.rstrip().endswith(left)
 
 
 def test_fabrics_precision_advice_is_hidden(monkeypatch, caplog):

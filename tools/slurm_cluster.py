@@ -103,6 +103,8 @@ def kill_node(folder: Path, name: str) -> None:
 
 def down(folder: Path) -> None:
     """Cancel all jobs and end all daemons."""
+    import psutil
+
     folder = folder.resolve()
     subprocess.run([find("scancel"), "--full", "--signal=KILL", "--user", str(os.getuid())], env=environment(folder))
     pid_files = sorted(folder.glob("slurmd.*.pid")) + [folder / "slurmctld.pid"]
@@ -118,6 +120,12 @@ def down(folder: Path) -> None:
         else:
             with suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+    for process in psutil.process_iter():  # without its controller, the daemon of a job's step would stay
+        with suppress(psutil.Error):
+            if process.name().startswith("slurmstepd") and Path(process.cwd()) == folder:
+                for each in (process, *process.children(recursive=True)):
+                    with suppress(psutil.NoSuchProcess):
+                        each.kill()
 
 
 def states(folder: Path) -> list[str]:

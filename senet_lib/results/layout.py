@@ -10,7 +10,7 @@
                                environment.json    versions, hardware, precision, git commit, data fingerprint
                                notebook.ipynb      the executed copy
                                weights.safetensors the final weights
-                               checkpoint.pt       for resuming
+                               checkpoint.pt       for resuming; removed once the run is done
 
 Does not import torch, so an analysis starts in seconds, even on a machine that cannot train.
 """

@@ -3,6 +3,7 @@
 The user's own Jupyter, IPython and matplotlib settings have no effect on it.
 """
 
+import logging
 import os
 import sys
 import tempfile
@@ -30,6 +31,7 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], **options
     """
     import papermill  # imported here: takes a second, which a command with nothing to do should not spend
 
+    logging.getLogger("papermill").addFilter(_says_more_than_the_exception)
     unknown = parameters.keys() - papermill.inspect_notebook(_literal(source)).keys()
     if unknown:
         raise UnknownParameter(f"{source.name} has no parameter {', '.join(sorted(unknown))}")
@@ -44,6 +46,12 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], **options
             kernel_manager_class=_own_kernel(folder),
             **options,
         )
+
+
+def _says_more_than_the_exception(record: logging.LogRecord) -> bool:
+    """False for nbclient's line about a dead kernel: it also raises DeadKernelError, and a run that is stopped while
+    its kernel starts is no error."""
+    return not record.getMessage().startswith("Kernel died")
 
 
 def without_execution_record(notebook: "NotebookNode") -> None:

@@ -25,7 +25,7 @@ from senet_lib.running.run import run_lock
 from senet_lib.study import load_study
 
 PYTHON, RESULTS = "{python}", "{results}"  # in a command: this node's interpreter and results folder
-HISTORY, CHECKPOINT = "history.csv", "checkpoint"  # a file, and how the names of a checkpoint's files begin
+HISTORY = "history.csv"
 MOST_MESSAGES = 10_000  # that wait for the driver; a run that prints more waits
 SHARE_IT = "put the project in a folder that all nodes share, or use STORAGE=copy"
 
@@ -131,7 +131,7 @@ def execute(order: Order, mailbox: Any) -> Result:
         code = process.wait()
     if place.results:
         return Result(code)
-    files = read_files(run_dir, with_checkpoint=code != 0)
+    files = read_files(run_dir)
     shutil.rmtree(run_dir, ignore_errors=True)
     return Result(code, files=files)
 
@@ -200,16 +200,14 @@ def _epochs(files: Files) -> int:
     return files.get(HISTORY, b"").count(b"\n")
 
 
-def read_files(run_dir: Path, with_checkpoint: bool = True) -> Files:
+def read_files(run_dir: Path) -> Files:
     """The files of a run; none if there is no such folder."""
     if not run_dir.is_dir():
         return {}
     return {
         path.name: path.read_bytes()
         for path in sorted(run_dir.iterdir())
-        if path.is_file()
-        and not path.name.endswith(TEMPORARY)
-        and (with_checkpoint or not path.name.startswith(CHECKPOINT))
+        if path.is_file() and not path.name.endswith(TEMPORARY)
     }
 
 

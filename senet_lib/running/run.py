@@ -26,6 +26,8 @@ from senet_lib.running.arguments import OneLineParser, data_root_in, resolve_stu
 from senet_lib.study import RunConfig, StudyError
 
 PARTIAL = "notebook.partial.ipynb"
+OUTCOME = "outcome.json"
+NEEDED_UNTIL_DONE = (OUTCOME, "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.sha256")
 SUPERSEDED = ".superseded-"  # in the name of the folder of a run that was replaced
 FAILED = ": failed: "  # separates the run's id and the reason on its last output line
 
@@ -131,13 +133,20 @@ def execute(
 
 
 def finish(config: RunConfig, run_dir: Path) -> dict:
-    """Rename the executed notebook to its final name and write the summary: from then on the run is done."""
-    outcome = read_json(run_dir / "outcome.json")
+    """Rename the executed notebook to its final name and write the summary: from then on the run is done, and its
+    checkpoints, each twice the size of its weights, are removed."""
+    outcome = read_json(run_dir / OUTCOME)
     os.replace(run_dir / PARTIAL, run_dir / "notebook.ipynb")
     summary = {"hash": config.hash, "run_id": config.run_id, **outcome}
     write_summary(run_dir, summary)
-    (run_dir / "outcome.json").unlink()
+    tidy(run_dir)
     return summary
+
+
+def tidy(run_dir: Path) -> None:
+    """Remove what a finished run no longer needs. A kill before the end leaves it, until the run is started again."""
+    for name in NEEDED_UNTIL_DONE:
+        (run_dir / name).unlink(missing_ok=True)
 
 
 class _Signals:
@@ -193,6 +202,7 @@ def main(arguments: list[str] | None = None) -> int:
         keep_relabelled(config, runs, folder)
         with run_lock(run_dir):
             if is_intact(run_dir, config.hash):
+                tidy(run_dir)
                 print(f"{config.run_id}: already done", flush=True)
                 return 0
             set_aside_other(run_dir, config)

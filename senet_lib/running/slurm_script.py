@@ -9,8 +9,8 @@ from senet_lib.errors import UserError
 
 RUNS = "runs.txt"  # beside the script: per line a run's id and hash; the array index is the line, from 0
 LEAD = 120  # seconds before the time limit at which a run is told to save its state
-ATTEMPTS = 3  # without a new checkpoint, as after a slow start; then the time limit is too short
-SHARE_OF_LIMIT = 0.5  # of a short time limit, at most, for that lead
+ATTEMPTS = 3  # in a row without a new checkpoint, as after a slow start; then the time limit is too short
+SHARE_OF_LIMIT = 0.25  # of a short time limit, at most, for that lead; Slurm's signal may come 60 s before it
 STARTED = re.compile(r"job (\S+) on (\S+)")  # the first line that a job writes to its log, also after a requeue
 ENDED = re.compile(r"job (\S+): exit code (\d+)")  # its last line, unless it was killed or is requeued
 OURS = ("array", "output", "error", "open-mode", "wrap", "wait", "test-only", "parsable")  # not the user's
@@ -38,6 +38,7 @@ trap 'warned=1; forward' USR1
 trap forward TERM
 checkpoint() {{ stat --format=%y {runs_folder}/"$run"/checkpoint*.pt 2>/dev/null; }}
 before=$(checkpoint)
+saved="close to the time limit"
 futile="the time limit came before a new checkpoint"
 test -z "$stopped" || end 143
 
@@ -54,11 +55,12 @@ done
 
 if test "$code" = 143 && test -n "$warned"; then
     if test "$(checkpoint)" = "$before"; then
-        times=$(cat {log}"$job".log | grep --count "^$futile")
+        times=$(tac {log}"$job".log | sed "/^$saved/q" | grep --count "^$futile")
         test "$times" -lt {attempts} || fail "$futile, {attempts} times before; give more in SLURM_OPTIONS"
-        echo "$futile"
+        echo "$futile: the job is requeued"
+    else
+        echo "$saved: the job is requeued"
     fi
-    echo "close to the time limit: the job is requeued"
     scontrol requeue "$job" && exit 0
 fi
 end "$code"

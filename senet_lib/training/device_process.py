@@ -5,15 +5,18 @@ python -m senet_lib.training.device_process JOB                started by torchr
 """
 
 import argparse
+import contextlib
 import logging
 import os
+import signal
 import warnings
 from pathlib import Path
 
+import psutil
 import torch
 
 from senet_lib.errors import UserError
-from senet_lib.process import die_with_parent
+from senet_lib.process import StopRequest, die_with_parent
 from senet_lib.training.distributed import DONE, FAILED
 from senet_lib.training.loop import NonFiniteLoss, fit
 from senet_lib.training.stopping import TrainingStopped
@@ -34,10 +37,25 @@ def main(arguments: list[str] | None = None) -> None:
 
 
 def start_processes(job: Path, devices: int) -> None:
+    """Start torchrun, and pass signals to stop on to its processes. By itself it kills those that have not ended within
+    30 s, or at the next signal, and with them the checkpoint that they are writing."""
     from torch.distributed import run  # torchrun
+    from torch.distributed.launcher.api import LaunchConfig
 
+    request = StopRequest()  # the launcher of a run signals every process, and then the calling process does
+
+    def pass_on(number: int, frame: object) -> None:
+        for process in psutil.Process().children() if request.is_new() else ():
+            with contextlib.suppress(psutil.NoSuchProcess):
+                process.send_signal(number)
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, pass_on)
     where = ["--nproc-per-node", str(devices), "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
-    run.main([*where, "--local-addr", "localhost", "-m", __spec__.name, str(job)])
+    where += ["--local-addr", "localhost"]
+    if hasattr(LaunchConfig, "signals_to_handle"):  # earlier versions of torch always handle them
+        where += ["--signals-to-handle", "SIGHUP,SIGQUIT"]
+    run.main([*where, "-m", __spec__.name, str(job)])
 
 
 def train(path: Path) -> None:

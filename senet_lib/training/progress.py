@@ -22,8 +22,10 @@ BAR_WIDTH = 88  # characters: the width of a JupyterLab output cell beside the f
 class Reporter:
     """Shows a progress bar, or one line per epoch, or nothing."""
 
-    def __init__(self, work: list[float], split: str, first_epoch: int, bar: Any = None, lines: bool = False) -> None:
-        self.work, self.split, self.first_epoch, self.bar, self.lines = work, split, first_epoch, bar, lines
+    def __init__(self, work: list[float], split: str, first_epoch: float, bar: Any = None, lines: bool = False) -> None:
+        self.work, self.split, self.bar, self.lines = work, split, bar, lines
+        whole = int(first_epoch)  # a resumed training may start within an epoch
+        self.work_before = sum(work[:whole]) + (first_epoch - whole) * sum(work[whole : whole + 1])
         self.started = time.perf_counter()
 
     def step(self) -> None:
@@ -31,14 +33,15 @@ class Reporter:
             self.bar.update()
 
     def epoch(self, row: dict[str, float]) -> None:
-        done, left = self.work[self.first_epoch : row["epoch"]], self.work[row["epoch"] :]
-        seconds_left = (time.perf_counter() - self.started) / sum(done) * sum(left)
-        epochs = len(self.work)
+        done, left = sum(self.work[: row["epoch"]]) - self.work_before, sum(self.work[row["epoch"] :])
+        # Resumed after an epoch's last step, it did nothing yet from which the rest could be estimated
+        seconds_left = (time.perf_counter() - self.started) / done * left if done > 0 else None
+        epochs, rest = len(self.work), "" if seconds_left is None else f"  {to_the_second(seconds_left)} left"
         text = (
             f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
             f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}  "
             f"{self.split} loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.2%}  "
-            f"{row['train_seconds']:.1f} s  {row['images_per_second']:.0f} images/s  {to_the_second(seconds_left)} left"
+            f"{row['train_seconds']:.1f} s  {row['images_per_second']:.0f} images/s{rest}"
         )
         if self.bar is not None:
             self.bar.set_postfix_str(f"{self.split} accuracy {row['test_accuracy']:.2%}")
@@ -55,7 +58,7 @@ def reporter(
         headless = bool(os.environ.get(SUPERVISED)) or not ("ipykernel" in sys.modules or sys.stdout.isatty())
         progress = "lines" if headless else "bar"
     if progress != "bar":
-        yield Reporter(work, split, first_epoch, lines=progress == "lines")
+        yield Reporter(work, split, first_epoch + first_step / steps, lines=progress == "lines")
         return
     # As text, not as a widget: it wraps nowhere, and it is still there when a saved notebook is opened again
     with tqdm(
@@ -66,4 +69,4 @@ def reporter(
         ncols=min(BAR_WIDTH, shutil.get_terminal_size((BAR_WIDTH, 0)).columns - 1),
         mininterval=0.5,
     ) as bar:
-        yield Reporter(work, split, first_epoch, bar)
+        yield Reporter(work, split, first_epoch + first_step / steps, bar)
