@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from senet_lib.models import create_model
-from senet_lib.models.blocks import ResidualBlock, SelectiveKernelConv
+from senet_lib.models.blocks import ResidualBlock, SelectiveKernelConv, SqueezeExcitation
 from senet_lib.models.inspection import describe, last_of_each_stage, shapes, source
 from senet_lib.project import project_root
 from senet_lib.report import diagrams
@@ -34,8 +34,11 @@ def test_last_block_of_each_stage():
     assert last_of_each_stage(deep, ResidualBlock)[2] == "stages.2.22"
 
 
-def test_source_shows_the_code():
+def test_source_shows_the_code_at_a_readable_width():
     assert "def shapes(" in source(shapes).data
+    for shown in (SqueezeExcitation.excite, SelectiveKernelConv.attend):  # what the notebooks show
+        lines = source(shown).data.splitlines()
+        assert lines[0].startswith("def ") and max(map(len, lines)) <= 88, lines
 
 
 def words(network, *arguments, **options):

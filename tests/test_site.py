@@ -9,6 +9,7 @@ import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
+from senet_lib.errors import UserError
 from senet_lib.project import project_root
 from senet_lib.report import executed_notebooks, site
 from senet_lib.report.markdown_page import to_markdown_page
@@ -38,6 +39,8 @@ def test_changed_notebook_is_outdated(tmp_path):
     notebook.cells[0].metadata["jupyter"] = {"source_hidden": True}
     nbformat.write(notebook, copy)
     assert executed_notebooks.outdated(tmp_path) == []
+    with pytest.raises(UserError, match="01_b is no notebook; did you mean '01_a'"):
+        executed_notebooks.execute_all(tmp_path, ["01_b.ipynb"])
     notebook.cells[0].source = "1 + 2"
     nbformat.write(notebook, source)
     assert executed_notebooks.outdated(tmp_path) == [source]

@@ -194,7 +194,8 @@ class SelectiveKernelConv(nn.Module):
         """(N, C) -> branch weights (N, M, C), which sum to 1 over M."""
         z = self.fuse(mean)  # (N, C) -> (N, d)
         z = torch.relu(self.norm(z[:, :, None, None])).flatten(1)
-        return self.select(z).unflatten(1, (len(self.branches), -1)).softmax(1)  # (N, M * C) -> (N, M, C)
+        scores = self.select(z).unflatten(1, (len(self.branches), -1))  # (N, M, C)
+        return scores.softmax(1)
 
 
 class PaddedShortcut(nn.Module):

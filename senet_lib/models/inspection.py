@@ -1,6 +1,7 @@
 """For the notebooks: the source code, the intermediate shapes and the parts of a network."""
 
 import inspect
+import textwrap
 from collections.abc import Iterable
 from itertools import groupby
 
@@ -21,8 +22,8 @@ from senet_lib.models.description import Description, Paths, Step
 
 
 def source(thing: object) -> Code:
-    """The source code of a class or function, for display."""
-    return Code(inspect.getsource(thing), language="python")
+    """The source code of a class or function, for display, without its indentation."""
+    return Code(textwrap.dedent(inspect.getsource(thing)), language="python")
 
 
 def last_of_each_stage(model: nn.Module, kind: type[nn.Module]) -> list[str]:

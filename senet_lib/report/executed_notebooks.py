@@ -9,6 +9,7 @@ import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from senet_lib.errors import UserError, did_you_mean
 from senet_lib.project import project_root
 from senet_lib.running.notebook import execute, without_execution_record, write_notebook
 
@@ -44,10 +45,16 @@ def _recorded(copy: Path) -> str:
 
 
 def execute_all(root: Path, names: list[str]) -> list[Path]:
-    """Execute the outdated notebooks, or those named, and keep the copies. Raises papermill.PapermillExecutionError."""
+    """Execute the outdated notebooks, or those named, and keep the copies. Raises UserError for an unknown name, and
+    papermill.PapermillExecutionError."""
     import papermill
 
-    chosen = [source for source in sources(root) if source.stem in names] if names else outdated(root)
+    known = {source.stem: source for source in sources(root)}
+    named = [name.removesuffix(".ipynb") for name in names]
+    for name in named:
+        if name not in known:
+            raise UserError(f"{name} is no notebook; {did_you_mean(name, known)}")
+    chosen = [known[name] for name in named] if named else outdated(root)
     for number, source in enumerate(chosen, start=1):
         print(f"{number} of {len(chosen)}: {source.name}", flush=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -81,4 +88,8 @@ def _is_progress(output: "NotebookNode") -> bool:
 
 
 if __name__ == "__main__":
-    execute_all(project_root(), sys.argv[1:])
+    try:
+        execute_all(project_root(), sys.argv[1:])
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
