@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from floor import synchronise
+from measuring import synchronise
 
 from senet_lib.data import Dataset
 from senet_lib.models import create_model

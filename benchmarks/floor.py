@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from measuring import synchronise
 from torch import nn
 
 from senet_lib.metrics import count_macs, count_params, run_on_meta
@@ -70,9 +71,3 @@ def measured_rates(device: torch.device, dtype: torch.dtype, repeats: int = 10, 
             seconds.append(time.perf_counter() - started)
         rates[name] = amount / min(seconds[2:])
     return rates
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done everything that was queued."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)

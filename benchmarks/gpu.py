@@ -19,9 +19,9 @@ import floor
 import profiling
 import reference_loop
 import torch
-from fit_steps import FitSteps, fit_steps
+from fit_steps import STUDIES, FitSteps, fit_steps
 from gpu_plan import Plan, plan
-from measuring import MEAN, MISSING, STD, Page, Table, random_images
+from measuring import MEAN, MISSING, STD, Page, Table, random_images, synchronise
 from sharing import workers
 
 from senet_lib.data import DataError, Dataset, load_dataset
@@ -32,7 +32,6 @@ from senet_lib.training import evaluate, fit
 from senet_lib.training.checkpoint import NEWEST
 from senet_lib.training.runtime import resolve_precision
 
-STUDIES = Path(__file__).resolve().parent.parent / "studies"
 HOST_BATCH = 8  # so small that the GPU waits for the host
 KERNELS = ("deterministic", "fastest")
 MINUTES = 8.0
@@ -283,10 +282,10 @@ def rest_of(steps: FitSteps, data: Dataset, folder: Path) -> dict[str, float]:
     state, seconds = steps.state, {}
 
     def timed(call: Callable[[], object]) -> float:
-        floor.synchronise(steps.device)
+        synchronise(steps.device)
         started = time.perf_counter()
         call()
-        floor.synchronise(steps.device)
+        synchronise(steps.device)
         return time.perf_counter() - started
 
     epoch = timed(lambda: [None for _ in state.batches.epoch(seed=0, epoch=1)])

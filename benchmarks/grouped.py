@@ -15,8 +15,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from fit_steps import fit_steps
-from floor import synchronise
-from measuring import Table, alternate, random_images, ratio
+from measuring import Table, alternate, random_images, ratio, synchronise
 from torch import Tensor, nn
 
 from senet_lib.metrics import run_on_meta

@@ -1,4 +1,4 @@
-"""What every section of the benchmarks shares: random images, alternating measurements, ratios, tables."""
+"""What every section of the benchmarks shares: random images, waiting for the device, alternation, ratios, tables."""
 
 import statistics
 from collections.abc import Callable
@@ -44,6 +44,12 @@ def ratio(numerators: list[float], denominators: list[float]) -> str:
 
 def median(values: list[float]) -> str:
     return f"{statistics.median(values):,.0f}"
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done everything that was queued."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
 
 
 def markdown(tables: list[Table]) -> str:

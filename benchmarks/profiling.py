@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import torch
 from fit_steps import FitSteps
-from floor import synchronise
+from measuring import synchronise
 from torch.autograd import DeviceType
 from torch.autograd.profiler_util import FunctionEvent
 from torch.profiler import ProfilerActivity

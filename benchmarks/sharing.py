@@ -16,8 +16,7 @@ from pathlib import Path
 
 import torch
 from fit_steps import fit_steps
-from floor import synchronise
-from measuring import random_images
+from measuring import random_images, synchronise
 
 HERE = Path(__file__).resolve().parent
 ROUND = 0.2  # seconds of steps between two looks at the clock, which wait for the device

@@ -6,10 +6,10 @@ from html.parser import HTMLParser
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from senet_lib.report.links import with_source_links
+
 if TYPE_CHECKING:
     from nbformat import NotebookNode
-
-from senet_lib.report.links import with_source_links
 
 TEMPLATE = Path(__file__).parent / "template"
 

@@ -6,7 +6,8 @@ from typing import Any
 
 SOURCE = r"arXiv:(?P<paper>\d{4}\.\d{4,5})|github:(?P<repository>[\w-]+/[\w.-]*\w)"
 IN_HTML = re.compile(rf"<a .*?</a>|<[^>]*>|{SOURCE}", re.DOTALL)
-IN_MARKDOWN = re.compile(rf"`[^`\n]*`|\[[^\[\]]*\]\([^()]*\)|{SOURCE}")
+CODE_OR_LINK = r"`[^`\n]*`|!?\[(?:[^\[\]]|!\[[^\[\]]*\])*\]\([^()]*\)"  # a link's text may be a picture
+IN_MARKDOWN = re.compile(rf"{CODE_OR_LINK}|{SOURCE}")
 
 
 def with_source_links(page: str) -> str:
@@ -31,7 +32,7 @@ def with_study_links(text: str, pages: Mapping[str, str], *, but: Iterable[str])
     names = sorted((name for name in pages if "_" in name and name not in but), key=len, reverse=True)
     if not names:
         return text
-    named = re.compile(rf"`[^`\n]*`|!?\[(?:[^\[\]]|!\[[^\[\]]*\])*\]\([^()]*\)|\b({'|'.join(map(re.escape, names))})\b")
+    named = re.compile(rf"{CODE_OR_LINK}|\b({'|'.join(map(re.escape, names))})\b")
     return named.sub(lambda m: f"[{m[1]}]({pages[m[1]]})" if m[1] else m[0], text)
 
 

@@ -8,6 +8,7 @@ load.py         reads a results folder, finished or not, as tables (`StudyResult
 from senet_lib.results.environment import environment_record
 from senet_lib.results.layout import (
     ANALYSED_FILES,
+    CHECKPOINT_FILES,
     EXAMPLES,
     HISTORY_COLUMNS,
     NOTEBOOK,
@@ -27,6 +28,7 @@ from senet_lib.results.load import StudyResults, load_results, read_history, rea
 
 __all__ = [
     "ANALYSED_FILES",
+    "CHECKPOINT_FILES",
     "EXAMPLES",
     "HISTORY_COLUMNS",
     "NOTEBOOK",

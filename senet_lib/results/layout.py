@@ -39,6 +39,7 @@ HISTORY_COLUMNS = (
     "images_per_second",
 )
 
+CHECKPOINT_FILES = ("checkpoint.pt", "checkpoint.previous.pt", "checkpoint.sha256")  # newest, previous, their digests
 WEIGHTS = "weights.safetensors"
 EXAMPLES = "examples.npz"
 NOTEBOOK = "notebook.ipynb"

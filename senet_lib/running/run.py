@@ -20,14 +20,13 @@ from senet_lib.errors import UserError, did_you_mean
 from senet_lib.files import exclusive, read_json, read_record, remove_temporary_files, write_json
 from senet_lib.process import SUPERVISED, StopRequest, die_with_parent, leave_ascii
 from senet_lib.project import project_root
-from senet_lib.results import SPLITS, SUMMARY, altered_files, is_intact, write_summary
+from senet_lib.results import CHECKPOINT_FILES, SPLITS, SUMMARY, altered_files, is_intact, write_summary
 from senet_lib.running import notebook
 from senet_lib.running.arguments import OneLineParser, data_root_in, resolve_study, study_options, whole_number
 from senet_lib.study import RunConfig, StudyError
 
 PARTIAL = "notebook.partial.ipynb"
 OUTCOME = "outcome.json"
-NEEDED_UNTIL_DONE = (OUTCOME, "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.sha256")
 SUPERSEDED = ".superseded-"  # in the name of the folder of a run that was replaced
 FAILED = ": failed: "  # separates the run's id and the reason on its last output line
 
@@ -145,7 +144,7 @@ def finish(config: RunConfig, run_dir: Path) -> dict:
 
 def tidy(run_dir: Path) -> None:
     """Remove what a finished run no longer needs. A kill before the end leaves it, until the run is started again."""
-    for name in NEEDED_UNTIL_DONE:
+    for name in (OUTCOME, *CHECKPOINT_FILES):
         (run_dir / name).unlink(missing_ok=True)
 
 

@@ -31,11 +31,11 @@ from torch import Tensor, nn
 
 from senet_lib.files import replacing, set_aside, sha256_of, write_text
 from senet_lib.models.weights import digest_problem
-from senet_lib.results import WEIGHTS
+from senet_lib.results import CHECKPOINT_FILES, WEIGHTS
 
 INTERVAL = 60.0  # seconds
 INTERVAL_VARIABLE = "SENET_CHECKPOINT_SECONDS"  # environment variable: another interval; 0 writes after every step
-NEWEST, PREVIOUS, DIGESTS = "checkpoint.pt", "checkpoint.previous.pt", "checkpoint.sha256"
+NEWEST, PREVIOUS, DIGESTS = CHECKPOINT_FILES
 
 
 class CheckpointMismatch(ValueError):
