@@ -1,10 +1,14 @@
 """Links in reports: sources by number, other studies by name, a table's numbers; and the live notebook's menu."""
 
+import os
+
 import matplotlib.pyplot as plt
+import nbformat
 import numpy as np
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
+from senet_lib.menus import HEADLESS
 from senet_lib.report.explore import class_menu
 from senet_lib.report.html_page import foreign_content, to_page
 from senet_lib.report.links import (
@@ -13,6 +17,7 @@ from senet_lib.report.links import (
     with_source_links_in_markdown,
     with_study_links,
 )
+from senet_lib.running.notebook import execute
 
 HE, REPOSITORY = "https://arxiv.org/abs/1512.03385", "https://github.com/Jyouhou/SENet-cifar10"
 
@@ -59,6 +64,15 @@ def test_a_table_links_to_its_numbers():
     assert f'<td><a href="{HE}">' in page
     for elsewhere in ("../tables/runs.csv", "tables/../../runs.csv", "tables/runs.html", "file:///tables/runs.csv"):
         assert foreign_content(f'<a href="{elsewhere}">x</a>'), elsewhere
+
+
+def test_menus_draw_nothing_in_a_headless_kernel(tmp_path):
+    cell = new_code_cell("from senet_lib.menus import interactive\ninteractive(lambda x: print('drawn'), x=(0, 1))")
+    nbformat.write(new_notebook(cells=[cell]), tmp_path / "a.ipynb")
+    executed = execute(tmp_path / "a.ipynb", tmp_path / "b.ipynb", {})
+    (output,) = executed.cells[-1].outputs  # and nothing is drawn
+    assert output["data"]["text/plain"] == "HTML(value='')"
+    assert HEADLESS not in os.environ
 
 
 def test_menu_draws_the_mistakes_of_the_chosen_class():

@@ -11,7 +11,7 @@ ROOT = project_root()
 LIBRARY = ROOT / "senet_lib"
 # From the ground up: a file may import from its own room and from those before it
 ROOMS = (
-    *("errors", "durations", "project", "process", "files", "metrics"),
+    *("errors", "durations", "project", "process", "files", "menus", "metrics"),
     *("models", "data", "study", "results", "training", "running", "bundle", "analysis", "gates", "report", "cli"),
 )
 MOST_LINES = 420

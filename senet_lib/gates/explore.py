@@ -8,6 +8,7 @@ import numpy as np
 
 from senet_lib.gates.figures import class_bands
 from senet_lib.gates.measures import class_moments
+from senet_lib.menus import interactive
 
 if TYPE_CHECKING:
     from ipywidgets import Widget
@@ -18,7 +19,6 @@ def gate_menus(gates: Mapping[str, Mapping[str, np.ndarray]], true: np.ndarray, 
 
     gates: label -> block -> SE gates (N, C); true: (N,) class indices. Needs ipywidgets; display it in a live kernel.
     """
-    import ipywidgets
 
     def draw(network: str, block: str, first: str, second: str) -> None:
         if block not in gates[network]:
@@ -30,4 +30,4 @@ def gate_menus(gates: Mapping[str, Mapping[str, np.ndarray]], true: np.ndarray, 
 
     blocks = list(dict.fromkeys(block for found in gates.values() for block in found))
     menus = {"network": list(gates), "block": blocks, "first": list(classes), "second": list(classes)[::-1]}
-    return ipywidgets.interactive(draw, **menus)
+    return interactive(draw, **menus)

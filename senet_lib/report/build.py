@@ -43,6 +43,7 @@ LIBRARY = (
     "durations.py",
     "errors.py",
     "files.py",
+    "menus.py",
     "metrics.py",
     "project.py",
 )

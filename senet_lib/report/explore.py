@@ -7,6 +7,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 
 from senet_lib.analysis import plots
+from senet_lib.menus import interactive
 
 if TYPE_CHECKING:
     from ipywidgets import Widget
@@ -24,4 +25,4 @@ def class_menu(matrices: Mapping[str, np.ndarray], models: Mapping[str, str], cl
         plt.show()
 
     options = [(plots.plain(name, 24), number) for number, name in enumerate(classes)]
-    return ipywidgets.interactive(draw, true=ipywidgets.Dropdown(options=options, description="class"))
+    return interactive(draw, true=ipywidgets.Dropdown(options=options, description="class"))
