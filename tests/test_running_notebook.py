@@ -1,13 +1,18 @@
 """Headless execution: this interpreter, without the user's settings, and no unknown parameter."""
 
+import asyncio
 import json
 import sys
 import tempfile
+import time
 
 import nbformat
 import pytest
+import zmq.asyncio
+from jupyter_client.session import Session
 
-from senet_lib.running.notebook import UnknownParameter, _private_connection, execute
+from senet_lib.running.kernel import AttentiveChannel, own_kernel, private_connection
+from senet_lib.running.notebook import UnknownParameter, execute
 
 
 def write_notebook(path, *sources):
@@ -43,7 +48,7 @@ def test_user_settings_have_no_effect(tmp_path, monkeypatch):
 
 def test_sockets_only_where_their_path_fits(tmp_path):
     for folder, ipc in (("/tmp/kernel-abc", True), (f"/tmp/{'x' * 95}", False), (f"/tmp/{'ü' * 50}", False)):
-        assert (_private_connection(folder).KernelManager.get("transport") == "ipc") == ipc, folder
+        assert (private_connection(folder).KernelManager.get("transport") == "ipc") == ipc, folder
 
 
 def test_unknown_parameter_is_refused(tmp_path):
@@ -51,3 +56,36 @@ def test_unknown_parameter_is_refused(tmp_path):
     with pytest.raises(UnknownParameter, match="source.ipynb.* b"):
         execute(tmp_path / "source.ipynb", tmp_path / "executed.ipynb", {"b": 2})
     assert not (tmp_path / "executed.ipynb").exists()
+
+
+async def reply_during_a_send(kind):
+    """What a channel of this kind returns, if a reply arrives while it waits, just before it sends again."""
+    session, context = Session(key=b"key"), zmq.asyncio.Context()
+    kernel, socket = zmq.Context.instance().socket(zmq.PAIR), context.socket(zmq.PAIR)
+    port = kernel.bind_to_random_port("tcp://127.0.0.1")
+    socket.connect(f"tcp://127.0.0.1:{port}")
+    channel = kind(socket, session)
+    try:
+        channel.send(session.msg("first"))
+        waiting = asyncio.ensure_future(channel.get_msg())
+        await asyncio.sleep(0.1)  # now it waits for asyncio to wake it
+        session.send(kernel, "reply")
+        time.sleep(0.1)  # asyncio does not run until the reply has arrived and the next message is sent
+        channel.send(session.msg("second"))
+        return (await asyncio.wait_for(waiting, 60))["msg_type"]
+    finally:
+        kernel.close(0)
+        context.destroy(0)
+
+
+def test_reply_is_noticed_although_a_send_consumed_its_wake_up_call(tmp_path):
+    assert asyncio.run(reply_during_a_send(AttentiveChannel)) == "reply"
+    assert own_kernel(str(tmp_path))().client().shell_channel_class is AttentiveChannel
+
+
+def test_notebook_with_an_output_widget(tmp_path):
+    """nbclient answers this widget while it waits for the cell's reply."""
+    widget = "import ipywidgets\no = ipywidgets.Output()\nwith o:\n    print('x')"
+    write_notebook(tmp_path / "source.ipynb", "a = 1  # a number", widget, "print(o.outputs[0]['text'], end='')")
+    executed = execute(tmp_path / "source.ipynb", tmp_path / "executed.ipynb", {})
+    assert executed.cells[-1].outputs[0].text == "x\n"

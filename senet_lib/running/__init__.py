@@ -7,7 +7,7 @@ ray.py        executes runs as tasks of a Ray cluster; ray_cluster.py reaches it
 slurm.py      executes runs as a Slurm job array; slurm_script.py is the script of its jobs
 inputs.py     checks networks and recipes against the data
 arguments.py  command-line options that select a study and override its file
-notebook.py   headless notebook execution
+notebook.py   headless notebook execution; kernel.py is its kernel
 estimate.py   estimates a run's cost on this machine
 plan.py       the table of `make plan`
 pace.py       learns from finished and running runs how long the others take

@@ -5,10 +5,8 @@ The user's own Jupyter, IPython and matplotlib settings have no effect on it.
 
 import logging
 import os
-import sys
-import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,21 +28,24 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], **options
     runs, papermill.PapermillExecutionError if a cell fails, and nbclient's DeadKernelError if the kernel dies. A
     notebook whose kernel was killed is saved with every cell 'completed', so its existence does not prove success.
     """
-    import papermill  # imported here: takes a second, which a command with nothing to do should not spend
+    # imported here: takes a second, which a command with nothing to do should not spend
+    import papermill
+
+    from senet_lib.running.kernel import own_kernel, private_connection, short_folder
 
     logging.getLogger("papermill").addFilter(_says_more_than_the_exception)
     unknown = parameters.keys() - papermill.inspect_notebook(_literal(source)).keys()
     if unknown:
         raise UnknownParameter(f"{source.name} has no parameter {', '.join(sorted(unknown))}")
-    with _short_folder() as folder, naming(target), _headless():
+    with short_folder() as folder, naming(target), _headless():
         return papermill.execute_notebook(
             _literal(source),
             _literal(target),
             dict(parameters),
             kernel_name="python3",
             progress_bar=False,
-            config=_private_connection(folder),
-            kernel_manager_class=_own_kernel(folder),
+            config=private_connection(folder),
+            kernel_manager_class=own_kernel(folder),
             **options,
         )
 
@@ -79,52 +80,6 @@ def write_notebook(notebook: "NotebookNode", path: Path) -> None:
     import nbformat
 
     write_text(path, nbformat.writes(notebook) + "\n")
-
-
-def _own_kernel(folder: str) -> type:
-    """The class of a kernel manager that starts this interpreter. By its name alone, `python3` may be a kernel of
-    another environment that JUPYTER_PATH lists first."""
-    from jupyter_client.kernelspec import KernelSpec
-    from jupyter_client.manager import AsyncKernelManager
-
-    # An empty folder of startup files, and an empty file of figure settings
-    environment = {"IPYTHONDIR": os.path.join(folder, "ipython"), "MATPLOTLIBRC": os.path.join(folder, "matplotlibrc")}
-    Path(environment["MATPLOTLIBRC"]).touch()
-
-    class OwnKernelManager(AsyncKernelManager):
-        @property
-        def kernel_spec(self) -> KernelSpec:
-            command = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
-            return KernelSpec(argv=command, display_name="Python 3", language="python", env=environment)
-
-    return OwnKernelManager
-
-
-def _short_folder() -> tempfile.TemporaryDirectory:
-    """A private temporary folder, with a path short enough for a socket's if possible. That of $TMPDIR may be long."""
-    for place in (None, "/tmp", "/var/tmp", "/dev/shm"):
-        with suppress(OSError):
-            folder = tempfile.TemporaryDirectory(prefix="kernel-", dir=place)
-            if _has_room_for_sockets(folder.name):
-                return folder
-            folder.cleanup()
-    return tempfile.TemporaryDirectory(prefix="kernel-")
-
-
-def _has_room_for_sockets(folder: str) -> bool:
-    import zmq
-
-    return os.name == "posix" and len(os.fsencode(os.path.join(folder, "kernel-ipc-1"))) <= zmq.IPC_PATH_MAX_LEN
-
-
-def _private_connection(folder: str) -> Any:
-    """Unix sockets in a private folder. TCP ports are chosen before they are bound, so two kernels may get the same
-    port. Without a separate connection file, every kernel's sockets have the same names (`kernel-ipc-1`, ...)."""
-    from traitlets.config import Config
-
-    if not _has_room_for_sockets(folder):
-        return Config()  # TCP
-    return Config({"KernelManager": {"transport": "ipc", "connection_file": os.path.join(folder, "kernel.json")}})
 
 
 def _literal(path: Path) -> str:
