@@ -206,10 +206,11 @@ def verify(options: argparse.Namespace) -> int:
     """Compare every file of a study's finished runs, including published and archived ones, with the digest in the
     run's summary."""
     study, _, folder = resolve_study(options)
-    with publishing.committed_runs(study.name) as kept:
-        stored = {(read_record(summary) or {}).get("hash") for summary in kept.glob("runs/*/summary.json")}
-        ours, theirs = _verify_runs(folder, stored), _verify_runs(kept, stored)
-    finished, damaged = ours[0] + theirs[0], ours[1] + theirs[1]
+    with publishing.stored_folders(study.name) as places:
+        summaries = [summary for kept in places for summary in kept.glob("runs/*/summary.json")]
+        stored = {(read_record(summary) or {}).get("hash") for summary in summaries}
+        counted = [_verify_runs(place, stored) for place in (folder, *places)]
+    finished, damaged = (sum(numbers) for numbers in zip(*counted, strict=True))
     if not finished:
         raise UserError(f"{study.name} has no finished runs; `make reproduce STUDY={study.name}` trains them")
     print(f"{finished} finished runs, {damaged} damaged files")
@@ -240,9 +241,12 @@ def unfinished(runs: list[RunConfig], folder: Path, earlier: dict[str, Path]) ->
 def known_data(study: Study, folder: Path) -> tuple[list[str], dict[str, str]] | None:
     """The classes and fingerprints of the study's data, as recorded in its results here, published or archived."""
     with contextlib.ExitStack() as stack:
-        for place in (lambda: folder, lambda: stack.enter_context(publishing.committed_runs(study.name))):
+        places = [folder]
+        with contextlib.suppress(DamagedFile):
+            places += stack.enter_context(publishing.stored_folders(study.name))
+        for place in places:
             with contextlib.suppress(FileNotFoundError, DamagedFile):
-                known = read_study(place())
+                known = read_study(place)
                 if known["data"] == study.data and known["classes"] and known.get("fingerprints"):
                     return known["classes"], known["fingerprints"]
     return None

@@ -14,6 +14,7 @@ from project_folder import TINY, Project, completed
 
 from senet_lib import cli
 from senet_lib.files import read_json, write_json
+from senet_lib.report.publish import committed
 from senet_lib.results import altered_files, load_results, read_history, write_summary
 from senet_lib.study import load_study
 
@@ -373,6 +374,27 @@ def test_restore_trains_only_missing_runs(finished):
     assert [line.split()[0] for line in lines] == ["resnet", "se"], "beside the published numbers"
     after = load_results(finished.root / "results" / "tiny").runs
     assert after[after["label"] != "plain"].reset_index(drop=True).equals(before)
+
+
+def test_published_study_keeps_the_runs_of_incomplete_seeds_in_its_archive(finished):
+    finished.write_study("tiny", {"seeds": [0, 1]})
+    add_seed(finished, "tiny", 1)
+    shutil.rmtree(finished.run_dir("se-seed1"))
+    archive = finished.root / "results" / "archive" / "tiny.zip"
+    for command in ("archive", "publish"):
+        assert finished.call(command, "tiny")[0] == 0
+    shutil.rmtree(finished.root / "results" / "tiny")
+    assert [results.done["seed"].tolist() for results in committed(finished.root)] == [[0, 0]], "only the published one"
+    assert finished.call("restore", "tiny") == (0, "restored: 3 of 4 runs\n")
+    archive.unlink()
+    shutil.rmtree(finished.run_dir("resnet-seed1"))
+    assert finished.call("restore", "tiny")[1] == "restored: 0 of 4 runs\n", "the published ones are there"
+
+    add_seed(finished, "tiny", 1)
+    for command in ("archive", "publish"):
+        assert finished.call(command, "tiny")[0] == 0
+    assert not archive.exists(), "every run is published"
+    assert [len(results.done) for results in committed(finished.root)] == [4]
 
 
 def test_archive_keeps_every_finished_run(finished):

@@ -2,12 +2,14 @@
 
 results/published/<study>/     a study that answers a reader's question: numbers, predictions, the report
 results/archive/<study>.zip    any other study that was run, as one file: its runs' own files, byte for byte
+
+A study in progress may have both: published seeds, and an archive that also has the runs of incomplete seeds.
 """
 
 import shutil
 import zipfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 from senet_lib.files import replacing, unpacked, write_json, write_text
@@ -43,9 +45,11 @@ def archive_file(name: str) -> Path:
 
 
 def committed(root: Path) -> list[StudyResults]:
-    """The published studies below a project's root, then the archived ones, each sorted by name."""
+    """The published studies below a project's root, then those that are only archived, each sorted by name."""
     folders = sorted(path.parent for path in (root / "results" / "published").glob("[!.]*/study.json"))
-    return [load_results(path) for path in (*folders, *sorted((root / "results" / "archive").glob("*.zip")))]
+    published = {folder.name for folder in folders}
+    archives = sorted(path for path in (root / "results" / "archive").glob("*.zip") if path.stem not in published)
+    return [load_results(path) for path in (*folders, *archives)]
 
 
 def committed_results(name: str) -> StudyResults | None:
@@ -60,8 +64,8 @@ def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
     """Copy a study from its results `folder` to results/published/<study>/.
 
     Copies only runs whose seed every network has finished, so that all networks have the same seeds, and figures and
-    tables of these runs alone. Copies the final weights of each network's first seed if they are small. Raises
-    StudyError if no seed is complete.
+    tables of these runs alone. Copies the final weights of each network's first seed if they are small. Deletes the
+    study's archive if all of its runs are now published. Raises StudyError if no seed is complete.
     """
     complete = complete_seeds(study, runs, folder / "runs")
     if not complete:
@@ -94,6 +98,10 @@ def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
             path.unlink()
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
+    if archive_file(study.name).is_file():
+        kept = {run.run_id for run in runs if run.seed in complete}
+        if set(load_results(archive_file(study.name)).done["run_id"]) <= kept:
+            archive_file(study.name).unlink()
     return target
 
 
@@ -119,34 +127,43 @@ def archive(name: str, folder: Path) -> Path:
 
 
 @contextmanager
-def committed_runs(name: str) -> Iterator[Path]:
-    """A folder laid out like results/<study>/ with the stored results of the study, if any; temporary for an
-    archived study."""
-    if not archive_file(name).is_file():
-        yield published_folder(name)
-        return
-    with unpacked(archive_file(name)) as folder:
-        yield folder
+def stored_folders(name: str) -> Iterator[list[Path]]:
+    """The folders, laid out like results/<study>/, with a study's stored results: the published one and, temporarily
+    unpacked, the archived one; none if neither exists."""
+    with ExitStack() as stack:
+        found = [published_folder(name)] if published_folder(name).is_dir() else []
+        if archive_file(name).is_file():
+            found.append(stack.enter_context(unpacked(archive_file(name))))
+        yield found
 
 
 def restore(study: Study, runs: list[RunConfig], folder: Path) -> list[str]:
-    """Copy a study's published or archived runs to its results `folder` as finished runs; returns the ids copied.
+    """Copy a study's published and archived runs to its results `folder` as finished runs; returns the ids copied.
 
     A run is found by its config hash, so also under an earlier label. Runs that already exist there are left unchanged.
     Raises StudyError if no run of the study is stored.
     """
-    with committed_runs(study.name) as kept:
-        earlier = relabelled(runs, kept)
-        stored = {run.run_id: earlier.get(run.run_id, kept / "runs" / run.run_id) for run in runs}
-        there = [run.run_id for run in runs if is_intact(stored[run.run_id], run.hash)]
-        for run in runs:
-            if run.run_id not in there and is_done(place := stored[run.run_id], run.hash):
-                damaged = ", ".join(sorted(set(altered_files(place)) - {NOTEBOOK, WEIGHTS}) or [WEIGHTS])
-                print(f"{run.run_id}: not restored, since the stored {damaged} is damaged; restore it from git")
-        if not there:
+    with stored_folders(study.name) as places:
+        stored, damaged = {}, {}
+        for kept in places:
+            earlier = relabelled(runs, kept)
+            for run in runs:
+                place = earlier.get(run.run_id, kept / "runs" / run.run_id)
+                if is_intact(place, run.hash):
+                    stored.setdefault(run.run_id, place)
+                elif is_done(place, run.hash):
+                    damaged[run.run_id] = ", ".join(
+                        sorted(set(altered_files(place)) - {NOTEBOOK, WEIGHTS}) or [WEIGHTS]
+                    )
+        for run_id in damaged.keys() - stored.keys():
+            print(f"{run_id}: not restored, since the stored {damaged[run_id]} is damaged; restore it from git")
+        if not stored:
             raise StudyError(f"no finished run of {study.name}, as it is configured now, is published or archived")
         existing = relabelled(runs, folder)
-        new = [run for run in there if run not in existing and not (folder / "runs" / run).exists()]
+        missing = [
+            run.run_id for run in runs if run.run_id not in existing and not (folder / "runs" / run.run_id).exists()
+        ]
+        new = [run_id for run_id in missing if run_id in stored]
         for run_id in new:
             beside = folder / "runs" / f".{run_id}.restoring"
             shutil.rmtree(beside, ignore_errors=True)
@@ -154,10 +171,11 @@ def restore(study: Study, runs: list[RunConfig], folder: Path) -> list[str]:
                 _copy(stored[run_id] / name, beside / name)
             beside.rename(folder / "runs" / run_id)
         if not (folder / "study.json").exists():  # so that `report` needs no data set
-            known = read_study(kept)
+            known = read_study(places[0])
             write_json(folder / "study.json", study.record(known["classes"], known.get("fingerprints")))
-        if not (folder / EXAMPLES).exists():
-            _copy(kept / EXAMPLES, folder / EXAMPLES)
+        for kept in places:
+            if not (folder / EXAMPLES).exists():
+                _copy(kept / EXAMPLES, folder / EXAMPLES)
     return new
 
 
