@@ -1,11 +1,15 @@
 """The static site: links that work on a code host and on the site, executed notebooks, and the finished pages."""
 
+import base64
+import io
 import json
 import shutil
 import subprocess
 import sys
 
 import nbformat
+import numpy as np
+import PIL.Image
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -16,6 +20,26 @@ from senet_lib.report.markdown_page import to_markdown_page
 from senet_lib.report.site_check import problems
 
 ROOT = project_root()
+
+
+def test_drawings_of_executed_notebooks_are_small_and_photographs_unchanged():
+    rng = np.random.default_rng(0)
+    photograph = rng.integers(0, 256, (80, 120, 3), np.uint8)
+    drawing = np.full((80, 120, 3), 255, np.uint8)
+    drawing[::4] = rng.integers(0, 256, (100, 3), np.uint8)[rng.integers(0, 100, (20, 120))]  # 100 colours on white
+    for picture, reduced in ((drawing, True), (photograph, False)):
+        before = png_of(picture)
+        output = nbformat.v4.new_output("display_data", data={"image/png": base64.b64encode(before).decode("ascii")})
+        executed_notebooks._reduce_drawing(output)
+        after = base64.b64decode(output.data["image/png"])
+        assert (len(after) < len(before)) == (after != before) == reduced
+        assert np.array_equal(np.asarray(PIL.Image.open(io.BytesIO(after)).convert("RGB")), picture)
+
+
+def png_of(picture):
+    file = io.BytesIO()
+    PIL.Image.fromarray(picture).convert("RGBA").save(file, format="png")
+    return file.getvalue()
 
 
 def test_executed_notebooks_are_up_to_date():

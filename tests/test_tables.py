@@ -276,10 +276,36 @@ def test_shown_networks_state_n(full, single, broken):
     assert re.fullmatch(r"[\d.]+ ± [\d.]+ \(n = 3\)", shown["full"].loc["sk_resnet20", accuracy])
     assert "95 % CI" in shown["full"] and "95 % CI" not in shown["single"], "one seed: no interval"
     assert "Published (%)" not in shown["full"]
-    assert shown["single"].loc["se_resnet20", difference].endswith("(no interval)")
+    without = difference.replace("pp", "pp, no interval")
+    assert re.fullmatch(r"[+\u2212][\d.]+", shown["single"].loc["se_resnet20", without])
     assert shown["broken"].loc["se_resnet20", accuracy].endswith("(n = 2 of 3)")
     assert shown["broken"].loc["sk_resnet20", accuracy].endswith("(of 3)")
     assert difference not in shown["broken"], "data differ: nothing is compared"
+
+
+def test_one_seed_says_once_that_there_are_no_intervals(full, single):
+    compared, networks = tables.compare(single), tables.networks(single, tables.compare(single))
+    shown = shown_tables.comparisons(tables.comparison_table(compared))
+    assert list(shown) == ["Comparison", "Verdict", "Difference (pp, no interval)", "n"]
+    assert "interval" not in shown.to_string(header=False)
+    assert "CI" not in captions.comparisons(shown)
+    assert "CI" not in sentences.class_effects(single, tables.class_accuracies(single))
+    assert "CI" not in captions.networks(single, networks)
+    for said in (
+        captions.differences_figure(single, compared),
+        captions.differences(single, compared),
+        sentences.verdict(single, compared),
+    ):
+        assert said.count("n = 1") == 1, said
+    seen = shown_tables.comparisons(tables.comparison_table(tables.compare(full)))
+    assert {"Difference, 95 % CI (pp)", "p", "P(superior)"} <= set(seen)
+
+
+def test_runs_that_were_not_started_are_counted_and_not_listed(full, broken):
+    for results, shown, said in ((full, 9, "Every planned run"), (broken, 7, "Not started yet: 2 of 9 planned runs.")):
+        found = tables.runs(results)
+        assert len(shown_tables.runs(found, "accuracy")) == shown
+        assert said in captions.runs(results, found)
 
 
 def test_shown_mcnemar_depends_on_seeds(full, single):
@@ -440,7 +466,7 @@ def test_verdict_shows_every_interval(full, single):
         assert format.span(pair.difference.low, pair.difference.high, format.points) in text
         assert pair.verdict in text
     text = sentences.verdict(single, tables.compare(single))
-    assert stats.ONE_SEED in text and rule.BETTER not in text
+    assert "no comparison has a confidence interval (n = 1)" in text and rule.BETTER not in text
 
 
 def test_cost_sentences():

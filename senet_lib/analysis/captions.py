@@ -9,10 +9,11 @@ import numpy as np
 import pandas as pd
 
 from senet_lib.analysis import rule
-from senet_lib.analysis.format import percent, points, seconds
+from senet_lib.analysis.format import count, percent, points, seconds
 from senet_lib.analysis.markup import escape_markdown
-from senet_lib.analysis.sentences import caveat, change, finite_set, last_epoch, names, sample_sizes
-from senet_lib.analysis.shown_tables import BCA, DETECTABLE, SIGN_FLIP
+from senet_lib.analysis.sentences import caveat, change, finite_set, last_epoch, names, sample_sizes, why_no_interval
+from senet_lib.analysis.shown_tables import BCA, DETECTABLE, SIGN_FLIP, SUPERIOR
+from senet_lib.analysis.stats import MARGIN
 from senet_lib.analysis.tables import MANY, evaluated
 from senet_lib.results import StudyResults
 
@@ -58,12 +59,33 @@ def comparisons(shown: pd.DataFrame) -> str:
         SIGN_FLIP: "Sign-flip p: exact paired permutation test",
     }
     there = "; ".join(text for column, text in paired.items() if column in shown)
-    parts = ["Every planned comparison of two networks with finished runs", "CI and p: corrected over all of them"]
+    parts = ["Every planned comparison of two networks with finished runs"]
+    parts += ["CI and p: corrected over all of them"] * ("p" in shown)
     parts += [f"{there}; not corrected, and without effect on the verdict"] * bool(there)
-    parts += ["P(superior): probability that a run of the first network has a higher accuracy than one of the second"]
+    superior = f"{SUPERIOR}: probability that a run of the first network has a higher accuracy than one of the second"
+    parts += [superior] * (SUPERIOR in shown)
     detectable = "Detectable: smallest true difference found with 80 % power at this n and standard deviation"
     parts += [detectable] * (DETECTABLE in shown)
     return ". ".join(parts) + "."
+
+
+def differences_figure(results: StudyResults, compared: Sequence[rule.Comparison]) -> str:
+    """The caption of the figure of differences."""
+    why = why_no_interval(compared)
+    ending = f"; no CIs, since {why}" if why else ", with 95 % CIs that hold for all planned comparisons at once"
+    of = f"{evaluated(results)} accuracy after {last_epoch(results)} ({sample_sizes(results)})"
+    return (
+        f"Mean difference in {of}{ending}."
+        f" Grey: within ±{100 * MARGIN:g} pp, declared beforehand as too small to matter."
+    )
+
+
+def runs(results: StudyResults, table: pd.DataFrame) -> str:
+    """The caption of the table of runs; `table` from `tables.runs`."""
+    missing = (table["status"] == "missing").sum()
+    shown = "Every run with its status" if missing else "Every planned run with its status"
+    left = f" Not started yet: {count(missing)} of {count(len(table))} planned runs." if missing else ""
+    return f"{shown}; accuracy and loss after {last_epoch(results)} on the {evaluated(results)} images.{left}"
 
 
 def detail(results: StudyResults, shown: Sequence[str]) -> str:
@@ -113,12 +135,14 @@ def class_changes(differences: Mapping[str, np.ndarray], classes: Sequence[str],
 
 def differences(results: StudyResults, compared: Sequence[rule.Comparison]) -> str:
     """Every comparison with its verdict, its difference and its caveat."""
-    found = []
+    found, why = [], why_no_interval(compared)
     for pair in compared:
         names_of_pair = f"{escape_markdown(pair.treatment)} against {escape_markdown(pair.baseline)}"
-        said = [pair.verdict, change(pair.difference), caveat(results, pair)]
-        found.append(f"{names_of_pair}: {', '.join(filter(None, said))}")
-    return f"Differences with their intervals. {'; '.join(found)}." if found else "No comparison has finished runs."
+        said = [f"{points(pair.difference.point)} pp"] if why else [pair.verdict, change(pair.difference)]
+        found.append(f"{names_of_pair}: {', '.join(filter(None, [*said, caveat(results, pair)]))}")
+    if not found:
+        return "No comparison has finished runs."
+    return f"Differences {f'without intervals, since {why}' if why else 'with their intervals'}. {'; '.join(found)}."
 
 
 def class_accuracies(table: pd.DataFrame) -> str:

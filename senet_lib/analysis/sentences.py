@@ -147,14 +147,20 @@ def _answer(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> st
     if not comparisons:
         none = "No planned comparison has finished runs of both networks on the same data."
         return f"{where}, {ranking(results)}. {none}"
-    if not any(pair.difference.exists for pair in comparisons):
-        reasons = sorted({pair.difference.reason for pair in comparisons})
+    if why := why_no_interval(comparisons):
         return (
-            f"Inconclusive by the rule below, because no comparison has a confidence interval ({'; '.join(reasons)})."
+            f"Inconclusive by the rule below, because no comparison has a confidence interval ({why})."
             f" After {last_epoch(results)}, {ranking(results)}."
         )
     verdicts = "".join(f"- {one_verdict(pair, caveat(results, pair))}\n" for pair in comparisons)
     return f"{where}, by the rule below:\n\n{verdicts}"
+
+
+def why_no_interval(comparisons: Sequence[rule.Comparison]) -> str:
+    """'n = 1': why none of these comparisons has an interval; empty if one has."""
+    if any(pair.difference.exists for pair in comparisons):
+        return ""
+    return "; ".join(sorted({pair.difference.reason.removesuffix(": no interval") for pair in comparisons}))
 
 
 def caveat(results: StudyResults, pair: rule.Comparison) -> str:
@@ -238,8 +244,9 @@ def finite_set(results: StudyResults) -> str:
     images = int((results.predictions["run_id"] == run).sum())
     mean = float(results.done["test_accuracy"].astype(float).mean())
     half = 1.96 * (mean * (1 - mean) / images) ** 0.5
+    what = "accuracies and their CIs" if results.done["label"].duplicated().any() else "accuracies"
     return (
-        f"The accuracies and their CIs hold for these {images:,} {evaluated(results)} images. For a comparison with"
+        f"The {what} hold for these {images:,} {evaluated(results)} images. For a comparison with"
         f" accuracies on other images, a set of this size adds ±{100 * half:.1f} pp."
     )
 
@@ -303,24 +310,27 @@ def class_effects(results: StudyResults, table: pd.DataFrame) -> str:
     changed = table.dropna(subset=["difference"])
     if changed.empty:
         return ""
-    found = []
+    found, some = [], changed["difference_low"].notna().any()
     for label, rows in changed.groupby("label", sort=False):
         best, worst = rows.loc[rows["difference"].idxmax()], rows.loc[rows["difference"].idxmin()]
         apart = rows[(rows["difference_low"] > 0) | (rows["difference_high"] < 0)]
         counted = f"; {len(apart)} of {len(rows)} CIs exclude 0" if rows["difference_low"].notna().any() else ""
-        found.append(
-            f"- {escape_markdown(label)}: highest {_class_difference(best)}; lowest {_class_difference(worst)}{counted}"
-        )
+        ends = [_class_difference(row, with_interval=some) for row in (best, worst)]
+        found.append(f"- {escape_markdown(label)}: highest {ends[0]}; lowest {ends[1]}{counted}")
     classes = len(results.study["classes"])
+    intervals = (
+        f" (Welch 95 % CI over seeds, not corrected for multiple comparisons: about {0.05 * classes:.2g} of {classes}"
+        " would exclude 0 by chance)"
+    )
     return (
-        f"Difference from {escape_markdown(results.study['baseline'])} by class, in percentage points (Welch 95 % CI"
-        f" over seeds, not corrected for multiple comparisons: about {0.05 * classes:.2g} of {classes} would exclude 0"
-        " by chance):\n\n" + "\n".join(found)
+        f"Difference from {escape_markdown(results.study['baseline'])} by class, in percentage points"
+        f"{intervals if some else ''}:\n\n" + "\n".join(found)
     )
 
 
-def _class_difference(row: pd.Series) -> str:
-    found = difference(row["difference"], row["difference_low"], row["difference_high"])
+def _class_difference(row: pd.Series, *, with_interval: bool) -> str:
+    ends = (row["difference_low"], row["difference_high"])
+    found = difference(row["difference"], *ends) if with_interval else points(row["difference"])
     return f"{escape_markdown(row['class'])}, {found}"
 
 
@@ -339,11 +349,11 @@ def cost(table: pd.DataFrame, baseline: str) -> str:
 
 
 def untimed(results: StudyResults) -> str:
-    """Why the report has no times, if the study declares them invalid; otherwise empty."""
+    """Why the report compares no times, if the study declares them incomparable; otherwise empty."""
     if results.timed:
         return ""
     return (
-        "No training times are reported: the runs shared a machine with each other or with other work, or ran on"
+        "Training times are not compared: the runs shared a machine with each other or with other work, or ran on"
         " several machines."
     )
 

@@ -23,6 +23,7 @@ from senet_lib.analysis.tables import CLASS_PAIR, attention_blocks
 
 # Columns of `comparisons` that a study may lack; its caption explains those that it has
 BCA, SIGN_FLIP, DETECTABLE = "BCa 95 % CI (pp)", "Sign-flip p", "Detectable (pp)"
+SUPERIOR = "P(superior)"
 
 
 def networks(
@@ -39,6 +40,7 @@ def networks(
     followed by its source.
     """
     one_control = set(table["control"].dropna()) <= {baseline}
+    unit = "pp, no interval" if table["difference_low"].isna().all() else "pp"
     shown = pd.DataFrame(
         {
             "Network": table["label"],
@@ -46,11 +48,13 @@ def networks(
             f"{metric.capitalize()} (%)": [
                 mean_spread(row.mean, row.sd, row.n, row.planned) for row in table.itertuples()
             ],
-            f"Difference from {baseline if one_control else 'its control'} (pp)": [
-                "baseline"
-                if row.label == baseline and pd.isna(row.control)
-                else difference(row.difference, row.difference_low, row.difference_high)
-                for row in table.itertuples()
+            f"Difference from {baseline if one_control else 'its control'} ({unit})": [
+                "baseline" if row.label == baseline and pd.isna(row.control) else found
+                for row, found in zip(
+                    table.itertuples(),
+                    _differences(table, "difference", "difference_low", "difference_high"),
+                    strict=True,
+                )
             ],
             "Control": "" if one_control else table["control"].fillna(""),
             "Parameters": table["params"].map(count),
@@ -103,7 +107,9 @@ def comparisons(
             "Comparison": _pair_names(table),
             "Verdict": table["verdict"],
             "Runs on another machine": ["{} of {}".format(*runs[pair]) if pair in runs else "none" for pair in pairs],
-            "Difference, 95 % CI (pp)": [difference(row.difference, row.low, row.high) for row in table.itertuples()],
+            "Difference (pp, no interval)" if table["low"].isna().all() else "Difference, 95 % CI (pp)": _differences(
+                table, "difference", "low", "high"
+            ),
             "p": table["p"].map(p_value),
             "n": n,
             BCA: [
@@ -111,7 +117,10 @@ def comparisons(
                 for row in table.itertuples()
             ],
             SIGN_FLIP: table["sign_flip_p"].map(p_value),
-            "P(superior)": [f"{value:.2f}" for value in table["superiority"]],
+            SUPERIOR: [
+                "none" if min(row.n_treatment, row.n_baseline) < 2 else f"{row.superiority:.2f}"
+                for row in table.itertuples()
+            ],
             DETECTABLE: ["none" if pd.isna(value) else f"{100 * value:.2f}" for value in table["detectable"]],
         }
     )
@@ -217,6 +226,8 @@ def published(table: pd.DataFrame, setting: str) -> pd.DataFrame:
 
 
 def runs(table: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """One row per run that was started."""
+    table = table[table["status"] != "missing"]
     return pd.DataFrame(
         {
             "Run": table["run_id"],
@@ -233,6 +244,13 @@ def runs(table: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 def settings(table: pd.DataFrame) -> pd.DataFrame:
     return table.rename(columns={"setting": "Setting", "value": "Value"})
+
+
+def _differences(table: pd.DataFrame, point: str, low: str, high: str) -> list[str]:
+    """The differences in these columns with their intervals; without a word on intervals if no row has one."""
+    if table[low].isna().all():
+        return ["not compared" if pd.isna(value) else points(value) for value in table[point]]
+    return [difference(*values) for values in zip(table[point], table[low], table[high], strict=True)]
 
 
 def _pair_names(table: pd.DataFrame) -> list[str]:

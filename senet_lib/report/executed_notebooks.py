@@ -3,6 +3,7 @@
 A code host shows them, and the site builds from them without training. Each copy records the digest of its source.
 """
 
+import base64
 import hashlib
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from senet_lib.errors import UserError, did_you_mean
 from senet_lib.project import project_root
+from senet_lib.report.page import is_drawing, with_palette
 from senet_lib.running.notebook import execute, without_execution_record, write_notebook
 
 if TYPE_CHECKING:
@@ -79,6 +81,16 @@ def _make_portable(notebook: "NotebookNode", root: Path) -> None:
             for output in cell.outputs:
                 if output.output_type == "stream":
                     output.text = output.text.replace(f"{root}/", "")
+                else:
+                    _reduce_drawing(output)
+
+
+def _reduce_drawing(output: "NotebookNode") -> None:
+    """Give a png without photographs a palette, if that makes it smaller: a third of the size."""
+    if "image/png" in output.get("data", {}):
+        png = base64.b64decode(output.data["image/png"])
+        if is_drawing(png) and len(reduced := with_palette(png)) < 0.9 * len(png):
+            output.data["image/png"] = base64.b64encode(reduced).decode("ascii")
 
 
 def _is_progress(output: "NotebookNode") -> bool:

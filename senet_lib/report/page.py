@@ -118,16 +118,26 @@ def rendered(figure: Figure, *, photographs: bool = False) -> dict[str, bytes]:
         figure.savefig(file, format=kind, dpi=2 * PIXELS_PER_INCH, metadata=metadata)
         contents[kind] = file.getvalue()
     if not photographs:
-        contents["png"] = _with_palette(contents["png"])
+        contents["png"] = with_palette(contents["png"])
     return contents
 
 
-def _with_palette(png: bytes) -> bytes:
-    whole = PIL.Image.open(io.BytesIO(png)).convert("RGB")
+def with_palette(png: bytes) -> bytes:
+    """The picture with at most 256 colours."""
+    whole = _in_rgb(png)
     reduced = whole.quantize(256, method=PIL.Image.Quantize.MEDIANCUT, dither=PIL.Image.Dither.NONE)
     file = io.BytesIO()
-    reduced.save(file, format="png", optimize=True, dpi=2 * (2 * PIXELS_PER_INCH,))
+    reduced.save(file, format="png", optimize=True, dpi=whole.info.get("dpi"))
     return file.getvalue()
+
+
+def is_drawing(png: bytes) -> bool:
+    """Whether the picture has few colours, as lines and text on one background have; photographs have more."""
+    return _in_rgb(png).getcolors(4096) is not None
+
+
+def _in_rgb(png: bytes) -> PIL.Image.Image:
+    return PIL.Image.open(io.BytesIO(png)).convert("RGB")
 
 
 def _bare(text: str) -> str:

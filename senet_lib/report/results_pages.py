@@ -17,9 +17,16 @@ from senet_lib.report.links import study_page, with_source_links_in_markdown, wi
 from senet_lib.report.publish import REPORT, committed
 from senet_lib.results import StudyResults
 
-# The first of these studies that is published opens the README with its table and figure
+# The first of these studies that is published with intervals opens the README with its table and figure
 HEADLINE = ("source_a_short", "source_a_narrow", "fast")
 SOURCE_A_STUDIES = {"source_a_short": "full width, 20 epochs", "source_a_narrow": "a quarter of the width, 10 epochs"}
+SOURCE_A_EFFECTS = {  # what a comparison of these studies shows
+    ("se_resnet50", "resnet50"): "SE in ResNet-50",
+    ("sknet50", "resnext50_32x4d"): "SK (SKNet-50 against ResNeXt-50)",
+    ("sknet50_imagenet_stem", "sknet50"): "The stem for large images in SKNet-50",
+    ("source_a_senet50", "se_resnet50"): "One ReLU less per block, as in source A's SENet-50",
+}
+SOURCE_A_NETWORKS = ("resnet50", "resnext50_32x4d", "se_resnet50", "sknet50")
 DECISIONS = "tuning_decisions.csv"
 
 
@@ -28,8 +35,9 @@ DECISIONS = "tuning_decisions.csv"
 
 def found(studies: dict[str, StudyResults]) -> str:
     """What the published studies found, one statement per study, and which questions are open."""
-    statements = [SAID[name](results) for name, results in studies.items() if name in SAID and is_published(results)]
-    if not any(name in studies and is_published(studies[name]) for name in SOURCE_A_STUDIES):
+    published = {name: results for name, results in studies.items() if is_published(results)}
+    statements = [said(published[name]) for name, said in SAID.items() if name in published]
+    if not any(name in published and _has_intervals(published[name]) for name in SOURCE_A_STUDIES):
         listed = " and ".join(f"`{name}` ({size})" for name, size in SOURCE_A_STUDIES.items())
         statements.append(
             f"Source A's three questions about 50-layer networks are open: {listed} will answer them. Both were"
@@ -69,7 +77,30 @@ def _thin(results: StudyResults) -> str:
     )
 
 
-SAID: dict[str, Callable[[StudyResults], str]] = {"fast": _fast, "thin": _thin}
+def _source_a(results: StudyResults) -> str:
+    name = results.study["name"]
+    opening = f"Source A's networks (`{name}`: {SOURCE_A_STUDIES[name]}, {sentences.sample_sizes(results)})"
+    pairs = {(pair.treatment, pair.baseline): pair for pair in tables.compare(results) if pair.difference.exists}
+    effects = []
+    for pair in filter(pairs.get, SOURCE_A_EFFECTS):
+        change = sentences.change(pairs[pair].difference)
+        effects += [f"{SOURCE_A_EFFECTS[pair]}: {pairs[pair].verdict}, {change}{_from_elsewhere(results, pairs[pair])}"]
+    if effects:
+        return f"{opening}, differences in percentage points (pp). {'. '.join(effects)}."
+    means = results.done.groupby("label")["test_accuracy"].apply(lambda values: values.astype(float).mean())
+    reached = ", ".join(f"{label} {format.percent(means[label])} %" for label in SOURCE_A_NETWORKS if label in means)
+    return f"{opening} reach {reached}. No difference between them has a confidence interval yet."
+
+
+SAID: dict[str, Callable[[StudyResults], str]] = {
+    **dict.fromkeys(SOURCE_A_STUDIES, _source_a),
+    "fast": _fast,
+    "thin": _thin,
+}
+
+
+def _has_intervals(results: StudyResults) -> bool:
+    return any(pair.difference.exists for pair in tables.compare(results))
 
 
 def _setting(results: StudyResults) -> str:
@@ -78,7 +109,8 @@ def _setting(results: StudyResults) -> str:
 
 def headline(studies: dict[str, StudyResults]) -> str:
     """Table and figure of the study that opens the README."""
-    name = next((name for name in HEADLINE if name in studies and is_published(studies[name])), None)
+    published = (name for name in HEADLINE if name in studies and is_published(studies[name]))
+    name = next(filter(lambda name: _has_intervals(studies[name]), published), None)
     if name is None:
         return "No study is published yet.\n"
     results = studies[name]

@@ -91,6 +91,7 @@ def difference_intervals(
     ax.axvspan(-100 * margin, 100 * margin, color="#ececec", zorder=0, label=f"margin: ±{100 * margin:g} pp")
     ax.axvline(0, color="#444444", linewidth=1)
     baselines = {baseline for _, baseline in differences}
+    some = any(interval.exists for interval in differences.values())  # without any, the caption says so
     names = [
         plain(treatment, 30) + ("" if len(baselines) == 1 else f" \N{MINUS SIGN} {plain(baseline, 30)}")
         for treatment, baseline in differences
@@ -99,7 +100,7 @@ def difference_intervals(
         table = pd.DataFrame([{"mean": interval.point, "low": interval.low, "high": interval.high}], dtype=float)
         style = styles.get(treatment, PALETTE["other"])
         draw_points(ax, 100 * table["mean"], [row], style, None, rows=100 * table, size=7)
-        text = points(interval.point) + ("" if interval.exists else "  (no interval)")
+        text = points(interval.point) + ("  (no interval)" if some and not interval.exists else "")
         ax.annotate(text, (100 * interval.point, row), xytext=(0, 7), textcoords="offset points", ha="center", size=8)
     ax.set_yticks(range(len(differences)), names[::-1])
     reference = f" from {plain(baselines.pop())}" if len(baselines) == 1 else ""
