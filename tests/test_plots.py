@@ -334,6 +334,12 @@ def test_difference_intervals_show_the_margin():
     band = ax.patches[0].get_extents().transformed(ax.transData.inverted())
     assert (band.x0, band.x1) == pytest.approx((-0.3, 0.3))
     assert "plain" in ax.get_xlabel()
+    differences[("selective", "plain")] = Interval(-0.17, -0.18, -0.16)  # far larger than the others: an arrow
+    ax = plots.difference_intervals(differences, MODELS, margin=0.003)
+    assert -1.5 < ax.get_xlim()[0] < ax.get_xlim()[1] < 1.5
+    (arrow,) = [line for line in ax.lines if line.get_marker() == "<"]
+    assert (arrow.get_xdata()[0], arrow.get_ydata()[0]) == (pytest.approx(-0.875), 1)
+    assert texts(ax)[1] == f"{MINUS}17.00  ({MINUS}18.00 to {MINUS}16.00)"
     differences = {("selective", "plain"): Interval(0.01), ("selective", "gated"): Interval(0.002)}
     ax = plots.difference_intervals(differences, MODELS, margin=0.003)  # several baselines: each row names its own
     assert names(ax.get_yticklabels())[::-1] == [f"{a} {MINUS} {b}" for a, b in differences]

@@ -417,6 +417,9 @@ def test_many_configurations_are_shown_in_part(tmp_path, full):
     table = tables.networks(results, [])
     shown = tables.in_detail(results, table)
     assert shown == ["n0", "n1", "n2", "n4", "n6", "n7", "n8"]
+    named = change_study(folder, comparisons=[["n3", "n2"], ["n1", "n2"]])
+    assert tables.in_detail(named, table) == ["n1", "n2", "n3"]
+    assert "those of the planned comparisons: n1, n2, n3" in captions.detail(named, ["n1", "n2", "n3"])
     assert tables.in_detail(full, tables.networks(full, [])) == list(THREE)
     assert "n6, n7, n8" in captions.detail(results, shown) and captions.detail(full, list(THREE)) == ""
     changes = tables.changes(results)

@@ -92,10 +92,15 @@ def detail(results: StudyResults, shown: Sequence[str]) -> str:
     """Which networks a study of many shows in detail, as a paragraph; empty if it shows all of them."""
     if len(shown) == len(results.labels):
         return ""
+    compared = {label for pair in results.study.get("comparisons") or () for label in pair}
+    which = (
+        "those of the planned comparisons"
+        if set(shown) == compared
+        else "the baseline and the three of the highest and of the lowest accuracy"
+    )
     return (
         f"This study has {len(results.labels)} configurations. The figure above and the tables of networks and of"
-        " comparisons show all of them. The other figures show the baseline and the three of the highest and"
-        f" of the lowest accuracy: {names(shown, MANY)}."
+        f" comparisons show all of them. The other figures show {which}: {names(shown, MANY)}."
     )
 
 

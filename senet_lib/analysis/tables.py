@@ -32,7 +32,7 @@ from senet_lib.results import SPLITS, StudyResults
 
 CLASS_PAIR = ("first class", "second class")  # a network's label has no space, so it cannot be a column of this name
 THRESHOLDS = (0.90, 0.92, 0.93, 0.94)  # target accuracies for which fast CIFAR-10 recipes report training time
-MANY = 8  # configurations; a study with more shows three of the highest and three of the lowest accuracy in detail
+MANY = 8  # configurations; a study with more shows some of them in detail
 
 
 def evaluated(results: StudyResults) -> str:
@@ -47,10 +47,14 @@ def models(results: StudyResults) -> dict[str, str]:
 
 
 def in_detail(results: StudyResults, table: pd.DataFrame) -> list[str]:
-    """The labels to show in curves and confusion matrices, in the study's order: all of them, or with more than `MANY`
-    the baseline and the three networks of the highest and of the lowest mean accuracy. `table` from `networks`."""
+    """The labels to show in curves and confusion matrices, in the study's order: all of them; with more than `MANY`,
+    those that the study names in its comparisons; with more than `MANY` of these, or none, the baseline and the three
+    networks of the highest and of the lowest mean accuracy. `table` from `networks`."""
     if len(table) <= MANY:
         return results.labels
+    compared = {label for pair in results.study.get("comparisons") or () for label in pair}
+    if 0 < len(compared) <= MANY:
+        return [label for label in results.labels if label in compared]
     ranked = table.dropna(subset=["mean"]).sort_values("mean", kind="stable")["label"]
     chosen = {results.study["baseline"], *ranked.head(3), *ranked.tail(3)}
     return [label for label in results.labels if label in chosen]

@@ -1,6 +1,7 @@
 """Networks compared: accuracy against cost, differences with intervals, training time per epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -9,11 +10,13 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from senet_lib.analysis.format import points
+from senet_lib.analysis.format import points, span
 from senet_lib.analysis.plots.axes import draw_points, marker_legend, no_data, published_lines
 from senet_lib.analysis.plots.style import PALETTE, WIDTH, network_styles, plain
 from senet_lib.analysis.stats import Interval
 
+FAR = 6  # a difference this many times as large as the next smaller one would hide it on a common axis
+BEYOND = "beyond the axis"
 PARAMS, MACS = "parameters (millions)", "multiply-adds per image (millions)"
 
 
@@ -81,13 +84,14 @@ def difference_intervals(
     """Differences with their intervals, in percentage points. The band is the pre-declared margin.
 
     differences: (treatment, baseline) -> Interval, in fractions; drawn in the treatment's style. A baseline shared by
-    all rows is named once, below the axis; otherwise each row names its own.
+    all rows is named once, below the axis; otherwise each row names its own. A difference so large that the others
+    could not be told apart is an arrow at the edge of the axis, with its numbers.
     """
     if ax is None:
         _, ax = plt.subplots(figsize=(WIDTH, 1.3 + 0.45 * max(1, len(differences))), layout="constrained")
     if not differences:
         return no_data(ax, "no comparison")
-    styles = network_styles(models)
+    styles, edge = network_styles(models), _edge(differences.values(), margin)
     ax.axvspan(-100 * margin, 100 * margin, color="#ececec", zorder=0, label=f"margin: ±{100 * margin:g} pp")
     ax.axvline(0, color="#444444", linewidth=1)
     baselines = {baseline for _, baseline in differences}
@@ -97,10 +101,13 @@ def difference_intervals(
         for treatment, baseline in differences
     ]
     for row, ((treatment, _), interval) in enumerate(reversed(differences.items())):
-        table = pd.DataFrame([{"mean": interval.point, "low": interval.low, "high": interval.high}], dtype=float)
         style = styles.get(treatment, PALETTE["other"])
-        draw_points(ax, 100 * table["mean"], [row], style, None, rows=100 * table, size=7)
         text = points(interval.point) + ("  (no interval)" if some and not interval.exists else "")
+        if edge is not None and abs(interval.point) > edge:
+            _draw_beyond(ax, interval, row, edge, text, style.colour)
+            continue
+        table = pd.DataFrame([{"mean": interval.point, "low": interval.low, "high": interval.high}], dtype=float)
+        draw_points(ax, 100 * table["mean"], [row], style, None, rows=100 * table, size=7)
         ax.annotate(text, (100 * interval.point, row), xytext=(0, 7), textcoords="offset points", ha="center", size=8)
     ax.set_yticks(range(len(differences)), names[::-1])
     reference = f" from {plain(baselines.pop())}" if len(baselines) == 1 else ""
@@ -109,6 +116,28 @@ def difference_intervals(
     ax.grid(axis="y", visible=False)
     ax.legend(loc="best")
     return ax
+
+
+def _draw_beyond(ax: Axes, interval: Interval, row: int, edge: float, text: str, colour: str) -> None:
+    """An arrow at the edge of the axis, with the numbers of a difference that lies beyond it."""
+    left = interval.point < 0
+    place = 100 * (-edge if left else edge)
+    label = None if any(line.get_label() == BEYOND for line in ax.lines) else BEYOND  # once in the legend
+    ax.plot(place, row, "<" if left else ">", color=colour, markersize=9, label=label)
+    text += f"  ({span(interval.low, interval.high, points)})" if interval.exists else ""
+    offset, side = (9, "left") if left else (-9, "right")
+    ax.annotate(text, (place, row), xytext=(offset, 0), textcoords="offset points", ha=side, va="center", size=8)
+
+
+def _edge(intervals: Iterable[Interval], margin: float) -> float | None:
+    """Where the axis ends, if some differences are far larger than the others: beyond the largest of the others and
+    its interval. None if all fit on one axis."""
+    sizes = sorted(max(abs(end) for end in (i.point, i.low, i.high) if end is not None) for i in intervals)
+    near = [max(size, margin) for size in sizes]
+    for inner, outer in pairwise(near):
+        if outer > FAR * inner:
+            return 1.25 * inner
+    return None
 
 
 def crossed(
