@@ -7,7 +7,7 @@ import shutil
 import subprocess
 
 import pytest
-from synthetic import write_study
+from synthetic import SOURCE_A, SOURCE_A_COMPARISONS, write_study
 
 from senet_lib.analysis import sentences, tables
 from senet_lib.project import project_root
@@ -92,6 +92,25 @@ def test_published_study_enters_the_pages(tmp_path):
     assert pages.stale(tmp_path) == []
     publish_made_up(tmp_path, "third")
     assert pages.stale(tmp_path) == [tmp_path / "results" / "README.md"]
+
+
+def test_source_a_heads_the_readme_once_it_has_intervals(tmp_path):
+    (tmp_path / "README.md").write_text(README, encoding="utf-8")
+    (tmp_path / "results").mkdir()
+    known = {"networks": SOURCE_A, "comparisons": SOURCE_A_COMPARISONS, "question": "What of the small one?"}
+    publish_made_up(tmp_path, "source_a_narrow", seeds=(0,), **known)
+    readme = pages.pages(tmp_path)[tmp_path / "README.md"]
+    for said in ("resnet50 ", "No difference between them has a confidence interval yet.", "questions about 50-layer"):
+        assert said in readme
+    assert "What of the small one?" not in readme
+
+    shutil.rmtree(tmp_path / "results" / "published")
+    publish_made_up(tmp_path, "source_a_narrow", **known)
+    readme = pages.pages(tmp_path)[tmp_path / "README.md"]
+    for pair in tables.compare(load_results(tmp_path / "results" / "published" / "source_a_narrow")):
+        said = f"{pair.verdict}, {sentences.change(pair.difference)}"
+        assert (said in readme) == ((pair.treatment, pair.baseline) in pages.SOURCE_A_EFFECTS), pair.treatment
+    assert "What of the small one?" in readme and "questions about 50-layer" not in readme
 
 
 def test_tuned_configuration_needs_a_decision(tmp_path):
