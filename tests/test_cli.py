@@ -14,6 +14,7 @@ from project_folder import TINY, Project, completed
 
 from senet_lib import cli
 from senet_lib.files import read_json, write_json
+from senet_lib.report.publish import archive as archive_runs
 from senet_lib.report.publish import committed
 from senet_lib.results import altered_files, load_results, read_history, write_summary
 from senet_lib.study import load_study
@@ -376,7 +377,7 @@ def test_restore_trains_only_missing_runs(finished):
     assert after[after["label"] != "plain"].reset_index(drop=True).equals(before)
 
 
-def test_published_study_keeps_the_runs_of_incomplete_seeds_in_its_archive(finished):
+def test_published_study_keeps_the_runs_of_incomplete_seeds_in_its_archive(finished, monkeypatch):
     finished.write_study("tiny", {"seeds": [0, 1]})
     add_seed(finished, "tiny", 1)
     shutil.rmtree(finished.run_dir("se-seed1"))
@@ -395,6 +396,18 @@ def test_published_study_keeps_the_runs_of_incomplete_seeds_in_its_archive(finis
         assert finished.call(command, "tiny")[0] == 0
     assert not archive.exists(), "every run is published"
     assert [len(results.done) for results in committed(finished.root)] == [4]
+
+    other = shutil.copytree(finished.root / "results" / "tiny", finished.root / "other")
+    record = read_json(other / "study.json")
+    for number, run in enumerate(record["runs"]):
+        run["config_hash"], run_dir = f"{number:016x}", other / "runs" / run["run_id"]
+        write_json(run_dir / "config.json", {**read_json(run_dir / "config.json"), "hash": run["config_hash"]})
+        rewrite_summary(run_dir, hash=run["config_hash"])
+    write_json(other / "study.json", record)
+    monkeypatch.setenv("SENET_ROOT", str(finished.root))
+    archive_runs("tiny", other)
+    assert finished.call("publish", "tiny")[0] == 0
+    assert archive.exists(), "runs of the same names, but trained with another recipe"
 
 
 def test_archive_keeps_every_finished_run(finished):

@@ -14,7 +14,7 @@ from senet_lib.analysis.markup import escape_markdown
 from senet_lib.analysis.sentences import caveat, change, finite_set, last_epoch, names, sample_sizes, why_no_interval
 from senet_lib.analysis.shown_tables import BCA, DETECTABLE, SIGN_FLIP, SUPERIOR
 from senet_lib.analysis.stats import MARGIN
-from senet_lib.analysis.tables import MANY, evaluated
+from senet_lib.analysis.tables import MANY, evaluated, named_in_comparisons
 from senet_lib.results import StudyResults
 
 CI = "95 % t confidence intervals (CIs) over seeds"
@@ -92,10 +92,9 @@ def detail(results: StudyResults, shown: Sequence[str]) -> str:
     """Which networks a study of many shows in detail, as a paragraph; empty if it shows all of them."""
     if len(shown) == len(results.labels):
         return ""
-    compared = {label for pair in results.study.get("comparisons") or () for label in pair}
     which = (
         "those of the planned comparisons"
-        if set(shown) == compared
+        if set(shown) == named_in_comparisons(results)
         else "the baseline and the three of the highest and of the lowest accuracy"
     )
     return (

@@ -52,12 +52,17 @@ def in_detail(results: StudyResults, table: pd.DataFrame) -> list[str]:
     networks of the highest and of the lowest mean accuracy. `table` from `networks`."""
     if len(table) <= MANY:
         return results.labels
-    compared = {label for pair in results.study.get("comparisons") or () for label in pair}
+    compared = named_in_comparisons(results)
     if 0 < len(compared) <= MANY:
         return [label for label in results.labels if label in compared]
     ranked = table.dropna(subset=["mean"]).sort_values("mean", kind="stable")["label"]
     chosen = {results.study["baseline"], *ranked.head(3), *ranked.tail(3)}
     return [label for label in results.labels if label in chosen]
+
+
+def named_in_comparisons(results: StudyResults) -> set[str]:
+    """The labels that the study's file names in its comparisons; empty if it names none."""
+    return {label for pair in results.study.get("comparisons") or () for label in pair}
 
 
 def changes(results: StudyResults) -> dict[str, str]:

@@ -99,8 +99,10 @@ def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
     shutil.rmtree(target, ignore_errors=True)
     fresh.rename(target)
     if archive_file(study.name).is_file():
-        kept = {run.run_id for run in runs if run.seed in complete}
-        if set(load_results(archive_file(study.name)).done["run_id"]) <= kept:
+        archived = load_results(archive_file(study.name))
+        finished = set(archived.done["run_id"])
+        hashes = {run["config_hash"] for run in archived.study["runs"] if run["run_id"] in finished}
+        if hashes <= {run.hash for run in runs if run.seed in complete}:
             archive_file(study.name).unlink()
     return target
 
@@ -152,18 +154,16 @@ def restore(study: Study, runs: list[RunConfig], folder: Path) -> list[str]:
                 if is_intact(place, run.hash):
                     stored.setdefault(run.run_id, place)
                 elif is_done(place, run.hash):
-                    damaged[run.run_id] = ", ".join(
-                        sorted(set(altered_files(place)) - {NOTEBOOK, WEIGHTS}) or [WEIGHTS]
-                    )
-        for run_id in damaged.keys() - stored.keys():
-            print(f"{run_id}: not restored, since the stored {damaged[run_id]} is damaged; restore it from git")
+                    names = sorted(set(altered_files(place)) - {NOTEBOOK, WEIGHTS}) or [WEIGHTS]
+                    damaged[run.run_id] = ", ".join(names)
+        for run_id, names in damaged.items():
+            if run_id not in stored:
+                print(f"{run_id}: not restored, since the stored {names} is damaged; restore it from git")
         if not stored:
             raise StudyError(f"no finished run of {study.name}, as it is configured now, is published or archived")
         existing = relabelled(runs, folder)
-        missing = [
-            run.run_id for run in runs if run.run_id not in existing and not (folder / "runs" / run.run_id).exists()
-        ]
-        new = [run_id for run_id in missing if run_id in stored]
+        there = {run.run_id for run in runs if run.run_id in existing or (folder / "runs" / run.run_id).exists()}
+        new = [run.run_id for run in runs if run.run_id in stored and run.run_id not in there]
         for run_id in new:
             beside = folder / "runs" / f".{run_id}.restoring"
             shutil.rmtree(beside, ignore_errors=True)

@@ -15,6 +15,8 @@ from jupyter_client.manager import AsyncKernelManager
 from traitlets import Type
 from traitlets.config import Config
 
+from senet_lib.menus import HEADLESS
+
 LOOK_AGAIN_SECONDS = 1.0
 
 
@@ -42,9 +44,9 @@ class AttentiveClient(AsyncKernelClient):
 def own_kernel(folder: str) -> type[AsyncKernelManager]:
     """The class of a kernel manager that starts this interpreter. By its name alone, `python3` may be a kernel of
     another environment that JUPYTER_PATH lists first."""
-    # An empty folder of startup files, and an empty file of figure settings
-    environment = {"IPYTHONDIR": os.path.join(folder, "ipython"), "MATPLOTLIBRC": os.path.join(folder, "matplotlibrc")}
-    Path(environment["MATPLOTLIBRC"]).touch()
+    startup, settings = Path(folder) / "ipython", Path(folder) / "matplotlibrc"
+    settings.touch()  # empty, and so is the folder of startup files
+    environment = {"IPYTHONDIR": str(startup), "MATPLOTLIBRC": str(settings), HEADLESS: "1"}
 
     class OwnKernelManager(AsyncKernelManager):
         client_factory = Type(AttentiveClient)

@@ -4,14 +4,11 @@ The user's own Jupyter, IPython and matplotlib settings have no effect on it.
 """
 
 import logging
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from senet_lib.files import naming, write_text
-from senet_lib.menus import HEADLESS
 
 if TYPE_CHECKING:
     from nbformat import NotebookNode
@@ -37,7 +34,7 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], **options
     unknown = parameters.keys() - papermill.inspect_notebook(_literal(source)).keys()
     if unknown:
         raise UnknownParameter(f"{source.name} has no parameter {', '.join(sorted(unknown))}")
-    with short_folder() as folder, naming(target), _headless():
+    with short_folder() as folder, naming(target):
         return papermill.execute_notebook(
             _literal(source),
             _literal(target),
@@ -48,18 +45,6 @@ def execute(source: Path, target: Path, parameters: Mapping[str, Any], **options
             kernel_manager_class=own_kernel(folder),
             **options,
         )
-
-
-@contextmanager
-def _headless() -> Iterator[None]:
-    """Kernels that start inside the block know that nobody uses their notebook."""
-    before = os.environ.get(HEADLESS)
-    os.environ[HEADLESS] = "1"
-    try:
-        yield
-    finally:
-        if before is None:
-            del os.environ[HEADLESS]
 
 
 def _says_more_than_the_exception(record: logging.LogRecord) -> bool:
