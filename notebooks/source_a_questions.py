@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from senet_lib.analysis import rule, stats
+from senet_lib.analysis import learning_rates, rule, stats
 from senet_lib.analysis.contrasts import simultaneous
 from senet_lib.analysis.format import count, millions, percent, span
 from senet_lib.analysis.markup import escape_markdown
@@ -21,7 +21,7 @@ from senet_lib.analysis.sentences import change, last_epoch, names, one_verdict,
 from senet_lib.analysis.tables import accuracies, compare, data_of_networks, evaluated, planned_comparisons, run_model
 from senet_lib.files import write_json
 from senet_lib.project import project_root
-from senet_lib.report.publish import published_folder
+from senet_lib.report.publish import committed_results, published_folder
 from senet_lib.results import StudyResults, load_results
 from senet_lib.study import Study, load_study
 
@@ -73,6 +73,20 @@ def _planned(study: Study) -> StudyResults:
     with tempfile.TemporaryDirectory() as folder:
         write_json(Path(folder) / "study.json", study.record())
         return load_results(folder)
+
+
+def learning_rate(results: StudyResults) -> str:
+    """What is known of the learning rate that the networks share; empty if no check of it is planned."""
+    name = f"{results.study['name']}_rates"
+    if (check := committed_results(name)) is not None:
+        found = learning_rates.in_words(check, learning_rates.by_rate(check))
+        return f"**The learning rate** was checked on a validation split (study `{name}`):\n\n{found}"
+    if not (project_root() / "studies" / f"{name}.yaml").is_file():
+        return ""
+    return (
+        f"**The learning rate** is the same for all networks. Whether the sign of a difference depends on it is open:"
+        f" the study `{name}`, which checks it on a validation split, has not been trained yet."
+    )
 
 
 # ---------------------------------------------------------------------------------------------------- the comparisons

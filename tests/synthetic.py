@@ -84,7 +84,7 @@ def write_study(
 ) -> Path:
     """Write a study's results to `folder` and return it.
 
-    networks: label -> {model, params, macs, accuracy, seconds[, knobs, published, tta_gain]}.
+    networks: label -> {model, params, macs, accuracy, seconds[, knobs, recipe, published, tta_gain]}.
     failed: run_id -> error. missing: run_ids. Every other run is done; its accuracy is the network's with noise of
         standard deviation `spread`.
     """
@@ -110,7 +110,7 @@ def write_study(
         "seeds": list(seeds),
         "recipe": {**RECIPE, "epochs": epochs, "holdout": holdout},
         "networks": {
-            label: {key: network.get(key) for key in ("model", "knobs", "published")}
+            label: {key: network.get(key) for key in ("model", "knobs", "recipe", "published")}
             for label, network in networks.items()
         },
         "baseline": baseline or next(iter(networks)),

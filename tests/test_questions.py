@@ -18,7 +18,7 @@ import source_a_questions as questions
 from source_a_questions import CLAIMS, DEPTH, EFFECT, OBSERVED, PLAIN_STEM, RELU, RELU_ANSWERS, SELECTIVE, SIZE, SK_STEM
 from synthetic import SOURCE_A, SOURCE_A_COMPARISONS, THREE, write_study
 
-from senet_lib.analysis import plots, power, sentences, stats, tables
+from senet_lib.analysis import learning_rates, plots, power, sentences, stats, tables
 from senet_lib.analysis.rule import (
     BETTER,
     EARLY,
@@ -242,3 +242,20 @@ def test_open_questions_say_what_would_close_them(tmp_path):
     assert f"{needed} seeds per network" in questions.what_would_close(results, found)
     assert questions.what_would_close(results, [replace(found[0], verdict=BETTER)]) == ""
     assert "more epochs" in questions.what_would_close(results, [replace(found[0], verdict=EARLY)])
+
+
+def test_learning_rate_of_a_study_with_a_check(tmp_path, monkeypatch):
+    """Open as long as the planned check has no stored results; then its findings; nothing if no check is planned."""
+    named = {name: load_results(write_study(tmp_path / name, THREE, name=name)) for name in ("thin", "source_a_short")}
+    assert questions.learning_rate(named["thin"]) == ""
+    stored = {"source_a_short_rates": None}
+    monkeypatch.setattr(questions, "committed_results", stored.get)
+    assert "`source_a_short_rates`" in (open_yet := questions.learning_rate(named["source_a_short"]))
+    assert "has not been trained yet" in open_yet
+    networks = THREE | {f"{label}_twice": {**network, "recipe": {"lr": 0.2}} for label, network in THREE.items()}
+    pair = [("se_resnet20", "resnet20")]
+    folder = write_study(tmp_path / "rates", networks, seeds=(100,), holdout=5000, comparisons=pair)
+    stored["source_a_short_rates"] = check = load_results(folder)
+    found = learning_rates.in_words(check, learning_rates.by_rate(check))
+    assert found.startswith("- se_resnet20 minus resnet20")
+    assert questions.learning_rate(named["source_a_short"]).endswith(f"(study `source_a_short_rates`):\n\n{found}")

@@ -3,6 +3,7 @@
 stats.py              confidence intervals, comparisons and the verdict rule: arrays in, records out
 power.py              what a number of seeds can find, and the seeds that a difference needs
 comparisons.py        the planned comparisons, their verdicts and caveats
+learning_rates.py     whether the sign of a difference depends on the common learning rate
 tables.py             a study's results as tables of numbers
 shown_tables.py       those tables as text, with units
 sentences.py          sentences whose wording and numbers follow from the results
