@@ -86,7 +86,7 @@ verify: $(READY)  ## compare every file of STUDY's finished runs with its record
 # PYTHON here is the other machine's version, not the interpreter that creates the environment
 bundle: THERE := $(if $(filter file,$(origin PYTHON)),,$(PYTHON))
 bundle: override PYTHON := python3
-bundle: $(READY)  ## write STUDY, its data and the packages of INSTALLED=list that a machine without a network lacks
+bundle: $(READY)  ## write STUDY, its data and the packages of INSTALLED=list that a machine without internet access lacks
 	@$(BIN)python -m senet_lib.bundle write "$(STUDY)" $(if $(DATA),--data "$(DATA)") \
 		$(if $(LIMIT_EPOCHS),--limit-epochs "$(LIMIT_EPOCHS)") $(if $(THERE),--python "$(THERE)") \
 		$(if $(INSTALLED),--installed "$(INSTALLED)") $(if $(PART),--part "$(PART)") $(if $(TO),--to "$(TO)") \
@@ -101,7 +101,7 @@ notebooks: $(READY)  ## execute the changed notebooks; keep them with their outp
 site: $(READY)  ## build the site from the committed results and notebooks, without training: site/index.html
 	@$(BIN)python -m senet_lib.report.site
 
-site-check: $(READY)  ## open every page of the site in Chromium (needs `pip install -e .[browser]` and chromium)
+site-check: $(READY)  ## open every page of the site in Chromium (needs `$(BIN)pip install -e '.[browser]'` and chromium)
 	@$(BIN)python tools/check_site.py site
 
 test: $(READY)  ## run the tests

@@ -79,7 +79,7 @@ def learning_rate(results: StudyResults) -> str:
     """What is known of the learning rate that the networks share; empty if no check of it is planned."""
     name = f"{results.study['name']}_rates"
     if (check := committed_results(name)) is not None:
-        found = learning_rates.in_words(check, learning_rates.by_rate(check))
+        found = learning_rates.in_words(check, learning_rates.by_rate(check), run_model(results).sd)
         return f"**The learning rate** was checked on a validation split (study `{name}`):\n\n{found}"
     if not (project_root() / "studies" / f"{name}.yaml").is_file():
         return ""

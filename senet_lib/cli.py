@@ -81,14 +81,12 @@ def reproduce(options: argparse.Namespace) -> int:
         print(f"{study.name}: {len(runs)} runs, {len(runs) - len(pending)} already done")
         failed = execute(executor, runs, pending, data) if pending else {}
 
-    from senet_lib.report import pictures  # imports scipy: only after the runs
-
     try:
-        set_aside_damaged_pictures(folder)
-        pictures.save(folder, data_root_in(options.data))
-        report = build_report(folder)
-        print_table(load_results(folder))
-        print(f"report: {_shown(report)}")
+        if not options.whole_runs:
+            _save_pictures(folder, options)
+            report = build_report(folder)
+            print_table(load_results(folder))
+            print(f"report: {_shown(report)}")
     finally:  # even if the report fails, for example on a full disk
         for run_id, why in failed.items():
             print(f"failed: {run_id}: {why}", file=sys.stderr)
@@ -163,9 +161,17 @@ def _print_power(study: Study, folder: Path) -> None:
 
 def report(options: argparse.Namespace) -> int:
     study, _, folder = resolve_study(options)
-    set_aside_damaged_pictures(_with_results(study, folder))
+    _save_pictures(_with_results(study, folder), options)
     print(f"report: {_shown(build_report(folder))}")
     return 0
+
+
+def _save_pictures(folder: Path, options: argparse.Namespace) -> None:
+    """Store the misclassified images that the report shows; runs of another machine come without them."""
+    from senet_lib.report import pictures  # imports scipy: only after the runs
+
+    set_aside_damaged_pictures(folder)
+    pictures.save(folder, data_root_in(options.data))
 
 
 def publish(options: argparse.Namespace) -> int:
@@ -173,6 +179,7 @@ def publish(options: argparse.Namespace) -> int:
     study, runs, folder = resolve_study(options)
     if (folder / "study.json").exists():
         read_study(folder)  # raises if it is damaged
+        _save_pictures(folder, options)
     print(f"published: {_shown(publishing.publish(study, runs, folder))}")
     return 0
 
@@ -336,6 +343,8 @@ def main(arguments: list[str] | None = None) -> int:
         executor_options(sub)
         if command is reproduce:
             sub.add_argument("--time-limit", help="stop in time with checkpoints: a duration such as 90s, 10m or 1h30m")
+            whole_runs = "for a machine whose results folder is lost: start only runs that can finish, write no report"
+            sub.add_argument("--whole-runs", action="store_true", help=whole_runs)
         sub.set_defaults(command=command)
     started = time.monotonic()
     options = parser.parse_args(arguments)
@@ -347,7 +356,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         read_executor_options(options)
         if limit := time_limit(getattr(options, "time_limit", None)):
-            options.time_limit = TimeLimit(limit, started)
+            options.time_limit = TimeLimit(limit, started, options.whole_runs)
         return options.command(options)
     except (UserError, ReportError, OSError) as error:  # bad input; failed analysis; full disk or read-only folder
         print(f"error: {error}", file=sys.stderr)

@@ -22,8 +22,9 @@ def test_lines_state_inside_or_outside(published, tmp_path):
     same = beside_published(published, published)
     assert [line.split()[0] for line in same] == published.labels
     for line, values in zip(same, tables.accuracies(published).values(), strict=True):
-        interval = stats.t_interval(list(values.values()))
-        assert f"(n = 3), inside the published 95 % CI {100 * interval.low:.2f} to" in line
+        expected = stats.prediction_interval(list(values.values()), 3)
+        limits = f"{100 * expected.low:.2f} to {100 * expected.high:.2f} %"
+        assert f"(n = 3), inside the range {limits} that the published runs predict for the mean of 3 runs" in line
     worse = {label: {**network, "accuracy": network["accuracy"] - 0.2} for label, network in THREE.items()}
     worse["resnet20"] = THREE["resnet20"]
     other = beside_published(load_results(write_study(tmp_path / "worse", worse, images=400)), published)

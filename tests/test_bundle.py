@@ -10,6 +10,7 @@ import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -18,7 +19,7 @@ import yaml
 from synthetic import THREE
 from synthetic import write_study as write_results
 
-from senet_lib.bundle import packs, wheels
+from senet_lib.bundle import needed, packs, wheels
 from senet_lib.bundle.__main__ import main
 from senet_lib.bundle.images import restore_cifar, write_sheets
 from senet_lib.data.cifar import find_cifar
@@ -289,3 +290,26 @@ def test_a_study_runs_without_a_network_and_comes_back(tmp_path, monkeypatch, ca
     code, runs, said = unpack(tmp_path, bundle / "out", capsys=capsys)
     assert (code, runs, said) == (0, ["resnet20-seed0"], [])
     assert read_json(tmp_path / "results/s/runs/resnet20-seed0/environment.json")["versions"]["senet-lib"]
+
+
+def test_needed_packages_are_looked_for_on_the_other_machine(monkeypatch, capsys, tmp_path):
+    """Also those that an installed package needs; what the machine's own packages ask of one another is its affair."""
+    requires = {
+        "one": ["two>=9", "three ; extra == 'x'", "gone ; sys_platform == 'nowhere'"],
+        "two": ["four"],
+        "three": [],
+        "five": ["one", "six"],
+    }
+
+    def distribution(name):
+        if name not in requires:
+            raise needed.importlib.metadata.PackageNotFoundError(name)
+        return SimpleNamespace(version="1.5", requires=requires[name])
+
+    monkeypatch.setattr(needed.importlib.metadata, "distribution", distribution)
+    assert needed.lacking(["one[x]>=1", "five>=2"]) == ["five>=2 (here: 1.5)", "four", "six"]
+    listed = tmp_path / "needs.txt"
+    for lines, code in (("three>=1\n", 0), ("one\n", 1)):
+        listed.write_text(lines)
+        assert needed.main(listed) == code
+    assert capsys.readouterr().err == "missing: four\n"

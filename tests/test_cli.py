@@ -340,10 +340,14 @@ def test_publish_copies_numbers_and_small_weights(finished):
     large = finished.run_dir("resnet-seed0")
     (large / "weights.safetensors").write_bytes(bytes(3 * 2**20))
     rewrite_summary(large)
+    (finished.root / "results" / "tiny" / "examples.npz").unlink(
+        missing_ok=True
+    )  # as if the runs came from another machine
     code, output = finished.call("publish", "tiny")
     assert code == 0, output
     published = finished.root / "results" / "published" / "tiny"
     assert len(load_results(published).done) == 4
+    assert (published / "examples.npz").is_file(), "pictures are stored where the data set is"
     kinds = {path.suffix for path in published.rglob("*") if path.is_file()}
     assert kinds == {".json", ".csv", ".npz", ".svg", ".md", ".safetensors"}, "figures in one format, no report"
     weights = {path.parent.name for path in published.rglob("*.safetensors")}

@@ -7,7 +7,15 @@ from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.power import TTestIndPower
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
-from senet_lib.analysis.contrasts import OTHER_MACHINE, JointT, RunModel, correlation, detectable, simultaneous
+from senet_lib.analysis.contrasts import (
+    NO_DEGREES,
+    OTHER_MACHINE,
+    JointT,
+    RunModel,
+    correlation,
+    detectable,
+    simultaneous,
+)
 from senet_lib.analysis.stats import NO_SPREAD, ONE_SEED
 
 UNEQUAL = {"a": [0.90, 0.95, 0.92, 0.85], "b": [0.910, 0.911, 0.912, 0.910], "c": [0.900, 0.901, 0.899, 0.902]}
@@ -109,6 +117,35 @@ def test_clearly_unequal_deviations_use_welch():
         ends = means.tconfint_diff(alpha=0.025, usevar="unequal")  # Bonferroni: 0.05 / 2
         assert (estimate.interval.low, estimate.interval.high) == pytest.approx(ends)
         assert estimate.p == pytest.approx(min(1, 2 * means.ttest_ind(usevar="unequal")[1]))
+
+
+def test_run_alone_on_its_machine_says_nothing_of_the_spread():
+    """Such a run is fitted exactly. Without the residuals' own degrees of freedom its network would have variance 0."""
+    values = study({"plain": [0.9300, 0.9308, 0.9302, 0.9305, 0.9306], "sk": [0.92, 0.935, 0.925, 0.94, 0.93]})
+    values["se"] = {0: 0.928, 1: 0.933}
+    machines = {label: dict.fromkeys(seeds, "one") for label, seeds in values.items()}
+    machines["se"][1] = "two"
+    model = RunModel(values, machines)
+    assert model.degrees_within == pytest.approx([4, 4, 0]) and model.degrees == 8 and model.unequal
+    assert np.isnan(model.variances()[2]) and model.variances()[0] == pytest.approx(
+        np.var(list(values["plain"].values()), ddof=1)
+    )
+    found = simultaneous(model, [difference("se", "plain"), difference("sk", "plain")])
+    assert found[0].interval.reason == NO_DEGREES and found[1].interval.exists
+    alone = RunModel({"a": {0: 0.93, 1: 0.94}, "b": {0: 0.92, 1: 0.95}}, {"a": {0: "A", 1: "B"}, "b": {0: "A", 1: "C"}})
+    assert alone.degrees == 0
+    (found,) = simultaneous(alone, [difference("a", "b")])
+    assert found.interval.reason == NO_DEGREES
+
+
+def test_degrees_within_networks_add_up():
+    values = study(SIMILAR)
+    machines = {
+        label: {s: "two" if s == 3 and label != "a" else "one" for s in seeds} for label, seeds in values.items()
+    }
+    model = RunModel(values, machines)
+    assert model.degrees_within.sum() == pytest.approx(model.degrees) and model.degrees == 8
+    assert model.degrees_within == pytest.approx([3, 2.5, 2.5])
 
 
 def test_interaction_of_two_factors():

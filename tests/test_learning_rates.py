@@ -28,15 +28,17 @@ def test_sign_changes_with_each_networks_best_rate(tmp_path):
     assert learning_rates.best_rates(table) == {"a": 0.05, "b": 0.2}
     (found,) = learning_rates.signs(results, table)
     assert found.common == pytest.approx(-0.01) and found.own == pytest.approx(0.01)
-    assert found.best == (0.2, 0.05) and found.change
+    assert found.best == (0.2, 0.05) and found.differ
     shown = learning_rates.shown(table)
     assert shown.loc[0].tolist() == ["a", "82.00", "80.00", "78.00", "0.05"]
     assert learning_rates.in_words(results, table).splitlines() == [
         "- b minus a: −1.00 pp at the common learning rate 0.1, +1.00 pp with each at its own best rate (0.2 and 0.05)."
-        " The sign changes.",
+        " The signs differ.",
         "- The best rate of a (0.05) is the lowest one tried. A lower one may be better.",
         "- The best rate of b (0.2) is the highest one tried. A higher one may be better.",
         "- One seed per learning rate locates the range but cannot separate adjacent values.",
+        "- How much such a difference varies between seeds is not known here, so these signs are observations of single"
+        " runs, not findings.",
     ]
 
 
@@ -46,8 +48,30 @@ def test_sign_stays_and_best_rate_within_the_tried_ones(tmp_path):
     assert set(table["n"]) == {2} and learning_rates.best_rates(table) == {"a": 0.1, "b": 0.1}
     assert learning_rates.in_words(results, table) == (
         "- b minus a: −1.00 pp at the common learning rate 0.1, −1.00 pp with each at its own best rate (0.1 and 0.1)."
-        " The sign does not change."
+        " The signs do not differ.\n- How much such a difference varies between seeds is not known here, so these signs"
+        " are observations of single runs, not findings."
     )
+
+
+def test_difference_by_the_seeds_alone(tmp_path):
+    """1.96 standard errors of a difference: of single runs with sd 0.2 pp, and of means of two runs with sd 1 pp."""
+    results = check(tmp_path / "one")
+    words = learning_rates.in_words(results, learning_rates.by_rate(results), 0.002)
+    assert "within ±0.55 pp (standard deviation of a run 0.20 pp)" in words
+    results = check(tmp_path / "two", seeds=(100, 101))
+    shift = results.runs["seed"].map({100: 0.0, 101: 2**0.5 / 100})  # a standard deviation of 1 pp
+    results = replace(results, runs=results.runs.assign(test_accuracy=results.runs["test_accuracy"] + shift))
+    assert "within ±1.96 pp (standard deviation of a run 1.00 pp)" in learning_rates.in_words(
+        results, learning_rates.by_rate(results)
+    )
+
+
+def test_no_difference_has_no_other_sign(tmp_path):
+    results = check(tmp_path, {**ACCURACIES, "b": 0.80004})
+    (found,) = learning_rates.signs(results, learning_rates.by_rate(results))
+    assert found.own > 0.009 and not found.differ
+    results = replace(results, runs=results.runs.assign(test_accuracy=[0.8, 0.79998, 0.82, 0.7, 0.78, 0.83]))
+    assert not learning_rates.signs(results, learning_rates.by_rate(results))[0].differ, "0.00 pp has no sign"
 
 
 def test_other_options_make_another_network(tmp_path):

@@ -121,6 +121,26 @@ def test_runs_start_only_with_time_for_something_useful(monkeypatch):
         (100, 40, 5000, False),
     ):
         assert TimeLimit(seconds, 1000.0).leaves_time_for(start, whole) == expected, (seconds, start, whole)
+    for seconds, whole, expected in (
+        (600, 5000, False),  # unfinished, it would be lost
+        (600, 530, True),  # 1.1 * 530 <= 600 - 15: no report follows
+        (600, 535, False),
+        (600, None, True),
+        (20, None, True),
+    ):
+        limit = TimeLimit(seconds, 1000.0, whole_runs=True)
+        assert limit.leaves_time_for(40, whole) == expected, (seconds, whole)
+
+
+def test_a_run_that_does_not_fit_waits_for_the_next_time(executor, monkeypatch):
+    """If unfinished runs are lost, a later and shorter run takes the place of one that cannot finish."""
+    expected = {"long": 500.0, "short": 2.0, "longer": 600.0, "shorter": 1.0}
+    pace = Known()
+    pace.whole = lambda run: expected[run.run_id]
+    executor.pace, executor.limit = pace, TimeLimit(60.0, time.monotonic(), whole_runs=True)
+    assert execute(executor, monkeypatch, **dict.fromkeys(expected, "")) == {}
+    assert executor.pace.finished == {"short": True, "shorter": True}
+    assert executor.left == ["long", "longer"]
 
 
 def test_threads_are_those_that_may_be_used(monkeypatch):

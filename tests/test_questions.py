@@ -256,6 +256,7 @@ def test_learning_rate_of_a_study_with_a_check(tmp_path, monkeypatch):
     pair = [("se_resnet20", "resnet20")]
     folder = write_study(tmp_path / "rates", networks, seeds=(100,), holdout=5000, comparisons=pair)
     stored["source_a_short_rates"] = check = load_results(folder)
-    found = learning_rates.in_words(check, learning_rates.by_rate(check))
+    sd = tables.run_model(named["source_a_short"]).sd
+    found = learning_rates.in_words(check, learning_rates.by_rate(check), sd)
     assert found.startswith("- se_resnet20 minus resnet20")
     assert questions.learning_rate(named["source_a_short"]).endswith(f"(study `source_a_short_rates`):\n\n{found}")

@@ -78,12 +78,27 @@ def error_rates():
     return module
 
 
+def test_unadjusted_statistics_need_the_same_machines():
+    """A shift between machines is no difference. The model removes it; these three statistics would not."""
+    values = {"a": dict(enumerate(SEEDS_A)), "b": dict(enumerate(SEEDS_B))}
+    one = {label: dict.fromkeys(range(6), "one") for label in values}
+    last = {label: {**places, 5: "two"} for label, places in one.items()}
+    (alone,), (same,) = (rule.compare(values, [("a", "b")], rng(), machines=places) for places in (None, last))
+    assert (same.bca, same.p_sign_flip, same.superiority) == (alone.bca, alone.p_sign_flip, alone.superiority)
+    assert None not in (same.bca, same.p_sign_flip, same.superiority)
+    (other,) = rule.compare(values, [("a", "b")], rng(), machines={"a": one["a"], "b": last["b"]})
+    assert (other.bca, other.p_sign_flip, other.superiority) == (None, None, None) and other.difference.exists
+
+
 def test_a_study_in_twenty_errs():
     """400 studies: the Monte Carlo standard error of 5 % is 1.1 %."""
     simulation = error_rates()
-    rates = simulation.simulate(simulation.Scenario("", 3, moved=True), 400)
-    assert 0.015 < rates.missed < 0.085
-    rates = simulation.simulate(simulation.Scenario("", 5, gains=(0, 0.02, 0.02, 0)), 100)
+    two = {("sk", 2): "second", ("wide", 2): "second"}
+    alone = {(name, 2): name for name in simulation.NETWORKS}  # these runs say nothing about any deviation
+    for elsewhere in (two, alone):
+        rates = simulation.simulate(simulation.Scenario("", 3, elsewhere=elsewhere), 400)
+        assert 0.015 < rates.missed < 0.085, elsewhere
+    rates = simulation.simulate(simulation.Scenario("", 5, gains={"se": 0.02, "sk": 0.02}), 100)
     assert rates.wrong_sign < 0.15 and rates.wrong_bound == 0
 
 
@@ -98,6 +113,8 @@ def test_error_rates_are_nominal_and_documented():
         assert 0.043 < rates.missed < 0.057, name
         assert rates.wrong_bound < 0.057, name
         (row,) = re.findall(rf"^\| {name} \| {seeds} \| (.*?) \|$", page, re.MULTILINE)
-        shown = [float(cell) for cell in row.split("|")]
+        shown = [float(cell) for cell in row.replace("–", "0").split("|")]
         measured = [100 * rate for rate in (rates.missed, rates.wrong_sign, rates.wrong_bound, rates.welch)]
         assert shown == pytest.approx(measured, abs=0.051), name
+    (shown,) = re.findall(r"^\| 3 \| ([\d.]+) \|$", page, re.MULTILINE)
+    assert float(shown) == pytest.approx(100 * simulation.power(3), abs=0.051)

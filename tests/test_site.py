@@ -9,6 +9,7 @@ import sys
 
 import nbformat
 import numpy as np
+import pandas as pd
 import PIL.Image
 import pytest
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
@@ -40,6 +41,19 @@ def png_of(picture):
     file = io.BytesIO()
     PIL.Image.fromarray(picture).convert("RGBA").save(file, format="png")
     return file.getvalue()
+
+
+def test_ids_of_styled_tables_do_not_change_between_executions():
+    def executed():
+        tables = [pd.DataFrame({"a": [1]}).style.to_html() for _ in range(2)]
+        outputs = [nbformat.v4.new_output("display_data", {"text/html": table}) for table in tables]
+        return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(outputs=[output]) for output in outputs])
+
+    first, second = executed(), executed()
+    for notebook in (first, second):
+        executed_notebooks._number_table_ids(notebook)
+    pages = [[cell.outputs[0].data["text/html"] for cell in notebook.cells] for notebook in (first, second)]
+    assert pages[0] == pages[1] and 'id="T_1"' in pages[0][0] and 'id="T_2_row0_col0"' in pages[0][1]
 
 
 def test_executed_notebooks_are_up_to_date():

@@ -135,6 +135,14 @@ def test_sampled_sign_flips_approach_exact():
     assert stats.sign_flip_p(differences, np.zeros(n), rng(), resamples=20_000) == pytest.approx(exact, abs=0.01)
 
 
+def test_prediction_interval_by_hand():
+    # sd 1; t(0.975; 2) = 4.302653; sqrt(1 / 3 + 1) for a run, sqrt(1 / 3 + 1 / 3) for the mean of three
+    for runs, scale in ((1, (4 / 3) ** 0.5), (3, (2 / 3) ** 0.5)):
+        found = stats.prediction_interval([1, 2, 3], runs)
+        assert (found.point, found.high) == pytest.approx((2, 2 + 4.302653 * scale), abs=1e-5)
+    assert stats.prediction_interval([0.9], 3).reason == ONE_SEED
+
+
 def test_probability_of_superiority():
     # (1, 1) tie, (1, 3) lost, (2, 1) won, (2, 3) lost: 1.5 of 4
     assert stats.probability_of_superiority([1, 2], [1, 3]) == 0.375

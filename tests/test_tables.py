@@ -344,6 +344,32 @@ def test_one_verdict_says_what_is_ruled_out():
                 given != verdict or (said in text and f"**{verdict}**" in text)
             )
             assert given == verdict or "no verdict" in text
+    alone = Estimate(stats.Interval(-0.2, reason=stats.ONE_SEED))
+    for given, said in (
+        (rule.INCONCLUSIVE, " is inconclusive: "),
+        (rule.UNPLANNED, ": not a planned comparison, so no"),
+    ):
+        pair = rule.Comparison("sk", "plain", 1, 1, 1, alone, None, None, None, None, given)
+        assert f"**sk** against plain{said}" in sentences.one_verdict(pair)
+
+
+def test_printed_ends_agree_with_the_verdict():
+    """An end gets more decimals where two would move it onto 0 or the margin; on them, and elsewhere, it has two."""
+    for end, text in (
+        (0.00004, "+0.004"),
+        (-0.00304, f"{MINUS}0.304"),
+        (0.00296, "+0.296"),
+        (0.003, "+0.30"),
+        (0.0, "0.00"),
+        (0.00306, "+0.31"),
+        (-0.0124, f"{MINUS}1.24"),
+        (0.002999, "+0.2999"),
+    ):
+        assert format.limit(end) == text
+        assert format.limit(end, sign=False) == text.lstrip("+" + MINUS)
+    found = stats.Interval(0.003, 0.00004, 0.006)
+    assert sentences.change(found) == "+0.30 pp (95 % CI +0.004 to +0.60)"
+    assert sentences.ruled_out(found) == "a gain below 0.004 pp or above 0.60 pp"
 
 
 def test_early_training_has_no_verdict(tmp_path):

@@ -1,11 +1,13 @@
-"""Measure in simulated studies how often the rule for a verdict errs, and write the table of docs/statistics.md.
+"""Measure in simulated studies how often the rule for a verdict errs and what it detects, and write the tables of
+docs/statistics.md.
 
     python tools/error_rates.py
 
-Takes about ten minutes on one core. A test repeats one part of the table.
+Takes about ten minutes on one core. A test repeats parts of the tables.
 """
 
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +15,36 @@ import pandas as pd
 
 from senet_lib.analysis.contrasts import RunModel, simultaneous
 from senet_lib.analysis.markup import to_markdown
+from senet_lib.analysis.power import detectable_by_plan
 from senet_lib.analysis.rule import BETTER, EQUIVALENT, NO_GAIN, NO_LOSS, WORSE, verdict
-from senet_lib.analysis.stats import MARGIN
+from senet_lib.analysis.stats import MARGIN, Interval
+from senet_lib.project import project_root
+from senet_lib.study import load_study
 
 STUDIES = 10_000
 SD = 0.0015
+NETWORKS = ("plain", "se", "sk", "wide")
 PAIRS = (("se", "plain"), ("sk", "plain"), ("sk", "wide"), ("wide", "plain"))  # those of studies/fast.yaml
-PAGE = Path(__file__).parents[1] / "docs" / "statistics.md"
+LARGE = load_study("source_a_short", project_root() / "studies")
+PAGE = project_root() / "docs" / "statistics.md"
+Run = tuple[str, int]  # network, seed
 
 
 @dataclass(frozen=True)
 class Scenario:
-    """Made-up studies of four networks. gains and factors: one per network, plain, se, sk, wide."""
+    """Made-up studies. By default every network has every seed, on one machine, without true differences."""
 
     name: str
     seeds: int
-    gains: tuple[float, ...] = (0, 0, 0, 0)  # true accuracy minus that of plain
-    factors: tuple[float, ...] = (1, 1, 1, 1)  # standard deviation, as a multiple of SD
-    moved: bool = False  # whether sk and wide trained their last seed on a machine with 0.5 pp more
-    missing: bool = False  # whether se has no run yet
+    networks: tuple[str, ...] = NETWORKS
+    pairs: tuple[tuple[str, str], ...] = PAIRS
+    gains: Mapping[str, float] = field(default_factory=dict)  # true accuracy minus that of the others
+    factors: Mapping[str, float] = field(default_factory=dict)  # standard deviation, as a multiple of SD
+    elsewhere: Mapping[Run, str] = field(default_factory=dict)  # machine of the runs that another one trained
+    without: frozenset[Run] = frozenset()  # runs that are missing
+
+    def truth(self, pair: tuple[str, str]) -> float:
+        return self.gains.get(pair[0], 0) - self.gains.get(pair[1], 0)
 
 
 @dataclass(frozen=True)
@@ -47,45 +60,84 @@ class Rates:
 
 
 NULL, GAINS = "no true difference", "true gains of exactly 0.3 pp over plain"
-UNEQUAL = "one standard deviation {} times the others"
+GAIN = dict.fromkeys(("se", "sk", "wide"), MARGIN)
 SCENARIOS = (
     *(Scenario(NULL, seeds) for seeds in (2, 3, 5, 25)),
-    *(Scenario(GAINS, seeds, gains=(0, MARGIN, MARGIN, MARGIN)) for seeds in (3, 5, 25)),
-    Scenario("no true difference; two machines", 5, moved=True),
-    Scenario("no true difference; one network without runs", 3, missing=True),
-    *(Scenario(UNEQUAL.format(2), seeds, factors=(1, 2, 1, 1)) for seeds in (3, 5, 25)),
-    *(Scenario(UNEQUAL.format(3), seeds, factors=(1, 3, 1, 1)) for seeds in (3, 5, 25)),
+    *(Scenario(GAINS, seeds, gains=GAIN) for seeds in (3, 5, 25)),
+    Scenario("two machines", 5, elsewhere={("sk", 4): "second", ("wide", 4): "second"}),
+    Scenario("last seed of each network on a machine of its own", 3, elsewhere={(name, 2): name for name in NETWORKS}),
+    Scenario("one network without runs", 3, without=frozenset(("se", seed) for seed in range(3))),
+    Scenario("plain with 2 seeds, the others with 5", 5, without=frozenset(("plain", seed) for seed in (2, 3, 4))),
+    *(Scenario("deviation of se 2 times the others", seeds, factors={"se": 2}) for seeds in (3, 5, 25)),
+    *(Scenario("deviation of se 3 times the others", seeds, factors={"se": 3}) for seeds in (3, 5, 25)),
+    *(Scenario("deviation of plain 2 times the others", seeds, factors={"plain": 2}) for seeds in (3, 5)),
+    *(Scenario("deviation of plain 3 times the others", seeds, factors={"plain": 3}) for seeds in (3, 5)),
+    Scenario(f"{GAINS}, whose deviation is 3 times the others", 3, gains=GAIN, factors={"plain": 3}),
+    Scenario(
+        "plain with 2 seeds and 3 times the others' deviation, the others with 5",
+        5,
+        factors={"plain": 3},
+        without=frozenset(("plain", seed) for seed in (2, 3, 4)),
+    ),
+    *(
+        Scenario(
+            f"the plan of source_a_short, deviation of sknet50 {factor} times the others",
+            seeds,
+            networks=tuple(LARGE.networks),
+            pairs=LARGE.comparisons,
+            factors={"sknet50": factor},
+        )
+        for factor in (2, 3)
+        for seeds in (2, 3, 5)
+    ),
 )
+POWER_SEEDS = (2, 3, 5, 10, 25)
 
 
 def simulate(scenario: Scenario, studies: int = STUDIES) -> Rates:
-    rng = np.random.default_rng(0)
-    labels = ("plain", "se", "sk", "wide")
-    gains = dict(zip(labels, scenario.gains, strict=True))
-    pairs = [pair for pair in PAIRS if not (scenario.missing and "se" in pair)]
-    truth = [gains[treatment] - gains[baseline] for treatment, baseline in pairs]
-    contrasts = [{treatment: 1.0, baseline: -1.0} for treatment, baseline in pairs]
-    last = scenario.seeds - 1
-    elsewhere = {(label, last) for label in ("sk", "wide")} if scenario.moved else set()
-    place = {label: {s: str((label, s) in elsewhere) for s in range(scenario.seeds)} for label in labels}
+    truth = [scenario.truth(pair) for pair in scenario.pairs if _has_runs(scenario, pair)]
     counts = np.zeros(4)
-    for _ in range(studies):
-        noise = SD * np.array(scenario.factors)[:, None] * rng.standard_normal((4, scenario.seeds))
-        values = {
-            label: {s: 0.93 + gains[label] + row[s] + 0.005 * ((label, s) in elsewhere) for s in range(scenario.seeds)}
-            for label, row in zip(labels, noise, strict=True)
-            if not (scenario.missing and label == "se")
-        }
-        model = RunModel(values, place)
-        found = [estimate.interval for estimate in simultaneous(model, contrasts, len(PAIRS))]
+    for model, found in _studies(scenario, studies):
         verdicts = [verdict(interval) for interval in found]
         counts += (
-            any(not i.low <= true <= i.high for i, true in zip(found, truth, strict=True)),
+            any(i.exists and not i.low <= true <= i.high for i, true in zip(found, truth, strict=True)),
             any(_wrong_sign(*pair) for pair in zip(verdicts, truth, strict=True)),
             any(_wrong_bound(*pair) for pair in zip(verdicts, truth, strict=True)),
             model.unequal,
         )
     return Rates(*counts / studies)
+
+
+def power(seeds: int, studies: int = STUDIES) -> float:
+    """The share of studies that find se better, if its true gain is the one that `make plan` states for 80 % power."""
+    gain = detectable_by_plan(SD, seeds, PAIRS, len(NETWORKS))
+    scenario = Scenario("", seeds, gains={"se": gain})
+    return sum(found[0].low > 0 for _, found in _studies(scenario, studies)) / studies
+
+
+def _studies(scenario: Scenario, studies: int) -> Iterator[tuple[RunModel, list[Interval]]]:
+    """Each made-up study's model, and the intervals of the comparisons whose networks both have runs."""
+    rng, networks = np.random.default_rng(0), scenario.networks
+    pairs = [pair for pair in scenario.pairs if _has_runs(scenario, pair)]
+    contrasts = [{treatment: 1.0, baseline: -1.0} for treatment, baseline in pairs]
+    place = {name: {s: scenario.elsewhere.get((name, s), "") for s in range(scenario.seeds)} for name in networks}
+    scales = np.array([[SD * scenario.factors.get(name, 1)] for name in networks])
+    for _ in range(studies):
+        noise = scales * rng.standard_normal((len(networks), scenario.seeds))
+        values = {
+            name: {
+                seed: 0.93 + scenario.gains.get(name, 0) + row[seed] + 0.005 * ((name, seed) in scenario.elsewhere)
+                for seed in range(scenario.seeds)
+                if (name, seed) not in scenario.without
+            }
+            for name, row in zip(networks, noise, strict=True)
+        }
+        model = RunModel(values, place)
+        yield model, [estimate.interval for estimate in simultaneous(model, contrasts, len(scenario.pairs))]
+
+
+def _has_runs(scenario: Scenario, pair: tuple[str, str]) -> bool:
+    return all(any((name, seed) not in scenario.without for seed in range(scenario.seeds)) for name in pair)
 
 
 def _wrong_sign(verdict: str, true: float) -> bool:
@@ -97,18 +149,44 @@ def _wrong_bound(verdict: str, true: float) -> bool:
     return (no_gain and true >= MARGIN) or (no_loss and true <= -MARGIN)
 
 
-def table() -> str:
+def error_table() -> str:
     rows = []
     for scenario in SCENARIOS:
         rates = simulate(scenario)
-        shown = {"Simulated studies": scenario.name, "Seeds": str(scenario.seeds)}
-        shown |= {"An interval misses (%)": rates.missed, "False better or worse (%)": rates.wrong_sign}
-        shown |= {"False bound (%)": rates.wrong_bound, "Welch used (%)": rates.welch}
-        rows.append({key: f"{100 * value:.1f}" if isinstance(value, float) else value for key, value in shown.items()})
+        boundary = any(abs(scenario.truth(pair)) >= MARGIN for pair in scenario.pairs)
+        rows.append(
+            {
+                "Simulated studies": scenario.name,
+                "Seeds": str(scenario.seeds),
+                "An interval misses (%)": _percent(rates.missed),
+                "False better or worse (%)": _percent(rates.wrong_sign),
+                "False bound (%)": _percent(rates.wrong_bound) if boundary else "–",
+                "Welch used (%)": _percent(rates.welch),
+            }
+        )
+        print(" ".join(rows[-1].values()), flush=True)
     return to_markdown(pd.DataFrame(rows))
 
 
+def power_table() -> str:
+    rows = [{"Seeds": str(seeds), "Detected (%)": _percent(power(seeds))} for seeds in POWER_SEEDS]
+    return to_markdown(pd.DataFrame(rows))
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.1f}"
+
+
+def fill(page: Path, name: str, table: Callable[[], str]) -> None:
+    """Replace the table between the page's comments of this name."""
+    content = table()
+    before, opening, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
+    _, closing, after = rest.partition(f"<!-- /{name} -->")
+    if not opening or not closing:
+        raise ValueError(f"{page.name} has no <!-- {name} --> ... <!-- /{name} -->")
+    page.write_text(f"{before}<!-- {name} -->\n{content}<!-- /{name} -->{after}", encoding="utf-8")
+
+
 if __name__ == "__main__":
-    before, _, rest = PAGE.read_text(encoding="utf-8").partition("<!-- rates -->\n")
-    _, _, after = rest.partition("<!-- /rates -->")
-    PAGE.write_text(f"{before}<!-- rates -->\n{table()}<!-- /rates -->{after}", encoding="utf-8")
+    fill(PAGE, "power", power_table)
+    fill(PAGE, "rates", error_table)

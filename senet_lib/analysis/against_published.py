@@ -5,7 +5,7 @@ from senet_lib.results import StudyResults
 
 
 def beside_published(ours: StudyResults, published: StudyResults) -> list[str]:
-    """One line per network: whether the user's mean lies inside the 95 % CI of the published mean, or why it was not
+    """One line per network: whether the user's mean lies where 95 % of the means of as many runs lie, or why it was not
     compared."""
     yours, theirs = tables.accuracies(ours), tables.accuracies(published)
     width = max(map(len, ours.labels))
@@ -34,13 +34,15 @@ def _line(yours: list[float], theirs: list[float]) -> str:
         return "not compared: no published run has finished" if yours else "not compared: no run has finished"
     mine, published = stats.describe(yours), stats.describe(theirs)
     text = f"yours {format.percent(mine.mean)} % (n = {mine.n})"
-    known = published.interval
-    if not known.exists:
+    expected = stats.prediction_interval(theirs, mine.n)
+    if not expected.exists:
         apart = format.points(mine.mean - published.mean)
-        return f"{text}, published {format.percent(published.mean)} %, {apart} pp apart ({known.reason})"
-    inside = known.low <= mine.mean <= known.high
+        return f"{text}, published {format.percent(published.mean)} %, {apart} pp apart ({expected.reason})"
+    inside = expected.low <= mine.mean <= expected.high
     where = "inside" if inside else "OUTSIDE"
-    return f"{text}, {where} the published 95 % CI {format.span(known.low, known.high, format.percent)} %"
+    limits = format.span(expected.low, expected.high, format.percent)
+    runs = "a run" if mine.n == 1 else f"the mean of {mine.n} runs"
+    return f"{text}, {where} the range {limits} % that the published runs predict for {runs} (95 %)"
 
 
 def _hashes(results: StudyResults, label: str) -> dict[str, str]:

@@ -56,7 +56,7 @@ def comparisons(shown: pd.DataFrame) -> str:
     """The caption of the table of comparisons; `shown` from `shown_tables.comparisons`."""
     paired = {
         BCA: "BCa: bootstrap of the paired differences",
-        SIGN_FLIP: "Sign-flip p: exact paired permutation test",
+        SIGN_FLIP: "Sign-flip p: paired permutation test",
     }
     there = "; ".join(text for column, text in paired.items() if column in shown)
     parts = ["Every planned comparison of two networks with finished runs"]
@@ -64,6 +64,9 @@ def comparisons(shown: pd.DataFrame) -> str:
     parts += [f"{there}; not corrected, and without effect on the verdict"] * bool(there)
     superior = f"{SUPERIOR}: probability that a run of the first network has a higher accuracy than one of the second"
     parts += [superior] * (SUPERIOR in shown)
+    unadjusted = [name for name in (BCA, SIGN_FLIP, SUPERIOR) if name in shown]
+    if any("none" in set(shown[name]) for name in unadjusted):
+        parts.append("None: too few seeds, or the two networks were trained on different machines")
     detectable = "Detectable: smallest true difference found with 80 % power at this n and standard deviation"
     parts += [detectable] * (DETECTABLE in shown)
     return ". ".join(parts) + "."

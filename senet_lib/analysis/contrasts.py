@@ -25,6 +25,8 @@ from senet_lib.analysis.stats import ALPHA, LEVEL, NO_SPREAD, ONE_SEED, POWER, I
 UNEQUAL_AT = 0.2
 DRAWS = 200_000  # of the joint t distribution; the Monte Carlo error of a corrected p of 0.05 is 0.0005
 OTHER_MACHINE = "compared on different machines: no interval"
+NO_DEGREES = "no degrees of freedom beside the machines: no interval"
+NONE_LEFT = 1e-9  # degrees of freedom below this are rounding
 
 Coefficients = Mapping[str, float]  # network -> its factor in a sum of network means
 
@@ -66,6 +68,10 @@ class RunModel:
         rank = np.linalg.matrix_rank(self._design) if runs else 0
         self.degrees = len(runs) - int(rank)
         self.counts = np.bincount(self.network, minlength=len(self.labels))  # (networks,)
+        # Degrees of freedom of each network's residuals: n - 1 on one machine. A run that is alone on its machine is
+        # fitted exactly, so it says nothing about the spread.
+        leverage = (self._design * self._inverse.T).sum(axis=1)  # (runs,)
+        self.degrees_within = np.bincount(self.network, 1 - leverage, minlength=len(self.labels))  # (networks,)
 
     @cached_property
     def sd(self) -> float | None:
@@ -77,11 +83,17 @@ class RunModel:
     @cached_property
     def p_equal(self) -> float | None:
         """p of Bartlett's test that all networks have the same standard deviation; None if fewer than two networks
-        have a spread."""
-        machine = self._design[:, len(self.labels) :] @ self.effects[len(self.labels) :]
-        groups = [(self.values - machine)[self.network == index] for index in range(len(self.labels))]
-        groups = [group for group in groups if len(group) > 1 and np.ptp(group) > 1e-12]
-        return float(stats.bartlett(*groups).pvalue) if len(groups) > 1 else None
+        have a spread. With several machines, the degrees of freedom of a network are those of its residuals."""
+        variances = self.variances()
+        with_spread = (self.degrees_within > 0.5) & (np.nan_to_num(variances) > 1e-24)
+        if with_spread.sum() < 2:
+            return None
+        variances, degrees = variances[with_spread], self.degrees_within[with_spread]
+        total = degrees.sum()
+        pooled = (degrees * variances).sum() / total
+        correction = 1 + ((1 / degrees).sum() - 1 / total) / (3 * (len(degrees) - 1))
+        statistic = (total * np.log(pooled) - (degrees * np.log(variances)).sum()) / correction
+        return float(stats.chi2.sf(statistic, len(degrees) - 1))
 
     @property
     def unequal(self) -> bool:
@@ -97,11 +109,11 @@ class RunModel:
         return weights if np.allclose(self._design.T @ weights, wanted, atol=1e-8) else None
 
     def variances(self) -> np.ndarray:
-        """(networks,): the variance over seeds within each network; NaN for a single run."""
+        """(networks,): the variance over seeds within each network; NaN where the residuals have no degree of
+        freedom, as for a single run."""
         squares = np.bincount(self.network, self.residuals**2, minlength=len(self.labels))
-        spent_on_machines = (len(self.values) - len(self.labels)) / self.degrees if self.degrees else 1
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return spent_on_machines * squares / (self.counts - 1)
+        free = self.degrees_within
+        return np.divide(squares, free, out=np.full(len(free), np.nan), where=free > NONE_LEFT)
 
 
 def simultaneous(model: RunModel, contrasts: Sequence[Coefficients], planned: int | None = None) -> list[Estimate]:
@@ -129,8 +141,14 @@ def _no_interval(model: RunModel, contrast: Coefficients, weights: np.ndarray | 
         return OTHER_MACHINE
     if min(model.counts[networks]) < 2:
         return ONE_SEED
-    spread = np.nan_to_num(model.variances()[networks]).sum() > 1e-24 if model.unequal else model.sd is not None
-    return "" if spread else NO_SPREAD
+    if model.unequal:
+        used = np.bincount(model.network, weights**2, minlength=len(model.labels)) > 1e-24
+        if model.degrees_within[used].min() < 0.5:
+            return NO_DEGREES
+        return "" if model.variances()[used].sum() > 1e-24 else NO_SPREAD
+    if model.degrees == 0:
+        return NO_DEGREES
+    return "" if model.sd is not None else NO_SPREAD
 
 
 def _point(model: RunModel, contrast: Coefficients, weights: np.ndarray | None) -> float:
@@ -160,7 +178,7 @@ def _welch(model: RunModel, weights: Sequence[np.ndarray], planned: int) -> list
         parts = np.bincount(model.network, w**2, minlength=len(model.labels))  # (networks,)
         used = parts > 1e-24
         parts = parts[used] * model.variances()[used]  # networks of the contrast, or its links between machines
-        degrees = parts.sum() ** 2 / (parts**2 / (model.counts[used] - 1)).sum()  # Welch-Satterthwaite
+        degrees = parts.sum() ** 2 / (parts**2 / model.degrees_within[used]).sum()  # Welch-Satterthwaite
         critical = stats.t.isf(ALPHA / planned / 2, degrees)
         p_value = functools.partial(_bonferroni, degrees=degrees, planned=planned)
         found.append(_estimate(float(w @ model.values), np.sqrt(parts.sum()), degrees, critical, p_value))

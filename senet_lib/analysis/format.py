@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from senet_lib.analysis.stats import NO_SPREAD, ONE_SEED
+from senet_lib.analysis.stats import MARGIN, NO_SPREAD, ONE_SEED
 from senet_lib.durations import rough
 
 MINUS = "\N{MINUS SIGN}"
@@ -18,6 +18,17 @@ def points(fraction: float) -> str:
     return "0.00" if float(text) == 0 else text.replace("-", MINUS)
 
 
+def limit(fraction: float, *, sign: bool = True) -> str:
+    """An end of a difference's interval: as `points`, but with more decimals where two would move it onto 0 or the
+    margin, so that the printed interval agrees with its verdict. sign=False: its size alone."""
+    for decimals in (2, 3, 4):
+        text = f"{100 * fraction:+.{decimals}f}"
+        if abs(float(text)) not in (0, round(100 * MARGIN, 2)) or abs(100 * fraction - float(text)) < 1e-9:
+            break
+    text = "0.00" if float(text) == 0 else text
+    return text.replace("-", MINUS) if sign else text.lstrip("+-")
+
+
 def span(low: float, high: float, format_value) -> str:
     return f"{format_value(low)} to {format_value(high)}"
 
@@ -31,7 +42,7 @@ def interval(low: float | None, high: float | None, n: int) -> str:
 def difference(point: float | None, low: float | None, high: float | None) -> str:
     if pd.isna(point):
         return "not compared"
-    return f"{points(point)} ({'no interval' if pd.isna(low) else span(low, high, points)})"
+    return f"{points(point)} ({'no interval' if pd.isna(low) else span(low, high, limit)})"
 
 
 def mean_spread(mean: float, sd: float | None, n: int, planned: int) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from senet_lib.analysis.comparisons import accuracies, data_of_networks, planned_comparisons
+from senet_lib.analysis.comparisons import accuracies, data_of_networks, planned_comparisons, run_model
 from senet_lib.analysis.format import percent, points
 from senet_lib.analysis.markup import escape_markdown
 from senet_lib.results import StudyResults
@@ -27,8 +27,9 @@ class Signs:
     best: tuple[float, float]  # the learning rates of treatment and baseline
 
     @property
-    def change(self) -> bool:
-        return self.common * self.own < 0
+    def differ(self) -> bool:
+        """Whether the two differences have different signs, to a hundredth of a percentage point."""
+        return round(self.common, 4) * round(self.own, 4) < 0
 
 
 def by_rate(results: StudyResults) -> pd.DataFrame:
@@ -92,14 +93,18 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def in_words(results: StudyResults, table: pd.DataFrame) -> str:
-    """Whether a sign changes, one item per planned comparison, then what limits the check; empty if no network has
-    several rates. `table` from `by_rate`."""
+def in_words(results: StudyResults, table: pd.DataFrame, sd: float | None = None) -> str:
+    """Whether the signs differ, one item per planned comparison, then what limits the check; empty if no network has
+    several rates. `table` from `by_rate`.
+
+    sd: standard deviation of a run's accuracy over seeds, of the study that is checked; by default that of the check.
+    """
     if table.empty:
         return ""
     common = results.study["recipe"]["lr"]
-    lines = [f"- {_one_sign(pair, common)}" for pair in signs(results, table)]
-    if not lines:
+    compared = signs(results, table)
+    lines = [f"- {_one_sign(pair, common)}" for pair in compared]
+    if not compared:
         lines.append("- No planned comparison has finished runs of both networks at all learning rates yet.")
     for network, best in best_rates(table).items():
         tried = table.loc[table["network"] == network, "lr"]
@@ -110,8 +115,10 @@ def in_words(results: StudyResults, table: pd.DataFrame) -> str:
                 f"- The best rate of {escape_markdown(network)} ({best:g}) is the {extreme} one tried. A {beyond} one"
                 " may be better."
             )
-    if table["n"].max() == 1:
+    if (n := int(table["n"].max())) == 1:
         lines.append("- One seed per learning rate locates the range but cannot separate adjacent values.")
+    if compared:
+        lines.append(f"- {_chance(run_model(results).sd if sd is None else sd, n)}")
     return "\n".join(lines)
 
 
@@ -120,5 +127,20 @@ def _one_sign(pair: Signs, common: float) -> str:
     return (
         f"{ours} minus {theirs}: {points(pair.common)} pp at the common learning rate {common:g}, {points(pair.own)} pp"
         f" with each at its own best rate ({' and '.join(f'{rate:g}' for rate in pair.best)})."
-        f" The sign {'changes' if pair.change else 'does not change'}."
+        f" The signs {'differ' if pair.differ else 'do not differ'}."
+    )
+
+
+def _chance(sd: float | None, n: int) -> str:
+    """How far apart two means of n runs are by the seeds alone."""
+    if sd is None:
+        return (
+            "How much such a difference varies between seeds is not known here, so these signs are observations of"
+            " single runs, not findings."
+        )
+    apart = percent(1.96 * (2 / n) ** 0.5 * sd)
+    return (
+        f"By the seeds alone, 95 % of the differences between two equally good networks lie within ±{apart} pp"
+        f" (standard deviation of a run {percent(sd)} pp). Choosing the best rate adds to this. A smaller difference"
+        " establishes no sign."
     )

@@ -1,8 +1,9 @@
 """What a study can find, before it is run: the smallest difference that its seeds detect, and the seeds that a
 difference needs.
 
-Assumes that all networks have the same standard deviation over seeds and the same seeds, and one machine. A difference
-is detected if the simultaneous interval of its comparison excludes 0, as the rule demands.
+Assumes that all networks have the same standard deviation over seeds and the same seeds, and one machine, and that the
+deviations are not found to differ: Welch's intervals, which the rule then uses, detect less (docs/statistics.md). A
+difference is detected if the simultaneous interval of its comparison excludes 0, as the rule demands.
 """
 
 from collections.abc import Sequence
@@ -56,7 +57,8 @@ def power_lines(
     return [
         f"Power of the {tests}, at a standard deviation over seeds of {percent(model.sd)} pp "
         f"({len(model.values)} runs of {len(model.labels)} networks, {source}):",
-        f"  {seeds} seeds per network detect a difference of {percent(found)} pp with {100 * POWER:g} % power."
+        f"  {seeds} seeds per network detect a difference of {percent(found)} pp with {100 * POWER:g} % power,"
+        " if the deviations of the networks are not found to differ."
         if found
         else "  One seed per network detects nothing: there is no interval.",
         f"  A difference of {100 * MARGIN:g} pp needs {needs} per network.",

@@ -35,7 +35,8 @@ class Comparison:
     """One network against another.
 
     estimate: the difference treatment minus baseline; its interval and p are corrected over the planned comparisons of
-    the study. bca and p_sign_flip are paired by seed, uncorrected, and do not affect the verdict.
+    the study. bca and p_sign_flip are paired by seed, uncorrected, and do not affect the verdict. These two and
+    superiority compare accuracies as they are, so they are None if the two networks were trained on different machines.
     """
 
     treatment: str
@@ -46,7 +47,7 @@ class Comparison:
     estimate: Estimate
     bca: Interval | None
     p_sign_flip: float | None
-    superiority: float  # P(treatment > baseline) + P(equal) / 2
+    superiority: float | None  # P(treatment > baseline) + P(equal) / 2
     detectable: float | None  # smallest true difference detected with 80 % power at this n and spread
     verdict: str
 
@@ -79,9 +80,10 @@ def in_words(margin: float = MARGIN, level: float = LEVEL) -> str:
         " a study hold for all of its planned comparisons at once. Better (worse): the interval lies entirely above"
         f" (below) 0. Otherwise, equivalent within {pp}: it lies entirely within ±{pp}; no gain of {pp} or more: its"
         f" upper end is below +{pp}; no loss of {pp} or more: its lower end is above −{pp}; inconclusive: all other"
-        " cases, including comparisons without an interval. Early training, which replaces any other verdict: one of"
-        f" the two networks misclassifies more than {100 * (1 - EARLY_BELOW):g} % of the training images in the last"
-        f" epoch, or its training accuracy rose by more than {100 * EARLY_RISE:g} pp in the last epoch."
+        " cases, including comparisons without an interval. Early training, which replaces every verdict that rests on"
+        f" an interval: one of the two networks misclassifies more than {100 * (1 - EARLY_BELOW):g} % of the training"
+        f" images in the last epoch, or its training accuracy rose by more than {100 * EARLY_RISE:g} pp in the last"
+        " epoch."
     )
 
 
@@ -113,6 +115,8 @@ def compare(
         ours, theirs = values[treatment], values[baseline]
         common = sorted(set(ours) & set(theirs))
         paired = [ours[seed] for seed in common], [theirs[seed] for seed in common]
+        comparable = _on_the_same_machines(machines, treatment, baseline)
+        usable = len(common) if comparable else 0  # pairs
         found.append(
             Comparison(
                 treatment=treatment,
@@ -121,9 +125,9 @@ def compare(
                 n_baseline=len(theirs),
                 n_pairs=len(common),
                 estimate=estimate,
-                bca=bca_difference(*paired, rng) if len(common) >= FEWEST_FOR_BCA else None,
-                p_sign_flip=sign_flip_p(*paired, rng) if len(common) >= FEWEST_FOR_SIGN_FLIPS else None,
-                superiority=probability_of_superiority(list(ours.values()), list(theirs.values())),
+                bca=bca_difference(*paired, rng) if usable >= FEWEST_FOR_BCA else None,
+                p_sign_flip=sign_flip_p(*paired, rng) if usable >= FEWEST_FOR_SIGN_FLIPS else None,
+                superiority=probability_of_superiority([*ours.values()], [*theirs.values()]) if comparable else None,
                 detectable=None
                 if estimate.error is None
                 else detectable(estimate.error, estimate.degrees, estimate.critical),
@@ -131,3 +135,11 @@ def compare(
             )
         )
     return found
+
+
+def _on_the_same_machines(machines: Mapping[str, Mapping[int, str]] | None, first: str, second: str) -> bool:
+    """Whether one machine trained all runs of both networks, or the same machine both runs of each seed."""
+    if machines is None:
+        return True
+    places = machines[first], machines[second]
+    return places[0] == places[1] or len({*places[0].values(), *places[1].values()}) == 1

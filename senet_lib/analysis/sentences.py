@@ -7,7 +7,7 @@ import pandas as pd
 
 from senet_lib.analysis import rule, stats
 from senet_lib.analysis.comparisons import data_of_networks, independent_sd, run_model, runs_elsewhere
-from senet_lib.analysis.format import count, difference, duration, millions, percent, points, run_seconds, span
+from senet_lib.analysis.format import count, difference, duration, limit, millions, percent, points, run_seconds, span
 from senet_lib.analysis.markup import escape_markdown
 from senet_lib.analysis.tables import MANY, evaluated
 from senet_lib.analysis.tables import runs as run_table
@@ -175,8 +175,9 @@ def one_verdict(pair: rule.Comparison, caveat: str = "") -> str:
     ours, theirs = f"**{escape_markdown(pair.treatment)}**", escape_markdown(pair.baseline)
     ending = f"; *{caveat}*" if caveat else ""
     if not pair.difference.exists:
-        why = pair.difference.reason
-        return f"{ours} against {theirs} is inconclusive: {points(pair.difference.point)} pp ({why}){ending}"
+        unplanned, why = pair.verdict == rule.UNPLANNED, pair.difference.reason
+        said = ": not a planned comparison, so no verdict" if unplanned else " is inconclusive"
+        return f"{ours} against {theirs}{said}: {points(pair.difference.point)} pp ({why}){ending}"
     said = {
         rule.BETTER: f"{ours} is **better** than {theirs}",
         rule.WORSE: f"{ours} is **worse** than {theirs}",
@@ -193,13 +194,13 @@ def one_verdict(pair: rule.Comparison, caveat: str = "") -> str:
 
 def change(found: stats.Interval) -> str:
     """'+0.50 pp (95 % CI +0.20 to +0.80)'."""
-    seen = f"95 % CI {span(found.low, found.high, points)}" if found.exists else found.reason
+    seen = f"95 % CI {span(found.low, found.high, limit)}" if found.exists else found.reason
     return f"{points(found.point)} pp ({seen})"
 
 
 def ruled_out(found: stats.Interval) -> str:
     """What an interval rules out, in words."""
-    low, high = (f"{abs(round(100 * end, 2)):.2f} pp" for end in (found.low, found.high))
+    low, high = (f"{limit(end, sign=False)} pp" for end in (found.low, found.high))
     if found.low > 0:
         return f"a gain below {low} or above {high}"
     if found.high < 0:
@@ -226,7 +227,8 @@ def spread(results: StudyResults) -> str:
         listed = "; ".join(map(escape_markdown, model.machines))
         text += (
             f" The runs come from {len(model.machines)} machines ({listed}); a constant difference between the machines"
-            " is removed from the comparisons."
+            " is removed from the differences, their CIs and p values, not from the means and not from the accuracies"
+            " within classes."
         )
     if model.unequal:
         text += (

@@ -118,7 +118,9 @@ def comparisons(
             ],
             SIGN_FLIP: table["sign_flip_p"].map(p_value),
             SUPERIOR: [
-                "none" if min(row.n_treatment, row.n_baseline) < 2 else f"{row.superiority:.2f}"
+                "none"
+                if min(row.n_treatment, row.n_baseline) < 2 or pd.isna(row.superiority)
+                else f"{row.superiority:.2f}"
                 for row in table.itertuples()
             ],
             DETECTABLE: ["none" if pd.isna(value) else f"{100 * value:.2f}" for value in table["detectable"]],

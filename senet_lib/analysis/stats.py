@@ -68,6 +68,18 @@ def t_interval(values: ArrayLike, level: float = LEVEL) -> Interval:
     return Interval(mean, mean - float(half), mean + float(half), level=level)
 
 
+def prediction_interval(values: ArrayLike, runs: int, level: float = LEVEL) -> Interval:
+    """Student's t interval for the mean of `runs` further values from the distribution of `values` (n,). It is wider
+    than `t_interval`, since the further values vary, too."""
+    values = _sample(values)
+    mean = float(values.mean())
+    if reason := _no_spread(values):
+        return Interval(mean, reason=reason, level=level)
+    scale = values.std(ddof=1) * np.sqrt(1 / len(values) + 1 / runs)
+    half = float(stats.t.ppf((1 + level) / 2, len(values) - 1) * scale)
+    return Interval(mean, mean - half, mean + half, level=level)
+
+
 def describe(values: ArrayLike, level: float = LEVEL) -> Sample:
     """n, mean, standard deviation and t interval of `values` (n,)."""
     values = _sample(values)

@@ -1,4 +1,4 @@
-"""Carry a study to a machine without a network, and bring its finished runs back: `make bundle`, `make unpack`.
+"""Carry a study to a machine without internet access, and bring its finished runs back: `make bundle`, `make unpack`.
 
     python -m senet_lib.bundle write quick --part 60M --python 3.12 --installed pip-list.txt --to bundle
     python -m senet_lib.bundle unpack out
@@ -43,7 +43,10 @@ def unpack(options: argparse.Namespace) -> int:
         print(f"refused: {name}: {why}", file=sys.stderr)
     print(f"{len(taken.new)} finished runs taken, {len(taken.known)} were here already")
     for selected in taken.studies.values():
-        print(f"`make reproduce {selected}` trains what is left; `make report {selected}` renders the report")
+        print(
+            f"`make report {selected}` renders the report; `make publish {selected}` keeps the seeds that all networks"
+            f" have finished, `make archive {selected}` every finished run; `make reproduce {selected}` trains the rest"
+        )
     return 1 if taken.refused else 0
 
 

@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
-# Runs a study on a machine without a network: joins the parts beside this file, installs what is missing, trains, and
+# Runs a study on a machine without internet access: joins the parts beside this file, installs what is missing, trains, and
 # packs the finished runs. The same command continues, also if only some of the parts are beside it any more.
 #
 #   TIME_LIMIT=9m JOBS=2 bash run.sh
 #
 #   TIME_LIMIT   stop in time, for example 90s, 10m or 1h30m, installation included
-#   JOBS         runs at a time (default 1)      THREADS   CPU threads per run
+#   JOBS         runs at a time (default 2)      THREADS   CPU threads per run
 #   DEVICE       auto, cpu or cuda               WEIGHTS=1 pack the final weights, too
 #   PYTHON       the interpreter (default python3)
 #   WORK         where to keep everything (default: work beside this file)
@@ -70,8 +70,11 @@ if sys.prefix != sys.base_prefix:
     version = "python%d.%d" % sys.version_info[:2]
     open(f"{sys.argv[1]}/lib/{version}/site-packages/outer.pth", "w").write(lines)
 END
-  "$python" -m pip --isolated --disable-pip-version-check --python "$environment/bin/python" install --quiet \
-    --no-index --find-links "$bundle/wheels" -r "$bundle/needs.txt" ||
+  # Without pip's resolver: the machine's own packages need not suit one another, and nothing could be fetched
+  wheels=("$bundle"/wheels/*.whl)
+  [ ! -e "${wheels[0]}" ] || "$python" -m pip --isolated --disable-pip-version-check --python "$environment/bin/python" \
+    install --quiet --no-index --no-deps --no-compile "${wheels[@]}" || fail "the packages cannot be installed: is $work full?"
+  PYTHONPATH=$bundle/project "$environment/bin/python" -m senet_lib.bundle.needed "$bundle/needs.txt" ||
     fail "packages are missing here: bundle with INSTALLED=list, written by \`$python -m pip list --format=freeze\` here"
   touch "$environment/ready"
 fi
@@ -81,5 +84,5 @@ export JUPYTER_PATH=$environment/share/jupyter:$outer${JUPYTER_PATH:+:$JUPYTER_P
 export PYTHONPATH=$bundle/project SENET_ROOT=$bundle/project SENET_CACHE=$work/cache PYTHONUNBUFFERED=1
 unset PYTHONHOME
 cd "$bundle/project" && exec "$environment/bin/python" -m senet_lib.bundle run --bundle "$bundle" --work "$work" \
-  --out "$out" --started "$started" ${TIME_LIMIT:+--time-limit="$TIME_LIMIT"} ${JOBS:+--jobs="$JOBS"} \
+  --out "$out" --started "$started" ${TIME_LIMIT:+--time-limit="$TIME_LIMIT"} --jobs="${JOBS:-2}" \
   ${THREADS:+--threads="$THREADS"} ${DEVICE:+--device="$DEVICE"} ${WEIGHTS:+--weights}

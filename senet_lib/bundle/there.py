@@ -1,6 +1,6 @@
 """On the other machine, started by run.sh: execute the study's runs within the time limit; pack the finished ones.
 
-They are packed after each one, too: a machine that is lent may be taken away without notice.
+They are packed after each one, too: the machine may be switched off without notice.
 """
 
 import argparse
@@ -36,6 +36,7 @@ def run(options: argparse.Namespace) -> int:
     data.mkdir(exist_ok=True)
     take_along(options.bundle / "results", results)
     command = [sys.executable, "-m", "senet_lib.cli", "reproduce", facts["study"], "--results", str(results)]
+    command += ["--whole-runs"]  # only finished runs are packed
     for name, value in (
         ("data", facts["data"]),
         ("limit-epochs", facts["limit_epochs"]),

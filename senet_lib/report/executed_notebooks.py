@@ -5,6 +5,7 @@ A code host shows them, and the site builds from them without training. Each cop
 
 import base64
 import hashlib
+import re
 import sys
 import tempfile
 from pathlib import Path
@@ -83,6 +84,19 @@ def _make_portable(notebook: "NotebookNode", root: Path) -> None:
                     output.text = output.text.replace(f"{root}/", "")
                 else:
                     _reduce_drawing(output)
+    _number_table_ids(notebook)
+
+
+def _number_table_ids(notebook: "NotebookNode") -> None:
+    """Replace the random ids of pandas' styled tables by their number, so that equal tables give equal copies."""
+    numbers: dict[str, str] = {}
+    for cell in notebook.cells:
+        for output in cell.get("outputs", []):
+            if "text/html" in output.get("data", {}):
+                page = output.data["text/html"]
+                for drawn in re.findall(r'<table id="(T_[0-9a-f]{5})"', page):
+                    page = page.replace(drawn, numbers.setdefault(drawn, f"T_{len(numbers) + 1}"))
+                output.data["text/html"] = page
 
 
 def _reduce_drawing(output: "NotebookNode") -> None:

@@ -40,8 +40,8 @@ def found(studies: dict[str, StudyResults]) -> str:
     if not any(name in published and _has_intervals(published[name]) for name in SOURCE_A_STUDIES):
         listed = " and ".join(f"`{name}` ({size})" for name, size in SOURCE_A_STUDIES.items())
         statements.append(
-            f"Source A's three questions about 50-layer networks are open: {listed} will answer them. Both were"
-            " registered before their first run."
+            "A study note (source A, described in `06_source_notes.ipynb`) left three questions about 50-layer"
+            f" networks open: {listed} will answer them. Both were registered before their first run."
         )
     return "".join(f"- {statement}\n" for statement in statements)
 
@@ -56,8 +56,8 @@ def _fast(results: StudyResults) -> str:
     return (
         f"Near {accuracy:.0f} % accuracy (`fast`, {_setting(results)}), {gain}:"
         f" SE {sentences.change(se.difference)}, SK {sentences.change(sk.difference)}."
-        f" Against a plain network of SK's cost, SK changes the accuracy by {sentences.change(wide.difference)}"
-        f"{_from_elsewhere(results, wide)}."
+        f" Against a plain network with about as many multiply-adds, SK changes the accuracy by"
+        f" {sentences.change(wide.difference)}{_from_elsewhere(results, wide)}."
     )
 
 
@@ -124,7 +124,8 @@ def headline(studies: dict[str, StudyResults]) -> str:
     )
     caption = (
         f"Differences in {tables.evaluated(results)} accuracy with 95 % confidence intervals (CI) that hold for all"
-        " planned comparisons at once."
+        " planned comparisons at once. They follow from unrounded accuracies, adjusted for the machine of each run, so"
+        " they can deviate from the difference of two means in the table."
     )
     return f"{asked}\n\n{networks_table(results, comparisons)}\n{picture}{caption if picture else ''}\n"
 
@@ -149,7 +150,7 @@ def results_page(studies: dict[str, StudyResults]) -> str:
         "Written by `senet_lib/report/results_pages.py` from the committed runs; do not edit. The accuracy of a run is"
         " that after its last epoch. ± is the standard deviation over seeds, n the number of seeds, pp are"
         " percentage points, CI is a confidence interval. An archived study is listed without verdicts: it stopped"
-        " early in training, was replaced, or measured speed.\n\n"
+        " early in training, was replaced, is a benchmark or a first look, or is in progress.\n\n"
         f"**The rule.** {rule.in_words()} [Statistics](../docs/statistics.md) explains it and states its error"
         " rates.\n\n"
         "Further pages: [every evaluation on the test set](test_set_log.md), [tuning and its decisions](tuning.md),"

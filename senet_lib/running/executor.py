@@ -124,10 +124,12 @@ class Executor(ABC):
         while self._is_open(waiting) or self.in_flight:
             self._watch_limit()
             while self._is_open(waiting) and len(self.in_flight) < self.jobs:
-                if not self._is_worth_starting(waiting[0]):
+                run = next(filter(self._is_worth_starting, waiting), None)
+                if run is None:
                     waiting.clear()
                     break
-                self._start(waiting.popleft())
+                waiting.remove(run)
+                self._start(run)
             for event in self.events(0.2):
                 self._handle(event)
                 self._watch_limit()

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
-from senet_lib.analysis.format import points, span
+from senet_lib.analysis.format import limit, points, span
 from senet_lib.analysis.plots.axes import draw_points, marker_legend, no_data, published_lines
 from senet_lib.analysis.plots.style import PALETTE, WIDTH, network_styles, plain
 from senet_lib.analysis.stats import Interval
@@ -124,7 +124,7 @@ def _draw_beyond(ax: Axes, interval: Interval, row: int, edge: float, text: str,
     place = 100 * (-edge if left else edge)
     label = None if any(line.get_label() == BEYOND for line in ax.lines) else BEYOND  # once in the legend
     ax.plot(place, row, "<" if left else ">", color=colour, markersize=9, label=label)
-    text += f"  ({span(interval.low, interval.high, points)})" if interval.exists else ""
+    text += f"  ({span(interval.low, interval.high, limit)})" if interval.exists else ""
     offset, side = (9, "left") if left else (-9, "right")
     ax.annotate(text, (place, row), xytext=(offset, 0), textcoords="offset points", ha=side, va="center", size=8)
 
