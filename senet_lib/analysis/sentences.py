@@ -60,8 +60,14 @@ def _incomplete(results: StudyResults) -> str:
         return f"**No run of this study has finished**, so there are no results yet: {counts}."
     return (
         f"**This study is incomplete**: {len(results.done)} of {len(planned)} planned runs have finished; {counts}."
-        f"{absent} All results below are of the finished runs only."
+        f"{absent} All results below are of the finished runs only.{_unbalanced(results)}"
     )
+
+
+def _unbalanced(results: StudyResults) -> str:
+    if results.done["label"].value_counts().nunique() < 2 or not results.study.get("verdicts", True):
+        return ""
+    return " The networks have different numbers of seeds here, which makes wrong verdicts more frequent."
 
 
 def sample_sizes(results: StudyResults) -> str:
