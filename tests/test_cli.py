@@ -205,6 +205,16 @@ def test_stopped_command_says_so_in_one_line(monkeypatch, capsys):
         assert (stopped.value.code, capsys.readouterr().err) == (128 + number, "stopped\n")
 
 
+def test_whole_runs_writes_no_report(finished):
+    """Where only finished runs are brought back, a report would be lost."""
+    report = finished.root / "results" / "tiny" / "report.html"
+    report.unlink(missing_ok=True)
+    code, output = finished.call("reproduce", "tiny", "--whole-runs", "--time-limit=60s")
+    assert code == 0 and "2 already done" in output, output
+    assert not report.exists() and "report:" not in output
+    assert finished.call("reproduce", "tiny")[0] == 0 and report.is_file()
+
+
 def test_nothing_left_to_train_needs_no_data(finished, monkeypatch):
     """Even if study.json is damaged or lost while the study is archived, or its configurations are relabelled."""
     assert finished.call("archive", "tiny")[0] == 0
