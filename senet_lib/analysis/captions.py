@@ -64,9 +64,11 @@ def comparisons(shown: pd.DataFrame) -> str:
     parts += [f"{there}; not corrected, and without effect on the verdict"] * bool(there)
     superior = f"{SUPERIOR}: probability that a run of the first network has a higher accuracy than one of the second"
     parts += [superior] * (SUPERIOR in shown)
-    unadjusted = [name for name in (BCA, SIGN_FLIP, SUPERIOR) if name in shown]
-    if any("none" in set(shown[name]) for name in unadjusted):
-        parts.append("None: too few seeds, or the two networks were trained on different machines")
+    if left_out := [
+        name.split()[0] for name in (BCA, SIGN_FLIP, SUPERIOR) if name in shown and "none" in [*shown[name]]
+    ]:
+        why = "for comparisons of too few seeds, or of networks that were trained on different machines"
+        parts.append(f"No {' or '.join(left_out)} {why}")
     detectable = "Detectable: smallest true difference found with 80 % power at this n and standard deviation"
     parts += [detectable] * (DETECTABLE in shown)
     return ". ".join(parts) + "."
