@@ -101,7 +101,7 @@ notebooks: $(READY)  ## execute the changed notebooks; keep them with their outp
 site: $(READY)  ## build the site from the committed results and notebooks, without training: site/index.html
 	@$(BIN)python -m senet_lib.report.site
 
-site-check: $(READY)  ## open every page of the site in Chromium (needs `$(BIN)pip install -e '.[browser]'` and chromium)
+site-check: $(READY)  ## open every page of the site in Chromium (needs `.venv/bin/pip install -e '.[browser]'` and chromium)
 	@$(BIN)python tools/check_site.py site
 
 test: $(READY)  ## run the tests

@@ -84,7 +84,7 @@ def learning_rate(results: StudyResults) -> str:
     if not (project_root() / "studies" / f"{name}.yaml").is_file():
         return ""
     return (
-        f"**The learning rate** is the same for all networks. Whether the sign of a difference depends on it is open:"
+        "**The learning rate** is the same for all networks. Whether the sign of a difference depends on it is open:"
         f" the study `{name}`, which checks it on a validation split, has not been trained yet."
     )
 

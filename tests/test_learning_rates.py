@@ -1,4 +1,4 @@
-"""Learning-rate checks on cases worked by hand: best rates, signs, and what says nothing."""
+"""Learning-rate checks on small worked cases: best rates, signs, and what says nothing."""
 
 from dataclasses import replace
 

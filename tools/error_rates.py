@@ -6,9 +6,8 @@ docs/statistics.md.
 Takes about ten minutes on one core. A test repeats parts of the tables.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from senet_lib.analysis.power import detectable_by_plan
 from senet_lib.analysis.rule import BETTER, EQUIVALENT, NO_GAIN, NO_LOSS, WORSE, verdict
 from senet_lib.analysis.stats import MARGIN, Interval
 from senet_lib.project import project_root
+from senet_lib.report.results_pages import filled_page
 from senet_lib.study import load_study
 
 STUDIES = 10_000
@@ -177,16 +177,5 @@ def _percent(share: float) -> str:
     return f"{100 * share:.1f}"
 
 
-def fill(page: Path, name: str, table: Callable[[], str]) -> None:
-    """Replace the table between the page's comments of this name."""
-    content = table()
-    before, opening, rest = page.read_text(encoding="utf-8").partition(f"<!-- {name} -->\n")
-    _, closing, after = rest.partition(f"<!-- /{name} -->")
-    if not opening or not closing:
-        raise ValueError(f"{page.name} has no <!-- {name} --> ... <!-- /{name} -->")
-    page.write_text(f"{before}<!-- {name} -->\n{content}<!-- /{name} -->{after}", encoding="utf-8")
-
-
 if __name__ == "__main__":
-    fill(PAGE, "power", power_table)
-    fill(PAGE, "rates", error_table)
+    PAGE.write_text(filled_page(PAGE, {"power": power_table(), "rates": error_table()}), encoding="utf-8")

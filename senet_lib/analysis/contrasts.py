@@ -27,6 +27,7 @@ DRAWS = 200_000  # of the joint t distribution; the Monte Carlo error of a corre
 OTHER_MACHINE = "compared on different machines: no interval"
 NO_DEGREES = "no degrees of freedom beside the machines: no interval"
 NONE_LEFT = 1e-9  # degrees of freedom below this are rounding
+FEWEST_DEGREES = 0.5  # of a network's residuals; fewer do not estimate its variance
 
 Coefficients = Mapping[str, float]  # network -> its factor in a sum of network means
 
@@ -85,7 +86,7 @@ class RunModel:
         """p of Bartlett's test that all networks have the same standard deviation; None if fewer than two networks
         have a spread. With several machines, the degrees of freedom of a network are those of its residuals."""
         variances = self.variances()
-        with_spread = (self.degrees_within > 0.5) & (np.nan_to_num(variances) > 1e-24)
+        with_spread = (self.degrees_within > FEWEST_DEGREES) & (np.nan_to_num(variances) > 1e-24)
         if with_spread.sum() < 2:
             return None
         variances, degrees = variances[with_spread], self.degrees_within[with_spread]
@@ -143,7 +144,7 @@ def _no_interval(model: RunModel, contrast: Coefficients, weights: np.ndarray | 
         return ONE_SEED
     if model.unequal:
         used = np.bincount(model.network, weights**2, minlength=len(model.labels)) > 1e-24
-        if model.degrees_within[used].min() < 0.5:
+        if model.degrees_within[used].min() <= FEWEST_DEGREES:
             return NO_DEGREES
         return "" if model.variances()[used].sum() > 1e-24 else NO_SPREAD
     if model.degrees == 0:

@@ -232,15 +232,15 @@ def pages(root: Path) -> dict[Path, str]:
     studies = {results.study["name"]: results for results in committed(root)}
     readme, tuning = root / "README.md", root / "results" / "tuning.md"
     filled = {
-        readme: _filled(readme, {"found": found(studies), "headline": headline(studies)}),
+        readme: filled_page(readme, {"found": found(studies), "headline": headline(studies)}),
         root / "results" / "README.md": results_page(studies),
     }
     if any(map(_is_tuning, studies.values())):
-        filled[tuning] = _filled(tuning, {"table": tuning_table(studies, root)})
+        filled[tuning] = filled_page(tuning, {"table": tuning_table(studies, root)})
     return filled
 
 
-def _filled(page: Path, contents: dict[str, str]) -> str:
+def filled_page(page: Path, contents: dict[str, str]) -> str:
     """The page's text, with the text between <!-- NAME --> and <!-- /NAME --> replaced by that content."""
     text = page.read_text(encoding="utf-8")
     for name, content in contents.items():

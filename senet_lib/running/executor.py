@@ -12,7 +12,6 @@ import signal
 import sys
 import time
 from abc import ABC, abstractmethod
-from collections import deque
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,7 +119,7 @@ class Executor(ABC):
         planned = planned or runs
         self.names = {run.run_id: f"{number}/{len(planned)} {run.run_id}" for number, run in enumerate(planned, 1)}
         handlers = {number: signal.signal(number, self._interrupted) for number in (signal.SIGTERM, signal.SIGINT)}
-        waiting = deque(runs)
+        waiting = list(runs)
         while self._is_open(waiting) or self.in_flight:
             self._watch_limit()
             while self._is_open(waiting) and len(self.in_flight) < self.jobs:

@@ -32,7 +32,8 @@ class TimeLimit:
         return self.end - min(STOP + report, LARGEST_SHARE * self.seconds)
 
     def leaves_time_for(self, start: float, whole: float | None) -> bool:
-        """Whether to start a run now: if it can finish, or train for a while and leave a checkpoint.
+        """Whether to start a run now: if it can finish or, unless only whole runs count, train for a while and leave a
+        checkpoint.
 
         whole: the run's expected seconds; None if unknown.
         """
