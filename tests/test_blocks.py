@@ -1,6 +1,7 @@
 """The building blocks against limit cases and against the papers' formulas."""
 
 import re
+from itertools import product
 
 import pytest
 import torch
@@ -231,6 +232,20 @@ def test_one_image_trains_every_parameter():
             model = create_model(name, width=width, stem=stem).train()
             F.cross_entropy(model(torch.randn(1, 3, 32, 32)), torch.tensor([3])).backward()
             assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters()), (name, stem)
+
+
+def test_dilated_grouped_convolution_equals_the_plain_one():
+    for dilation, stride, kernel in product((2, 3, 4), (1, 2, 3), (3, 5)):
+        for size, memory_format in product(((8, 8), (7, 9), (2, 1)), (torch.channels_last, torch.contiguous_format)):
+            unit = conv(8, 16, kernel, stride, 4, dilation).double().to(memory_format=memory_format)
+            x = torch.randn(3, 8, *size, dtype=torch.double).contiguous(memory_format=memory_format).requires_grad_()
+            plain = F.conv2d(x, unit.weight, None, stride, dilation * (kernel // 2), dilation, groups=4)
+            out = unit(x)
+            assert out.is_contiguous(memory_format=memory_format), (dilation, stride, kernel, size)
+            torch.testing.assert_close(out, plain)
+            inputs, gradient = (x, unit.weight), torch.randn_like(plain)
+            expected = torch.autograd.grad(plain, inputs, gradient)
+            torch.testing.assert_close(torch.autograd.grad(out, inputs, gradient), expected)
 
 
 def test_grouped_weight_gradient_in_bf16():

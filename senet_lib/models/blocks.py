@@ -47,16 +47,17 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 class DilatedGroupedConv2d(nn.Conv2d):
-    """A dilated nn.Conv2d that computes undilated convolutions on a CPU: the same result, several times as fast.
+    """A dilated nn.Conv2d that computes undilated convolutions where it is trained on a CPU, with the same result.
 
     A kernel of dilation d reads only every d-th row and column, so the d * d images that these form are convolved
-    separately. A stride of d keeps the outputs of one of them. oneDNN's dilated grouped convolutions are slow, and in
-    bf16 and channels_last their weight gradient is uninitialised memory above 28 columns (oneDNN 3.12).
+    separately; with a stride of d, one of them is enough. This avoids oneDNN's gradients of dilated grouped
+    convolutions, which are slow and which, in bf16 and channels_last above 28 columns, are uninitialised memory for the
+    weight (seen with oneDNN 3.12 and AVX512-BF16).
     """
 
     @fx_leaf
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu":
+        if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.jit.is_tracing():
             return super().forward(x)
         memory_format = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else None
         (dilation, _), (stride, _), (padding, _) = self.dilation, self.stride, self.padding
