@@ -1,4 +1,7 @@
-"""Section `grouped`: grouped convolutions against dense convolutions of merged groups, with the same results.
+"""Section `grouped`: other ways to compute grouped convolutions, with the same results.
+
+Native is what the networks do. On a CPU, their dilated convolutions are computed as undilated ones
+(`DilatedGroupedConv2d`); "dilated" is the library's own dilated convolution instead.
 
 Libraries compute convolutions with few channels per group slowly. Merging `factor` groups into one gives fewer, larger
 groups: the weight becomes block-diagonal within each, with zeros between the groups that were merged. This costs
@@ -10,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -75,7 +79,7 @@ def shapes(name: str, width: float) -> Counter[Shape]:
 
 
 def timers(shape: Shape, batch: int, precision: str, device: torch.device) -> dict[tuple[int, str], Callable]:
-    """(factor, 'forward' or 'both') -> a function that returns seconds per call; factor 1: the grouped convolution."""
+    """(factor, 'forward' or 'both') -> a function that returns seconds per call; factor 1: native, 0: dilated."""
     n, groups, size, stride, dilation = shape
     layer = conv(n, n, 3, stride, groups, dilation).to(device, memory_format=torch.channels_last)
     x = torch.randn(batch, n, size, size, device=device).contiguous(memory_format=torch.channels_last)
@@ -85,7 +89,9 @@ def timers(shape: Shape, batch: int, precision: str, device: torch.device) -> di
 
     def forward(factor: int) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            return layer(x) if factor == 1 else merged_conv(layer, x, factor)
+            if factor > 1:
+                return merged_conv(layer, x, factor)
+            return layer(x) if factor else nn.Conv2d.forward(layer, x)
 
     def both(factor: int) -> None:
         out = forward(factor)
@@ -94,7 +100,7 @@ def timers(shape: Shape, batch: int, precision: str, device: torch.device) -> di
     calls = {"forward": forward, "both": both}
     return {
         (factor, name): lambda call=call, factor=factor: seconds_of(lambda: call(factor), device)
-        for factor in (1, *shape.factors())
+        for factor in (1, *([0] if dilation > 1 else []), *shape.factors())
         for name, call in calls.items()
     }
 
@@ -119,8 +125,8 @@ def shape_table(precision: str, repeats: int, device: torch.device, best: dict[S
             times = {factor: statistics.median(values[factor, "both"]) for factor in (1, *shape.factors())}
             best[shape] = min(times, key=times.get)
             cells = []
-            for factor in FACTORS:
-                fits = factor in shape.factors()
+            for factor in (0, *FACTORS):
+                fits = (factor, "both") in values
                 speeds = [ratio(native[name], values[factor, name]).split()[0] for name in native] if fits else ["–"]
                 cells.append("; ".join(speeds))
             what = f"{shape.groups} x {shape.channels // shape.groups}"
@@ -129,26 +135,19 @@ def shape_table(precision: str, repeats: int, device: torch.device, best: dict[S
             print(" | ".join(rows[-1]), flush=True)
     caption = (
         f"Grouped 3x3 convolutions of {' and '.join(NETWORKS)} in {precision}, at two widths of the networks: forward "
-        "and backward in ms, and how many times as fast it is with merged groups (forward alone; forward and backward)."
+        "and backward in ms, and how many times as fast it is with the library's dilation or with merged groups "
+        "(forward alone; forward and backward)."
     )
-    columns = ["width", "groups x channels", "resolution", "stride", "dilation", "batch", "native, ms"]
+    columns = ["width", "groups x channels", "resolution", "stride", "dilation", "batch", "native, ms", "dilated"]
     return caption, [*columns, *(f"merged by {factor}" for factor in FACTORS)], rows
 
 
 @contextmanager
-def merging(network: nn.Module, best: dict[Shape, int]) -> Iterator[None]:
-    """Inside the block, the network's grouped convolutions are merged by the factors in `best`."""
-
-    def replacement(layer: nn.Conv2d) -> Callable[[Tensor], Tensor]:
-        def forward(x: Tensor) -> Tensor:
-            key = Shape(layer.in_channels, layer.groups, x.shape[2], layer.stride[0], layer.dilation[0])
-            return merged_conv(layer, x, best[key]) if best[key] > 1 else type(layer).forward(layer, x)
-
-        return forward
-
+def computed_by(network: nn.Module, forward: Callable[[nn.Conv2d, Tensor], Tensor]) -> Iterator[None]:
+    """Inside the block, the network's grouped convolutions are computed by `forward(layer, x)`."""
     layers = grouped_layers(network)
     for layer in layers:
-        layer.forward = replacement(layer)
+        layer.forward = partial(forward, layer)
     try:
         yield
     finally:
@@ -157,23 +156,36 @@ def merging(network: nn.Module, best: dict[Shape, int]) -> Iterator[None]:
 
 
 def step_table(repeats: int, best: dict[Shape, int]) -> tuple[Table, list[float]]:
-    """Whole steps of `fit`, native and with every shape's fastest factor; also the median speed-ups."""
+    """Whole steps of `fit`: native, with the library's dilation, and with every shape's fastest factor; also the last
+    ones' median speed-ups."""
+
+    def merged_best(layer: nn.Conv2d, x: Tensor) -> Tensor:
+        key = Shape(layer.in_channels, layer.groups, x.shape[2], layer.stride[0], layer.dilation[0])
+        return merged_conv(layer, x, best[key]) if best[key] > 1 else type(layer).forward(layer, x)
+
+    ways = {"native": lambda layer, x: type(layer).forward(layer, x), "dilated": nn.Conv2d.forward}
+    ways["merged"] = merged_best
     rows, medians = [], []
     for width, batch in SCALES.items():
         for name in NETWORKS:
             with fit_steps(name, random_images(2 * batch), batch, width=width) as steps:
 
-                def with_merged_groups(steps=steps) -> float:
-                    with merging(steps.model, best):
+                def seconds(way: str, steps=steps) -> float:
+                    with computed_by(steps.model, ways[way]):
                         return steps.seconds_per_step()
 
-                values = alternate({"native": steps.seconds_per_step, "merged": with_merged_groups}, repeats)
+                dilated = any(layer.dilation[0] > 1 for layer in grouped_layers(steps.model))
+                used = [way for way in ways if dilated or way != "dilated"]
+                values = alternate({way: partial(seconds, way) for way in used}, repeats)
             native = 1e3 * statistics.median(values["native"])
-            speed_up = ratio(values["native"], values["merged"])
-            medians.append(float(speed_up.split()[0]))
-            rows.append([name, f"{width:g}", str(batch), f"{native:,.0f}", speed_up])
-    caption = "Whole steps of `fit`: native, and how many times as fast with the fastest factor for every shape."
-    return (caption, ["network", "width", "batch", "native, ms", "speed-up: median (min to max)"], rows), medians
+            speeds = [ratio(values["native"], values[way]) if way in values else "–" for way in ("dilated", "merged")]
+            medians.append(float(speeds[1].split()[0]))
+            rows.append([name, f"{width:g}", str(batch), f"{native:,.0f}", *speeds])
+    caption = (
+        "Whole steps of `fit`: native, and how many times as fast they are with the library's dilation, and with the "
+        "fastest factor for every shape: median (min to max)."
+    )
+    return (caption, ["network", "width", "batch", "native, ms", "dilated", "merged"], rows), medians
 
 
 def measure(repeats: int) -> list[Table]:
