@@ -9,6 +9,7 @@ import subprocess
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
+from xml.etree import ElementTree
 
 import matplotlib
 
@@ -333,6 +334,29 @@ def test_png_palette_keeps_white():
     shift = np.abs(np.asarray(whole.convert("RGB"), dtype=int) - np.asarray(reduced.convert("RGB")))
     assert shift.mean() < 1
     assert reduced.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+
+
+def test_compact_svg_draws_the_same():
+    figure, ax = plt.subplots()
+    ax.plot([0, 0.00123], [-1.5, 1e6], label="ÄÖ $x^2$")
+    ax.imshow(np.eye(3), extent=(0, 0.001, 0, 5e5), aspect="auto")
+    ax.legend()
+    file = io.BytesIO()
+    figure.savefig(file, format="svg")
+    plt.close(figure)
+    svg = file.getvalue().decode()
+    compact = present.compact_svg(svg)
+    assert len(compact) < 0.85 * len(svg) and present.compact_svg(compact) == compact
+    for one, other in zip(ElementTree.fromstring(svg).iter(), ElementTree.fromstring(compact).iter(), strict=True):
+        assert one.tag == other.tag
+        numbers = []
+        for element in (one, other):
+            place = re.fullmatch(r"translate\((\S+) (\S+)\)", element.get("transform", ""))
+            x, y = place.groups() if place else (element.get("x", 0), element.get("y", 0))
+            found = [element.get(name, "") for name in ("d", "style", "points", "width", "height")]
+            found += [] if place else [element.get("transform", "")]
+            numbers.append([float(x), float(y), *map(float, re.findall(r"-?\b\d+(?:\.\d+)?\b", " ".join(found)))])
+        assert numbers[1] == pytest.approx(numbers[0], abs=0.00501), one.attrib
 
 
 def test_only_changed_reports_are_built_again(hostile, monkeypatch):

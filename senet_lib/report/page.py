@@ -7,6 +7,7 @@ results give equal bytes.
 
 import html
 import io
+import re
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -106,8 +107,8 @@ def _is_stored(path: Path) -> bool:
 
 
 def rendered(figure: Figure, *, photographs: bool = False) -> dict[str, bytes]:
-    """The figure as 'svg' and 'png', reproducible byte for byte. A png without photographs has a palette: a third of
-    the size."""
+    """The figure as 'svg' and 'png', reproducible byte for byte and small. A png without photographs has a palette: a
+    third of the size."""
     figure.set_dpi(2 * PIXELS_PER_INCH)  # text width varies slightly with the resolution
     for _ in range(2):  # the layout settles in the second pass; both files then share it
         figure.draw_without_rendering()
@@ -117,9 +118,24 @@ def rendered(figure: Figure, *, photographs: bool = False) -> dict[str, bytes]:
         file = io.BytesIO()
         figure.savefig(file, format=kind, dpi=2 * PIXELS_PER_INCH, metadata=metadata)
         contents[kind] = file.getvalue()
+    contents["svg"] = compact_svg(contents["svg"].decode("utf-8")).encode("utf-8")
     if not photographs:
         contents["png"] = with_palette(contents["png"])
     return contents
+
+
+def compact_svg(svg: str) -> str:
+    """The same picture as matplotlib's in about three quarters of its size: coordinates to a hundredth of a point,
+    glyphs placed by their x and y, short names of glyphs, no indentation."""
+
+    def rounded(number: re.Match) -> str:
+        value = float(number[0])
+        return f"{value:.{2 if abs(value) >= 1 else 4}f}".rstrip("0").rstrip(".")
+
+    svg = re.sub(r"(?<![\w.])-?\d+\.\d{3,}", rounded, svg)
+    svg = re.sub(r'(<use xlink:href="[^"]*") transform="translate\((\S+) (\S+)\)"', r'\1 x="\2" y="\3"', svg)
+    svg = svg.replace(' y="0"', "").replace("DejaVuSans", "g")
+    return re.sub(r"\n +", "\n", svg)
 
 
 def with_palette(png: bytes) -> bytes:
