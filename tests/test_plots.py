@@ -307,6 +307,18 @@ def test_sorted_accuracies_rank_all():
     assert np.ptp(ax.containers[2][2][0].get_segments()[0][:, 0]) == 0  # no interval, so no bar
 
 
+def test_sorted_accuracies_far_below_are_arrows():
+    three = networks(mean=[0.87, 0.65, 0.88], low=np.nan, high=np.nan)
+    ax = plots.sorted_accuracies(three, baseline="gated")  # 22 pp below, the others 1 pp apart
+    assert [container[0].get_xdata()[0] for container in ax.containers] == pytest.approx([87, 88])
+    (place,) = [line.get_xdata() for line in ax.get_lines() if line.get_marker() == "<"]
+    assert place == pytest.approx([86.85]) and texts(ax) == ["beyond the axis"]
+    assert not any(line.get_linestyle() == "--" for line in ax.get_lines())  # no line of the baseline
+    assert "65.00" in names(ax.child_axes[0].get_yticklabels())  # its number is still there
+    for close in (networks(mean=[0.87, 0.82, 0.88]), networks(mean=[0.88, 0.65, 0.65]), networks(mean=0.9)):
+        assert not texts(plots.sorted_accuracies(close.assign(low=np.nan, high=np.nan)))
+
+
 def test_published_lines_are_reported():
     assert plots.shows_published(plots.accuracy_curves(history(), MODELS, published={"plain": 0.9}))
     assert not plots.shows_published(plots.accuracy_curves(history(), MODELS, published={"plain": 0.1}))

@@ -15,7 +15,7 @@ from senet_lib.analysis.plots.axes import draw_points, marker_legend, no_data, p
 from senet_lib.analysis.plots.style import PALETTE, WIDTH, network_styles, plain
 from senet_lib.analysis.stats import Interval
 
-FAR = 6  # a difference this many times as large as the next smaller one would hide it on a common axis
+FAR = 6  # a difference this many times as large as the others would hide them on a common axis
 BEYOND = "beyond the axis"
 PARAMS, MACS = "parameters (millions)", "multiply-adds per image (millions)"
 
@@ -51,7 +51,8 @@ def sorted_accuracies(
 ) -> Axes:
     """Mean accuracy and its 95 % CI of many networks, one row each, the highest on top; a line marks the baseline's.
 
-    networks: label, model, mean, low, high, in fractions.
+    networks: label, model, mean, low, high, in fractions. Accuracies so low that the others could not be told apart are
+    arrows at the edge of the axis.
     """
     styles = network_styles(dict(zip(networks["label"], networks["model"], strict=True)))
     networks = networks.dropna(subset=["mean"]).sort_values("mean", kind="stable")
@@ -60,9 +61,16 @@ def sorted_accuracies(
     if networks.empty:
         return no_data(ax)
     numbers = 100 * networks.set_index("label")[["mean", "low", "high"]].astype(float)
-    if baseline in numbers.index:
+    edge = _lower_edge(numbers)
+    if baseline in numbers.index and numbers.loc[baseline, "mean"] > edge:
         ax.axvline(numbers.loc[baseline, "mean"], color="#444444", linewidth=1, linestyle=(0, (2, 2)))
     for row, (label, values) in enumerate(numbers.iterrows()):
+        if values["mean"] < edge:
+            ax.plot(edge, row, "<", color=styles[label].colour, markersize=9)
+            place = {"xytext": (9, 0), "textcoords": "offset points", "va": "center"}
+            over_lines = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+            ax.annotate(BEYOND, (edge, row), **place, size=8, bbox=over_lines)
+            continue
         draw_points(ax, [values["mean"]], [row], styles[label], None, rows=values.to_frame().T, size=6)
     ax.set_yticks(range(len(numbers)), [plain(label, 30) for label in numbers.index])
     right = ax.secondary_yaxis("right")
@@ -72,6 +80,17 @@ def sorted_accuracies(
     ax.set(ylim=(-0.7, len(numbers) - 0.3), xlabel=f"{metric} (%)")
     ax.tick_params(axis="y", length=0)
     return ax
+
+
+def _lower_edge(numbers: pd.DataFrame) -> float:
+    """Where the axis ends, if the accuracies below are so far away that the upper half or more could not be told apart;
+    -inf if all fit on one axis. numbers: mean, low, high in ascending order of the mean."""
+    means = numbers["mean"].to_numpy()
+    for first in range(1, len(means) // 2 + 1):
+        low, high = (numbers.iloc[first:].min(axis=None), numbers.iloc[first:].max(axis=None))
+        if low - means[first - 1] > FAR * (high - low) > 0:
+            return low - 0.15 * (high - low)
+    return -np.inf
 
 
 def difference_intervals(
