@@ -29,6 +29,7 @@ from senet_lib.training.runtime import resolve_precision
 
 NETWORKS = ("resnext50_32x4d", "sknet50")
 SCALES = {0.25: 128, 1: 8}  # width -> batch size; the networks are trained on CPUs at a quarter of their width
+DILATED, NATIVE = 0, 1  # in place of a factor: the library's own dilation, and what the networks do
 FACTORS = (2, 4, 8, 16, 32)
 SAMPLE = 0.02  # seconds: a shorter call is repeated
 
@@ -79,7 +80,7 @@ def shapes(name: str, width: float) -> Counter[Shape]:
 
 
 def timers(shape: Shape, batch: int, precision: str, device: torch.device) -> dict[tuple[int, str], Callable]:
-    """(factor, 'forward' or 'both') -> a function that returns seconds per call; factor 1: native, 0: dilated."""
+    """(factor, 'forward' or 'both') -> a function that returns seconds per call; also for NATIVE and DILATED."""
     n, groups, size, stride, dilation = shape
     layer = conv(n, n, 3, stride, groups, dilation).to(device, memory_format=torch.channels_last)
     x = torch.randn(batch, n, size, size, device=device).contiguous(memory_format=torch.channels_last)
@@ -89,9 +90,9 @@ def timers(shape: Shape, batch: int, precision: str, device: torch.device) -> di
 
     def forward(factor: int) -> Tensor:
         with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-            if factor > 1:
-                return merged_conv(layer, x, factor)
-            return layer(x) if factor else nn.Conv2d.forward(layer, x)
+            if factor == DILATED:
+                return nn.Conv2d.forward(layer, x)
+            return layer(x) if factor == NATIVE else merged_conv(layer, x, factor)
 
     def both(factor: int) -> None:
         out = forward(factor)
@@ -100,7 +101,7 @@ def timers(shape: Shape, batch: int, precision: str, device: torch.device) -> di
     calls = {"forward": forward, "both": both}
     return {
         (factor, name): lambda call=call, factor=factor: seconds_of(lambda: call(factor), device)
-        for factor in (1, *([0] if dilation > 1 else []), *shape.factors())
+        for factor in (NATIVE, *([DILATED] if dilation > 1 else []), *shape.factors())
         for name, call in calls.items()
     }
 
@@ -121,11 +122,11 @@ def shape_table(precision: str, repeats: int, device: torch.device, best: dict[S
     for width, batch in SCALES.items():
         for shape in sorted(set().union(*(shapes(name, width) for name in NETWORKS))):
             values = alternate(timers(shape, batch, precision, device), repeats)
-            native = {name: values[1, name] for name in ("forward", "both")}
-            times = {factor: statistics.median(values[factor, "both"]) for factor in (1, *shape.factors())}
+            native = {name: values[NATIVE, name] for name in ("forward", "both")}
+            times = {factor: statistics.median(values[factor, "both"]) for factor in (NATIVE, *shape.factors())}
             best[shape] = min(times, key=times.get)
             cells = []
-            for factor in (0, *FACTORS):
+            for factor in (DILATED, *FACTORS):
                 fits = (factor, "both") in values
                 speeds = [ratio(native[name], values[factor, name]).split()[0] for name in native] if fits else ["–"]
                 cells.append("; ".join(speeds))
@@ -159,12 +160,14 @@ def step_table(repeats: int, best: dict[Shape, int]) -> tuple[Table, list[float]
     """Whole steps of `fit`: native, with the library's dilation, and with every shape's fastest factor; also the last
     ones' median speed-ups."""
 
+    def native_conv(layer: nn.Conv2d, x: Tensor) -> Tensor:
+        return type(layer).forward(layer, x)
+
     def merged_best(layer: nn.Conv2d, x: Tensor) -> Tensor:
         key = Shape(layer.in_channels, layer.groups, x.shape[2], layer.stride[0], layer.dilation[0])
-        return merged_conv(layer, x, best[key]) if best[key] > 1 else type(layer).forward(layer, x)
+        return native_conv(layer, x) if best[key] == NATIVE else merged_conv(layer, x, best[key])
 
-    ways = {"native": lambda layer, x: type(layer).forward(layer, x), "dilated": nn.Conv2d.forward}
-    ways["merged"] = merged_best
+    ways = {"native": native_conv, "dilated": nn.Conv2d.forward, "merged": merged_best}
     rows, medians = [], []
     for width, batch in SCALES.items():
         for name in NETWORKS:

@@ -59,7 +59,7 @@ class DilatedGroupedConv2d(nn.Conv2d):
     def forward(self, x: Tensor) -> Tensor:
         if x.device.type != "cpu" or not torch.is_grad_enabled() or torch.jit.is_tracing():
             return super().forward(x)
-        memory_format = torch.channels_last if x.is_contiguous(memory_format=torch.channels_last) else None
+        channels_last = x.is_contiguous(memory_format=torch.channels_last)
         (dilation, _), (stride, _), (padding, _) = self.dilation, self.stride, self.padding
         common = gcd(stride, dilation)
         stride, step = stride // common, dilation // common
@@ -69,7 +69,7 @@ class DilatedGroupedConv2d(nn.Conv2d):
         x = split_phases(x, step).permute(0, 3, 1, 2)
         x = F.conv2d(x, self.weight, self.bias, padding=padding // dilation, groups=self.groups)
         x = join_phases(x.permute(0, 2, 3, 1), step)[:, :height:stride, :width:stride].permute(0, 3, 1, 2)
-        return x.contiguous(memory_format=memory_format or torch.contiguous_format)
+        return x.contiguous(memory_format=torch.channels_last if channels_last else torch.contiguous_format)
 
 
 def split_phases(x: Tensor, step: int) -> Tensor:

@@ -87,7 +87,7 @@ def _lower_edge(numbers: pd.DataFrame) -> float:
     -inf if all fit on one axis. numbers: mean, low, high in ascending order of the mean."""
     means = numbers["mean"].to_numpy()
     for first in range(1, len(means) // 2 + 1):
-        low, high = (numbers.iloc[first:].min(axis=None), numbers.iloc[first:].max(axis=None))
+        low, high = numbers.iloc[first:].min(axis=None), numbers.iloc[first:].max(axis=None)
         if low - means[first - 1] > FAR * (high - low) > 0:
             return low - 0.15 * (high - low)
     return -np.inf
