@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from senet_lib.data import Dataset
+from senet_lib.errors import UserError
 from senet_lib.files import read_json
 from senet_lib.models import create_model
 from senet_lib.models.blocks import ResidualBlock, SelectiveKernelConv, SqueezeExcitation
@@ -619,11 +620,24 @@ def test_learning_rate_schedules():
 def test_auto_precision_needs_native_bf16(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    monkeypatch.delenv("SENET_PRECISION", raising=False)
     for native, expected in ((True, "bf16"), (False, "fp32")):
         monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda native=native: native)
         assert resolve_precision("auto", "cpu") == expected
     assert resolve_precision("bf16", "cpu") == "bf16"
     assert resolve_precision("fp32", "cpu") == "fp32"
+
+
+def test_auto_precision_can_be_chosen_for_a_machine(monkeypatch):
+    """Only where the recipe leaves it open."""
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: True)
+    monkeypatch.setenv("SENET_PRECISION", "fp32")
+    _, outcome = train(real_network(), with_changes(precision="auto", **ONE_EPOCH))
+    assert outcome.environment["precision"] == "fp32"
+    assert resolve_precision("bf16", "cpu") == "bf16"
+    monkeypatch.setenv("SENET_PRECISION", "half")
+    with pytest.raises(UserError, match="SENET_PRECISION is half; allowed: fp32, bf16"):
+        resolve_precision("auto", "cpu")
 
 
 def test_bf16_keeps_fp32_weights():

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from senet_lib.errors import UserError
 from senet_lib.study import Recipe
 
 # cuBLAS is deterministic only with a fixed workspace; it reads this variable when CUDA starts
@@ -19,12 +20,20 @@ os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 logging.getLogger("lightning_fabric.utilities.rank_zero").addFilter(lambda log: "Tensor Cores" not in log.getMessage())
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
+PRECISION_VARIABLE = "SENET_PRECISION"  # environment variable: what 'auto' means here
 
 
 def resolve_precision(precision: str, device: str = "auto") -> str:
-    """'auto' becomes 'bf16' where the hardware supports it (CUDA, CPUs with AVX512-BF16 or AMX), otherwise 'fp32'."""
+    """'auto' becomes 'bf16' where the hardware supports it (CUDA, CPUs with AVX512-BF16 or AMX), otherwise 'fp32'.
+
+    The environment variable SENET_PRECISION, if set, replaces this choice. UserError: it is no precision.
+    """
     if precision != "auto":
         return precision
+    if chosen := os.environ.get(PRECISION_VARIABLE):
+        if chosen not in PRECISIONS:
+            raise UserError(f"{PRECISION_VARIABLE} is {chosen}; allowed: {', '.join(PRECISIONS)}")
+        return chosen
     if device in ("auto", "cuda") and torch.cuda.is_available():
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
     if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
