@@ -101,7 +101,16 @@ def test_time_limit_leaves_runs(executor, monkeypatch):
     """At the limit the runs are stopped, and at its end killed; neither they nor those that follow have failed."""
     monkeypatch.setattr(time_limit, "STOP", 1.0)
     monkeypatch.setattr(time_limit, "USEFUL", 0.2)
-    executor.pace, executor.limit = Known(), TimeLimit(2.0, time.monotonic())
+
+    class LimitOnceReady(Known):
+        """The limit is 2 s once the slow run awaits its signals, however long the processes take to start."""
+
+        def line(self, run, text):
+            if text == "ready":
+                executor.limit = TimeLimit(2.0, time.monotonic())
+            return ""
+
+    executor.pace, executor.limit = LimitOnceReady(), TimeLimit(600.0, time.monotonic())
     codes = {"well": "", "wrong": "import sys; sys.exit(1)", "slow": AT_THE_SECOND_SIGNAL, "late": UNTIL_STOPPED}
     failed = execute(executor, monkeypatch, **codes)
     assert list(failed) == ["wrong"]
