@@ -1,6 +1,8 @@
 """Tables and sentences: hand-computed values, missing results, and names from outside."""
 
+import copy
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import numpy as np
@@ -518,6 +520,14 @@ def test_incomplete_studies_list_what_is_missing(full, broken):
         assert part in text
     sizes = [sentences.sample_sizes(results).replace(sentences.NBSP, " ") for results in (full, broken)]
     assert sizes == ["n = 3 seeds", "n = 3 seeds (se_resnet20: 2)"]
+
+
+def test_networks_with_their_own_number_of_epochs_are_named(full):
+    study = copy.deepcopy(full.study)
+    study["networks"]["resnet20"]["recipe"] = {"epochs": 4, "lr": 0.2}
+    study["networks"]["se_resnet20"]["recipe"] = {"epochs": 10}
+    assert sentences.last_epoch(full) == "the last epoch (10)"
+    assert sentences.last_epoch(replace(full, study=study)) == "the last epoch (10; resnet20: 4)"
 
 
 def test_deviations_come_from_the_records(full, broken):

@@ -9,7 +9,7 @@ from senet_lib.analysis import rule, stats
 from senet_lib.analysis.comparisons import data_of_networks, independent_sd, run_model, runs_elsewhere
 from senet_lib.analysis.format import count, difference, duration, limit, millions, percent, points, run_seconds, span
 from senet_lib.analysis.markup import escape_markdown
-from senet_lib.analysis.tables import MANY, evaluated
+from senet_lib.analysis.tables import MANY, epochs, evaluated
 from senet_lib.analysis.tables import runs as run_table
 from senet_lib.results import StudyResults
 
@@ -82,8 +82,8 @@ def sample_sizes(results: StudyResults) -> str:
 
 
 def last_epoch(results: StudyResults) -> str:
-    """'the last epoch (10)'."""
-    return f"the last epoch ({results.study['recipe']['epochs']})"
+    """'the last epoch (10)', or 'the last epoch (17; resnet20: 10)' if a network has its own number of epochs."""
+    return f"the last epoch ({'; '.join(epochs(results))})"
 
 
 def how_to_reproduce(results: StudyResults) -> str:

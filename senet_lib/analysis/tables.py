@@ -25,6 +25,7 @@ from senet_lib.analysis.comparisons import (  # noqa: F401 (the notebooks and ot
     runs_elsewhere,
 )
 from senet_lib.analysis.format import as_text
+from senet_lib.analysis.markup import escape_markdown
 from senet_lib.data.catalog import DATASETS
 from senet_lib.metrics import confusion_counts
 from senet_lib.models.registry import NETWORKS
@@ -44,6 +45,13 @@ def evaluated(results: StudyResults) -> str:
 def models(results: StudyResults) -> dict[str, str]:
     """label -> model name, in the study's order; input of the plots."""
     return {label: network["model"] for label, network in results.study["networks"].items()}
+
+
+def epochs(results: StudyResults) -> list[str]:
+    """['17', 'resnet20: 10']: the study's number of epochs, followed by the networks that have another one."""
+    usual, networks = results.study["recipe"]["epochs"], results.study["networks"].items()
+    own = {label: (network.get("recipe") or {}).get("epochs", usual) for label, network in networks}
+    return [str(usual), *(f"{escape_markdown(label)}: {number}" for label, number in own.items() if number != usual)]
 
 
 def in_detail(results: StudyResults, table: pd.DataFrame) -> list[str]:

@@ -104,7 +104,12 @@ def _has_intervals(results: StudyResults) -> bool:
 
 
 def _setting(results: StudyResults) -> str:
-    return f"{results.study['recipe']['epochs']} epochs, {sentences.sample_sizes(results)}"
+    return f"{_epochs(results)}, {sentences.sample_sizes(results)}"
+
+
+def _epochs(results: StudyResults) -> str:
+    usual, *others = tables.epochs(results)
+    return f"{usual} epochs" + (f" ({', '.join(others)})" if others else "")
 
 
 def headline(studies: dict[str, StudyResults]) -> str:
@@ -163,14 +168,13 @@ def _section(results: StudyResults, linked: dict[str, str]) -> str:
     """linked: name -> link of every stored study."""
     asked = results.study
     notes = with_study_links(asked["notes"], linked, but=[asked["name"], *results.labels])
-    seeds = ", ".join(map(str, asked["seeds"]))
+    seeds = f"seed{'s' if len(asked['seeds']) > 1 else ''} {', '.join(map(str, asked['seeds']))}"
     comparisons = tables.compare(results)
     decided = [pair for pair in comparisons if pair.difference.exists and is_published(results)]
     verdicts = "".join(f"- {sentences.one_verdict(pair, sentences.caveat(results, pair))}\n" for pair in decided)
     place = f"published/{asked['name']}/" if is_published(results) else f"archive/{asked['name']}.zip"
     report = f" [Report]({place}{REPORT})." if is_published(results) else ""
-    planned = f"{asked['data']}, {asked['recipe']['epochs']} epochs, seeds {seeds}"
-    setting = f"{planned}.{report} Files: [`{place}`]({place})."
+    setting = f"{asked['data']}, {_epochs(results)}, {seeds}.{report} Files: [`{place}`]({place})."
     figure = "figures/differences.svg"
     picture = (
         f"![{captions.differences(results, comparisons)}]({place}{figure})\n\n"
