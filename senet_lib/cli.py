@@ -162,6 +162,9 @@ def _print_power(study: Study, folder: Path) -> None:
 def report(options: argparse.Namespace) -> int:
     study, _, folder = resolve_study(options)
     _save_pictures(_with_results(study, folder), options)
+    content, known = publishing.as_configured(study, folder), read_study(folder)
+    if all(run in content["runs"] for run in known["runs"]):  # or the study as it is now has none of them
+        write_study(folder, content)
     print(f"report: {_shown(build_report(folder))}")
     return 0
 
@@ -186,9 +189,9 @@ def publish(options: argparse.Namespace) -> int:
 
 def archive(options: argparse.Namespace) -> int:
     """Pack a study's finished runs into results/archive/, or its published runs if it has no results here."""
-    study, _, folder = resolve_study(options)
+    study, runs, folder = resolve_study(options)
     place = _with_results(study, folder, publishing.published_folder(study.name))
-    print(f"archived: {_shown(publishing.archive(study.name, place))}")
+    print(f"archived: {_shown(publishing.archive(study, runs, place))}")
     return 0
 
 

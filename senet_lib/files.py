@@ -103,8 +103,12 @@ def write_text(path: Path, text: str) -> None:
         file.write(text.encode())
 
 
+def as_json(content: Any) -> str:
+    return json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
 def write_json(path: Path, content: Any) -> None:
-    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    write_text(path, as_json(content))
 
 
 def read_json(path: Path) -> Any:

@@ -412,14 +412,15 @@ def test_published_study_keeps_the_runs_of_incomplete_seeds_in_its_archive(finis
     assert [len(results.done) for results in committed(finished.root)] == [4]
 
     other = shutil.copytree(finished.root / "results" / "tiny", finished.root / "other")
-    record = read_json(other / "study.json")
-    for number, run in enumerate(record["runs"]):
-        run["config_hash"], run_dir = f"{number:016x}", other / "runs" / run["run_id"]
-        write_json(run_dir / "config.json", {**read_json(run_dir / "config.json"), "hash": run["config_hash"]})
-        rewrite_summary(run_dir, hash=run["config_hash"])
-    write_json(other / "study.json", record)
+    finished.write_study("tiny", {"seeds": [0, 1], "recipe": {**TINY["recipe"], "lr": 0.01}})
+    study = load_study("tiny", finished.root / "studies")
+    for run in study.runs():
+        run_dir = other / "runs" / run.run_id
+        write_json(run_dir / "config.json", run.record())
+        rewrite_summary(run_dir, hash=run.hash)
     monkeypatch.setenv("SENET_ROOT", str(finished.root))
-    archive_runs("tiny", other)
+    archive_runs(study, study.runs(), other)
+    finished.write_study("tiny", {"seeds": [0, 1]})
     assert finished.call("publish", "tiny")[0] == 0
     assert archive.exists(), "runs of the same names, but trained with another recipe"
 
@@ -449,8 +450,11 @@ def test_archive_keeps_every_finished_run(finished):
     assert finished.call("restore", "tiny") == (0, "restored: 3 of 4 runs\n")
     for name in ("config.json", "history.csv", "predictions.npz", "summary.json", "environment.json"):
         assert (finished.run_dir("resnet-seed0") / name).read_bytes() == (aside / name).read_bytes()
+    finished.write_study("tiny", {"seeds": [0, 1], "notes": "A later note."})
     code, output = finished.call("report", "tiny")
     assert code == 0, output
-    assert "Does it run?" in (finished.root / "results" / "tiny" / "report.html").read_text(encoding="utf-8")
+    page = (finished.root / "results" / "tiny" / "report.html").read_text(encoding="utf-8")
+    assert "Does it run?" in page and "A later note." in page
+    finished.write_study("tiny", {"seeds": [0, 1]})
     assert finished.call("archive", "tiny")[0] == 0
     assert archive.read_bytes() == first, "the same runs give the same bytes"

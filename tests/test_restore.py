@@ -5,11 +5,14 @@ import os
 import shutil
 import zipfile
 
+import nbformat
 import numpy as np
 import pytest
+from nbformat.v4 import new_notebook
 
 from senet_lib import files, results
 from senet_lib.report import publish as publishing
+from senet_lib.report.build import NOTEBOOK as EXECUTED
 from senet_lib.results import is_intact, load_results
 from senet_lib.study import Study, StudyError
 
@@ -22,10 +25,10 @@ def root(tmp_path, monkeypatch):
     return tmp_path
 
 
-def study_of(*labels, lr=0.1):
+def study_of(*labels, lr=0.1, **changes):
     """A study whose configurations differ in their learning rates alone: lr, lr / 2, ..."""
     networks = {name: {"model": "resnet20", "recipe": {"lr": lr / 2**i}} for i, name in enumerate(labels)}
-    return Study(name="s", question="?", seeds=(0,), networks=networks)
+    return Study(**{"name": "s", "question": "?", "seeds": (0,), "networks": networks, **changes})
 
 
 def write_finished(folder, study):
@@ -45,11 +48,15 @@ def restore(study, folder):
     return publishing.restore(study, study.runs(), folder)
 
 
+def archive(study, folder):
+    return publishing.archive(study, study.runs(), folder)
+
+
 def test_relabelled_runs_are_restored_by_their_hash(root):
     published = write_finished(publishing.published_folder("s"), study_of("a", "b"))
     for kind in ("published", "archived"):
         if kind == "archived":
-            publishing.archive("s", published)
+            archive(study_of("a", "b"), published)
             shutil.rmtree(published)
         for labels in (("a", "b"), ("new", "b"), ("b", "a")):
             study, folder = study_of(*labels), root / f"{kind} {labels}"
@@ -75,6 +82,44 @@ def test_damaged_stored_runs_are_named(root, capsys):
     assert "predictions.npz" in said
 
 
+@pytest.fixture
+def publish(monkeypatch):
+    """Publishes without executing the report's notebook."""
+    monkeypatch.setattr(publishing, "build_report", lambda folder: nbformat.write(new_notebook(), folder / EXECUTED))
+    return lambda study, folder: publishing.publish(study, study.runs(), folder)
+
+
+def test_stored_results_are_those_of_the_study_as_it_is_now(root, publish):
+    """Seeds and notes that its file was given after study.json was written in the results folder."""
+    earlier, now = study_of("a", "b"), study_of("a", "b", seeds=(0, 1), notes="Trained on two machines.")
+    folder = write_finished(root / "own", now)
+    files.write_json(folder / "study.json", earlier.record(["0", "1"], {"train": "a", "test": "b"}))
+    for store in (archive, publish):
+        stored = load_results(store(now, folder))
+        assert stored.study["notes"] == now.notes
+        assert sorted(stored.done["run_id"]) == ["a-seed0", "a-seed1", "b-seed0", "b-seed1"], store
+
+
+def test_stored_runs_are_not_lost(root, publish):
+    study = study_of("a", "b")
+    whole, part = write_finished(root / "whole", study), write_finished(root / "part", study)
+    shutil.rmtree(part / "runs" / "b-seed0")
+    message = "b-seed0: published or archived, but not in .*part.*make restore STUDY=s"
+    archived = archive(study, whole)
+    before = archived.read_bytes()
+    with pytest.raises(StudyError, match=message):
+        archive(study, part)
+    assert archived.read_bytes() == before
+    published = publish(study, whole)
+    assert not archived.exists()
+    one_seed = study_of("a", "b", seeds=(0, 1))
+    with pytest.raises(StudyError, match="a-seed0, b-seed0: published or archived, but not in"):
+        publish(one_seed, write_finished(root / "other", study_of("a", "b", seeds=(1,))))
+    assert sorted(load_results(published).done["run_id"]) == ["a-seed0", "b-seed0"]
+    with pytest.raises(StudyError, match="no run of s, as it is configured now, is finished in"):
+        archive(study_of("a", lr=0.7), whole)
+
+
 def test_restore_needs_no_permissions(root, monkeypatch):
     """Some file systems and network mounts refuse every change of permissions and times."""
 
@@ -85,20 +130,20 @@ def test_restore_needs_no_permissions(root, monkeypatch):
     for name in ("chmod", "utime", "setxattr"):
         monkeypatch.setattr(os, name, refused)
     assert restore(study_of("a"), root / "first") == ["a-seed0"]
-    publishing.archive("s", published)
+    archive(study_of("a"), published)
     assert restore(study_of("a"), root / "second") == ["a-seed0"]
     assert load_results(root / "second").done["run_id"].tolist() == ["a-seed0"]
 
 
 def test_archives_write_nothing_outside(root):
-    archive = publishing.archive("s", write_finished(root / "own", study_of("a")))
-    with zipfile.ZipFile(archive, "a") as packed:
+    file = archive(study_of("a"), write_finished(root / "own", study_of("a")))
+    with zipfile.ZipFile(file, "a") as packed:
         for name in ("../outside", "../../outside", f"{root}/outside", "runs/../../../outside"):
             packed.writestr(name, "")
         link = zipfile.ZipInfo("runs/link")
         link.external_attr = 0o120777 << 16  # a symbolic link
         packed.writestr(link, str(root))
-    with files.unpacked(archive) as folder:
+    with files.unpacked(file) as folder:
         assert not (folder / "runs" / "link").is_symlink()
         assert not list(folder.parent.glob("outside"))
         assert len(load_results(folder).done) == 1
@@ -116,4 +161,4 @@ def test_study_files_name_no_other_folders(root):
             networks = {label: content["networks"]["a"]}
             files.write_json(folder / "study.json", content | {"runs": [run], "networks": networks, "baseline": label})
             with pytest.raises(ValueError, match=r"study\.json is damaged: runs\.0: "):
-                publishing.archive("s", folder)
+                archive(study_of("a"), folder)

@@ -11,8 +11,9 @@ import zipfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import Any
 
-from senet_lib.files import replacing, unpacked, write_json, write_text
+from senet_lib.files import as_json, replacing, unpacked, write_json, write_text
 from senet_lib.project import project_root
 from senet_lib.report.build import NOTEBOOK as EXECUTED
 from senet_lib.report.build import build_report
@@ -65,17 +66,19 @@ def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
 
     Copies only runs whose seed every network has finished, so that all networks have the same seeds, and figures and
     tables of these runs alone. Copies the final weights of each network's first seed if they are small. Deletes the
-    study's archive if all of its runs are now published. Raises StudyError if no seed is complete.
+    study's archive if all of its runs are now published. Raises StudyError if no seed is complete, or if a stored run
+    would be lost.
     """
     complete = complete_seeds(study, runs, folder / "runs")
     if not complete:
         left = [run.run_id for run in runs if not is_intact(folder / "runs" / run.run_id, run.hash)]
         raise StudyError(f"{study.name} has no seed that all of its networks have finished; missing: {', '.join(left)}")
+    _keep_stored(study, runs, folder)
     target = published_folder(study.name)
     fresh = target.with_name(f".{study.name}.tmp")
     shutil.rmtree(fresh, ignore_errors=True)
-    for name in ("study.json", EXAMPLES):
-        _copy(folder / name, fresh / name)
+    write_json(fresh / "study.json", as_configured(study, folder))
+    _copy(folder / EXAMPLES, fresh / EXAMPLES)
     for run in runs:
         if run.seed not in complete:
             continue
@@ -113,19 +116,43 @@ def complete_seeds(study: Study, runs: list[RunConfig], runs_folder: Path) -> li
     return [seed for seed in study.seeds if seed not in missing]
 
 
-def archive(name: str, folder: Path) -> Path:
-    """Pack the finished runs of a results `folder` into results/archive/<name>.zip, without weights, figures and
-    tables. The file's bytes depend only on its content."""
-    target = archive_file(name)
-    planned = {run["run_id"]: run["config_hash"] for run in read_study(folder)["runs"]}
-    runs = [run for run, config_hash in planned.items() if is_intact(folder / "runs" / run, config_hash)]
-    members = ["study.json", *(f"runs/{run}/{file}" for run in runs for file in PUBLISHED_RUN_FILES)]
+def archive(study: Study, runs: list[RunConfig], folder: Path) -> Path:
+    """Pack the finished runs of a results `folder` into results/archive/<study>.zip, without weights, figures and
+    tables. The file's bytes depend only on its content. Raises StudyError if no run is finished, or if a stored run
+    would be lost."""
+    content = as_configured(study, folder)
+    finished = [run.run_id for run in runs if is_intact(folder / "runs" / run.run_id, run.hash)]
+    if not finished:
+        raise StudyError(f"no run of {study.name}, as it is configured now, is finished in {folder}")
+    _keep_stored(study, runs, folder)
+    target = archive_file(study.name)
+    members = [f"runs/{run}/{file}" for run in finished for file in PUBLISHED_RUN_FILES]
     with replacing(target) as file, zipfile.ZipFile(file, "w") as packed:
+        packed.writestr(zipfile.ZipInfo("study.json"), as_json(content), zipfile.ZIP_DEFLATED)
         for member in members:
             if (folder / member).is_file():
                 kind = zipfile.ZIP_STORED if member.endswith(".npz") else zipfile.ZIP_DEFLATED
                 packed.writestr(zipfile.ZipInfo(member), (folder / member).read_bytes(), kind)
     return target
+
+
+def as_configured(study: Study, folder: Path) -> dict[str, Any]:
+    """study.json of a results folder for the study as its file is now, which may have new seeds and notes."""
+    known = read_study(folder)
+    return study.record(known["classes"], known.get("fingerprints"))
+
+
+def _keep_stored(study: Study, runs: list[RunConfig], folder: Path) -> None:
+    """Raise StudyError if a published or archived run is not in the results `folder`, whose runs replace them."""
+    with stored_folders(study.name) as places:
+        stored = [run for run in runs if any(is_intact(place / "runs" / run.run_id, run.hash) for place in places)]
+    lost = [run.run_id for run in stored if not is_intact(folder / "runs" / run.run_id, run.hash)]
+    if lost:
+        more = f" and {len(lost) - 4} more" if len(lost) > 4 else ""
+        raise StudyError(
+            f"{', '.join(lost[:4])}{more}: published or archived, but not in {folder}, whose runs would replace the"
+            f" stored ones; `make restore STUDY={study.name}` brings them here"
+        )
 
 
 @contextmanager
@@ -171,8 +198,7 @@ def restore(study: Study, runs: list[RunConfig], folder: Path) -> list[str]:
                 _copy(stored[run_id] / name, beside / name)
             beside.rename(folder / "runs" / run_id)
         if not (folder / "study.json").exists():  # so that `report` needs no data set
-            known = read_study(places[0])
-            write_json(folder / "study.json", study.record(known["classes"], known.get("fingerprints")))
+            write_json(folder / "study.json", as_configured(study, places[0]))
         for kept in places:
             if not (folder / EXAMPLES).exists():
                 _copy(kept / EXAMPLES, folder / EXAMPLES)
