@@ -1,6 +1,7 @@
 """Tables and sentences: hand-computed values, missing results, and names from outside."""
 
 import copy
+import itertools
 import re
 from dataclasses import replace
 from html.parser import HTMLParser
@@ -310,6 +311,18 @@ def test_runs_that_were_not_started_are_counted_and_not_listed(full, broken):
         assert said in captions.runs(results, found)
 
 
+def test_published_seeds_are_named_and_nothing_is_said_of_the_others(tmp_path):
+    """Runs of other seeds may have finished; they are only not published."""
+    later = [f"{label}-seed{seed}" for label in THREE for seed in (1, 2)]
+    results = load_results(write_study(tmp_path / "published" / "s", images=50, missing=later))
+    notice, caption = sentences.notice(results), captions.runs(results, tables.runs(results))
+    assert "all of its networks have finished 1 of 3 planned seeds (0)." in notice
+    assert "missing" not in notice and "started" not in caption
+    assert "are not shown" in notice and "are not shown" in caption
+    elsewhere = load_results(write_study(tmp_path / "s", images=50, missing=later))
+    assert "3 of 9 planned runs have finished; 6 missing" in sentences.notice(elsewhere)
+
+
 def test_shown_mcnemar_depends_on_seeds(full, single):
     many, one = (shown_tables.mcnemar(tables.mcnemar(results)) for results in (full, single))
     assert [len(many), *many.columns[1:]] == [2, "p, seed 0", "p, seed 1", "p, seed 2"]
@@ -414,6 +427,8 @@ def test_spread_names_machines_and_independent_errors(tmp_path):
     results = load_results(folder)
     assert "2 machines" in sentences.spread(results) and "NVIDIA H100 in bf16" in sentences.spread(results)
     assert tables.run_model(results).degrees == 1
+    assert "pooled over 1 network: " in sentences.spread(results), "the other one has a machine of its own"
+    assert "(1 degree of freedom)" in sentences.spread(results)
     one = load_results(write_study(tmp_path / "one", TWO, seeds=(0,), images=20))
     assert sentences.spread(one) == "" and tables.independent_sd(one) is None
 
@@ -535,6 +550,16 @@ def test_deviations_come_from_the_records(full, broken):
     for part in ("NVIDIA H100, cpu", "(1, 2)", "fingerprints"):
         assert part in text
         assert part not in "\n".join(sentences.deviations(full))
+    for commits, said in (
+        (("abc", "abc+changes"), ["uncommitted changes"]),
+        (("abc", None), ["do not record the commit"]),
+        (("abc", "def"), ["2 different commits"]),
+        ((None, None), []),
+    ):
+        records = dict(zip(full.environments, itertools.cycle({"git_commit": commit} for commit in commits)))
+        text = "\n".join(sentences.deviations(replace(full, environments=records)))
+        found = [part for part in ("commits", "the commit", "uncommitted") if part in text]
+        assert len(found) == len(said) and all(part in text for part in said), (commits, text)
     assert len(sentences.incomparable_seconds(broken).splitlines()) == 2
     assert sentences.incomparable_seconds(full) == ""
 

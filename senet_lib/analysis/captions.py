@@ -90,6 +90,8 @@ def runs(results: StudyResults, table: pd.DataFrame) -> str:
     missing = (table["status"] == "missing").sum()
     shown = "Every run with its status" if missing else "Every planned run with its status"
     left = f" Not started yet: {count(missing)} of {count(len(table))} planned runs." if missing else ""
+    if missing and results.is_published:
+        left = " Runs of seeds that not all networks have finished are not shown."
     return f"{shown}; accuracy and loss after {last_epoch(results)} on the {evaluated(results)} images.{left}"
 
 

@@ -3,7 +3,7 @@
 The standard deviation of the error is pooled over all networks, so that a few seeds per network give an interval with
 many degrees of freedom. A machine that trained some of the runs is a block: a constant difference between machines does
 not count as a difference between networks. If the deviations of the networks clearly differ, each comparison uses those
-of its own networks (Welch 1947).
+of its own networks, and of those that link its machines (Welch 1947).
 
 `simultaneous` gives intervals that contain all true differences at once with the stated probability, and p values
 corrected accordingly (Hothorn, Bretz and Westfall 2008, single step): a corrected p is below 0.05 if the 95 % CI
@@ -73,6 +73,11 @@ class RunModel:
         # fitted exactly, so it says nothing about the spread.
         leverage = (self._design * self._inverse.T).sum(axis=1)  # (runs,)
         self.degrees_within = np.bincount(self.network, 1 - leverage, minlength=len(self.labels))  # (networks,)
+
+    @property
+    def with_spread(self) -> np.ndarray:
+        """(networks,): whether the network's runs say anything about the spread over seeds."""
+        return self.degrees_within > NONE_LEFT
 
     @cached_property
     def sd(self) -> float | None:

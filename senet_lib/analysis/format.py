@@ -56,6 +56,11 @@ def count(value: float | None) -> str:
     return "" if pd.isna(value) else f"{value:,.0f}"
 
 
+def counted(number: int, noun: str) -> str:
+    """'1 run', '2 runs'."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
+
+
 def millions(value: float | None) -> str:
     return "" if pd.isna(value) else f"{value / 1e6:,.1f}"
 

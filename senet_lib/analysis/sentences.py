@@ -7,7 +7,7 @@ import pandas as pd
 
 from senet_lib.analysis import rule, stats
 from senet_lib.analysis.comparisons import data_of_networks, independent_sd, run_model, runs_elsewhere
-from senet_lib.analysis.format import count, difference, duration, limit, millions, percent, points, run_seconds, span
+from senet_lib.analysis.format import counted, difference, duration, limit, millions, percent, points, run_seconds, span
 from senet_lib.analysis.markup import escape_markdown
 from senet_lib.analysis.tables import MANY, epochs, evaluated
 from senet_lib.analysis.tables import runs as run_table
@@ -51,6 +51,12 @@ def _incomplete(results: StudyResults) -> str:
     left = planned[planned["status"] != "done"]
     if left.empty:
         return ""
+    if results.is_published and set(left["seed"]).isdisjoint(results.done["seed"]):
+        seeds = ", ".join(map(str, sorted(set(results.done["seed"]))))
+        return (
+            f"**This study is incomplete**: all of its networks have finished {results.done['seed'].nunique()} of"
+            f" {planned['seed'].nunique()} planned seeds ({seeds}). Runs of other seeds are not shown."
+        )
     counts = "; ".join(
         f"{len(runs)} {word} ({names(runs['run_id'])})" for word, runs in left.groupby("status", sort=False)
     )
@@ -121,10 +127,12 @@ def deviations(results: StudyResults) -> list[str]:
     found += untimed(results).splitlines()
     found += incomparable_seconds(results).splitlines()
     records = list(results.environments.values())
-    commits = {record.get("git_commit") for record in records}
-    if len(commits) > 1:
-        found.append(f"The runs used {len(commits)} different commits of the code.")
-    if any(commit and commit.endswith("+changes") for commit in commits):
+    commits = {record.get("git_commit") or "" for record in records}
+    if len(known := {commit.removesuffix("+changes") for commit in commits if commit}) > 1:
+        found.append(f"The runs used {len(known)} different commits of the code.")
+    if known and "" in commits:
+        found.append("Some runs do not record the commit of their code.")
+    if any(commit.endswith("+changes") for commit in commits):
         found.append("Some runs used code with uncommitted changes.")
     # A validation split has fingerprints of its own, so only runs on the whole data set are compared with the study's
     whole = results.done[results.done["evaluated_on"] == "test"]["run_id"]
@@ -220,10 +228,8 @@ def spread(results: StudyResults) -> str:
     model = run_model(results)
     if model.sd is None:
         return ""
-    text = (
-        f"Standard deviation over seeds, pooled over {len(model.labels)} networks: {percent(model.sd)} pp"
-        f" ({model.degrees} degrees of freedom)."
-    )
+    networks, freedom = counted(int(model.with_spread.sum()), "network"), counted(model.degrees, "degree")
+    text = f"Standard deviation over seeds, pooled over {networks}: {percent(model.sd)} pp ({freedom} of freedom)."
     if (independent := independent_sd(results)) is not None:
         text += (
             f" As a check: if the runs of a network misclassified each of the images independently of the other images,"
@@ -237,9 +243,10 @@ def spread(results: StudyResults) -> str:
             " within classes."
         )
     if model.unequal:
+        linked = " and of the networks that link its machines" if len(model.machines) > 1 else ""
         text += (
             f" The standard deviations of the networks differ (Bartlett's test, p = {model.p_equal:.3f}), so each"
-            " comparison uses those of its own two networks (Welch), with Bonferroni's correction."
+            f" comparison uses those of its own two networks{linked} (Welch), with Bonferroni's correction."
         )
     return text
 
@@ -384,7 +391,7 @@ def same_cost(networks: pd.DataFrame) -> str:
     if len(networks) < 2 or len(costs) > 1 or costs.isna().any(axis=None):
         return ""
     params, macs = costs.iloc[0]
-    return f"All networks have {count(params)} parameters and {millions(macs)} million multiply-adds per image."
+    return f"All networks have {params:,.0f} parameters and {millions(macs)} million multiply-adds per image."
 
 
 def _longer_or_shorter(seconds: float) -> str:

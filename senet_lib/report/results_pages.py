@@ -35,7 +35,7 @@ DECISIONS = "tuning_decisions.csv"
 
 def found(studies: dict[str, StudyResults]) -> str:
     """What the published studies found, one statement per study, and which questions are open."""
-    published = {name: results for name, results in studies.items() if is_published(results)}
+    published = {name: results for name, results in studies.items() if results.is_published}
     statements = [said(published[name]) for name, said in SAID.items() if name in published]
     if not any(name in published and _has_intervals(published[name]) for name in SOURCE_A_STUDIES):
         listed = " and ".join(f"`{name}` ({size})" for name, size in SOURCE_A_STUDIES.items())
@@ -114,7 +114,7 @@ def _epochs(results: StudyResults) -> str:
 
 def headline(studies: dict[str, StudyResults]) -> str:
     """Table and figure of the study that opens the README."""
-    published = (name for name in HEADLINE if name in studies and is_published(studies[name]))
+    published = (name for name in HEADLINE if name in studies and studies[name].is_published)
     name = next(filter(lambda name: _has_intervals(studies[name]), published), None)
     if name is None:
         return "No study is published yet.\n"
@@ -143,8 +143,8 @@ def results_page(studies: dict[str, StudyResults]) -> str:
     shown = [results for results in studies.values() if not _is_tuning(results)]
     linked = {name: study_page(results.study).removeprefix("README.md") for name, results in studies.items()}
     sections = {
-        "Published": [results for results in shown if is_published(results)],
-        "Archived": [results for results in shown if not is_published(results)],
+        "Published": [results for results in shown if results.is_published],
+        "Archived": [results for results in shown if not results.is_published],
     }
     listed = "\n".join(
         f"## {title}\n\n{''.join(_section(results, linked) for results in chosen) or 'None.' + chr(10)}"
@@ -170,10 +170,10 @@ def _section(results: StudyResults, linked: dict[str, str]) -> str:
     notes = with_study_links(asked["notes"], linked, but=[asked["name"], *results.labels])
     seeds = f"seed{'s' if len(asked['seeds']) > 1 else ''} {', '.join(map(str, asked['seeds']))}"
     comparisons = tables.compare(results)
-    decided = [pair for pair in comparisons if pair.difference.exists and is_published(results)]
+    decided = [pair for pair in comparisons if pair.difference.exists and results.is_published]
     verdicts = "".join(f"- {sentences.one_verdict(pair, sentences.caveat(results, pair))}\n" for pair in decided)
-    place = f"published/{asked['name']}/" if is_published(results) else f"archive/{asked['name']}.zip"
-    report = f" [Report]({place}{REPORT})." if is_published(results) else ""
+    place = f"published/{asked['name']}/" if results.is_published else f"archive/{asked['name']}.zip"
+    report = f" [Report]({place}{REPORT})." if results.is_published else ""
     setting = f"{asked['data']}, {_epochs(results)}, {seeds}.{report} Files: [`{place}`]({place})."
     figure = "figures/differences.svg"
     picture = (
@@ -221,10 +221,6 @@ def _tuning_row(row, results: StudyResults, rules: dict[str, str]) -> dict[str, 
 
 
 # ---------------------------------------------------------------------------------------------------------- the pages
-
-
-def is_published(results: StudyResults) -> bool:
-    return results.path.suffix != ".zip"
 
 
 def _is_tuning(results: StudyResults) -> bool:

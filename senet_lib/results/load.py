@@ -47,6 +47,11 @@ class StudyResults:
         return self.runs[self.runs["status"] == "done"]
 
     @property
+    def is_published(self) -> bool:
+        """Whether this is a published folder, which has only the seeds that all networks have finished."""
+        return self.path.parent.name == "published"
+
+    @property
     def timed(self) -> bool:
         """Whether the runs' wall-clock times may be compared; True for a study written before this field existed."""
         return self.study.get("timed", True)
