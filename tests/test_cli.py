@@ -163,6 +163,10 @@ def test_bad_input_is_one_line(project):
         assert (code, output.count("\n")) == (2, 1), (arguments, output)
         assert all(part in output for part in ("error: ", *named)), (arguments, output)
         assert not (project.root / "results").exists(), arguments
+    project.variables = {"SENET_PRECISION": "half"}
+    for command in ("reproduce", "plan"):
+        assert project.call(command, "tiny") == (2, "error: SENET_PRECISION is half; allowed: fp32, bf16\n")
+    assert not (project.root / "results").exists()
 
 
 def test_options_of_the_parser_are_one_line(capsys):

@@ -7,6 +7,7 @@ from statsmodels.regression.linear_model import OLS
 from statsmodels.stats.power import TTestIndPower
 from statsmodels.stats.weightstats import CompareMeans, DescrStatsW
 
+from senet_lib.analysis import contrasts
 from senet_lib.analysis.contrasts import (
     NO_DEGREES,
     OTHER_MACHINE,
@@ -72,6 +73,29 @@ def test_unfinished_comparisons_count_as_independent():
         assert joint.critical() == pytest.approx(JointT(np.eye(planned), 8).critical(), rel=0.005)
         assert alone.critical() < joint.critical() < scipy.stats.t.isf(0.025 / planned, 8)
         assert joint.p(joint.critical()) == pytest.approx(0.05, abs=1e-4)
+
+
+def test_draws_do_not_depend_on_the_choice_of_eigenvectors(monkeypatch):
+    """Those of equal eigenvalues, which are arbitrary, differ between processors."""
+    star = np.full((4, 4), 0.5) + np.eye(4) / 2  # four networks against one: three equal eigenvalues
+    singular = np.kron(np.ones((2, 2)), np.eye(2))  # each comparison twice: two eigenvalues of zero
+    decompose, rng = np.linalg.eigh, np.random.default_rng(0)
+
+    def turned(matrix):
+        values, vectors = decompose(matrix)
+        for value in np.unique(values.round(6)):
+            (equal,) = np.nonzero(np.abs(values - value) < 1e-5)
+            vectors[:, equal] @= np.linalg.qr(rng.normal(size=(len(equal), len(equal))))[0]
+        return values + 1e-9 * rng.normal(size=len(values)), vectors
+
+    for matrix in (star, singular):
+        first = JointT(matrix, 20)
+        with monkeypatch.context() as patch:
+            patch.setattr(np.linalg, "eigh", turned)
+            contrasts._sorted_maxima.cache_clear()
+            second = JointT(matrix, 20)
+        assert second.critical() == pytest.approx(first.critical(), rel=1e-7)
+        assert second.sampled is not first.sampled
 
 
 def test_machine_is_a_block():

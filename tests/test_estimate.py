@@ -86,10 +86,11 @@ def test_a_measurement_is_a_time():
     assert 0 < estimate.measure(run(knobs={"width": 0.25}), CIFAR10, device="cpu", threads=1) < 60
 
 
-def test_recorded_times_are_those_of_this_machine(tmp_path):
+def test_recorded_times_are_those_of_this_machine(tmp_path, monkeypatch):
+    monkeypatch.setenv("SENET_PRECISION", "fp32")
     here = pace.conditions("cpu", 1)
     write_json(tmp_path / "summary.json", {"train_seconds": 30.0})
-    recorded = {"processor": here["processor"], "cores": here["cores"], "threads": 1, "device": "cpu"}
+    recorded = here | {"precision": "fp32"}
     evaluation = 10_000 / 3 / 50_000
     for changes, seconds in (
         ({}, pytest.approx(30 * (1 + evaluation))),
@@ -97,6 +98,7 @@ def test_recorded_times_are_those_of_this_machine(tmp_path):
         ({"cores": 1000}, None),
         ({"processor": "another"}, None),
         ({"threads": 2}, None),
+        ({"precision": "bf16"}, None),
     ):
         write_json(tmp_path / "environment.json", recorded | changes)
         assert pace.recorded_seconds(tmp_path, run(), CIFAR10, here) == seconds, changes

@@ -303,7 +303,7 @@ def test_sorted_accuracies_rank_all():
     ax = plots.sorted_accuracies(networks(mean=[0.91, 0.90, 0.92], low=[0.9, 0.89, np.nan]), baseline="gated")
     assert names(ax.get_yticklabels()) == ["gated", "plain", "selective"]  # from the bottom up
     assert [container[0].get_xdata()[0] for container in ax.containers] == pytest.approx([90, 91, 92])
-    assert ax.get_lines()[0].get_xdata() == pytest.approx([90, 90])
+    assert ax.get_lines()[0].get_xdata() == pytest.approx([90, 90]) and plots.shows_baseline(ax)
     assert np.ptp(ax.containers[2][2][0].get_segments()[0][:, 0]) == 0  # no interval, so no bar
 
 
@@ -313,7 +313,7 @@ def test_sorted_accuracies_far_below_are_arrows():
     assert [container[0].get_xdata()[0] for container in ax.containers] == pytest.approx([87, 88])
     (place,) = [line.get_xdata() for line in ax.get_lines() if line.get_marker() == "<"]
     assert place == pytest.approx([86.85]) and texts(ax) == ["beyond the axis"]
-    assert not any(line.get_linestyle() == "--" for line in ax.get_lines())  # no line of the baseline
+    assert not plots.shows_baseline(ax)
     assert "65.00" in names(ax.child_axes[0].get_yticklabels())  # its number is still there
     for close in (networks(mean=[0.87, 0.82, 0.88]), networks(mean=[0.88, 0.65, 0.65]), networks(mean=0.9)):
         assert not texts(plots.sorted_accuracies(close.assign(low=np.nan, high=np.nan)))

@@ -113,7 +113,7 @@ def test_source_a_heads_the_readme_once_it_has_intervals(tmp_path):
     assert "What of the small one?" in readme and "questions about 50-layer" not in readme
 
 
-def test_tuned_configuration_needs_a_decision(tmp_path):
+def test_tuned_configuration_needs_a_decision(tmp_path, capsys):
     (tmp_path / "README.md").write_text(README, encoding="utf-8")
     publish_made_up(tmp_path, "a_tuning", holdout=5000)
     (tmp_path / "results" / "tuning.md").write_text("<!-- table -->\n<!-- /table -->\n", encoding="utf-8")
@@ -128,7 +128,16 @@ def test_tuned_configuration_needs_a_decision(tmp_path):
     assert "| a_tuning | sk_resnet20 | SK |" in table
     assert "R1: highest mean" in table
     assert "| adopted | R1, broken |" in table
+    decisions.write_text(decisions.read_text() + "later_tuning,resnet20,base,baseline,,none\n", encoding="utf-8")
+    shutil.rmtree(tmp_path / "results" / "published")
+    publish_made_up(tmp_path, "a_tuning", holdout=5000, missing=[f"se_resnet20-seed{seed}" for seed in range(3)])
+    rows = pages.pages(tmp_path)[tmp_path / "results" / "tuning.md"].splitlines()
+    assert [row for row in rows if "later_tuning" in row] == [], "not stored yet"
+    assert sum("| no finished run |" in row for row in rows) == 1
     assert "`a_tuning`" not in pages.pages(tmp_path)[tmp_path / "results" / "README.md"]
+    decisions.write_text(header, encoding="utf-8")
+    assert pages.main(tmp_path) == 2
+    assert capsys.readouterr().err.startswith("error: tuning_decisions.csv has no row for a_tuning / resnet20")
 
 
 def test_badges_are_replaced_and_nothing_else(tmp_path, capsys):

@@ -15,6 +15,7 @@ from synthetic import THREE, write_study
 from senet_lib.analysis import captions, format, markup, rule, sentences, shown_tables, stats, tables
 from senet_lib.analysis.contrasts import Estimate
 from senet_lib.files import read_json, write_json
+from senet_lib.report.results_pages import headline, results_page
 from senet_lib.results import load_results, write_history, write_predictions, write_summary
 
 TWO = {label: THREE[label] for label in ("resnet20", "se_resnet20")}
@@ -172,16 +173,22 @@ def test_cost_is_relative_to_the_baseline(full):
     assert table.loc["sk_resnet20", "train_seconds_factor"] == pytest.approx(means["sk_resnet20"] / means["resnet20"])
 
 
-def test_untimed_studies_show_no_times(tmp_path):
+def test_times_are_shown_only_where_they_can_be_compared(tmp_path):
     write_study(tmp_path, seeds=(0, 1), images=20)
-    results = change_study(tmp_path, timed=False)
-    table = tables.networks(results, tables.compare(results))
-    costs = tables.cost(results, table)
-    assert costs[["seconds_per_epoch", "train_seconds"]].isna().all(axis=None)
-    shown = shown_tables.networks(table, "test accuracy", "resnet20"), shown_tables.cost(costs, "resnet20")
-    assert not [name for columns in shown for name in columns if "time" in name.lower()]
-    assert sentences.cost(costs, "resnet20") == ""
-    assert sentences.untimed(results) in sentences.deviations(results)
+    denied = change_study(tmp_path, timed=False)
+    change_study(tmp_path, timed=True)
+    rewrite(tmp_path, "se_resnet20-seed1", environment={"processor": "another"})
+    different = load_results(tmp_path)
+    for results in (denied, different):
+        table = tables.networks(results, tables.compare(results))
+        costs = tables.cost(results, table)
+        assert costs[["seconds_per_epoch", "train_seconds"]].isna().all(axis=None)
+        shown = shown_tables.networks(table, "test accuracy", "resnet20"), shown_tables.cost(costs, "resnet20")
+        assert not [name for columns in shown for name in columns if "time" in name.lower()]
+        assert sentences.cost(costs, "resnet20") == ""
+    assert sentences.untimed(denied) in sentences.deviations(denied)
+    assert sentences.untimed(different) == ""
+    assert sentences.incomparable_seconds(different) in sentences.deviations(different)
 
 
 def test_time_to_a_threshold(timed):
@@ -535,6 +542,18 @@ def test_incomplete_studies_list_what_is_missing(full, broken):
         assert part in text
     sizes = [sentences.sample_sizes(results).replace(sentences.NBSP, " ") for results in (full, broken)]
     assert sizes == ["n = 3 seeds", "n = 3 seeds (se_resnet20: 2)"]
+
+
+def test_a_folder_of_images_is_named_without_its_place(tmp_path):
+    data = "folder:/home/someone/private/flowers/"
+    folder = write_study(tmp_path / "published" / "s", TWO, seeds=(0,), images=20, data=data)
+    for label in TWO:
+        rewrite(folder, f"{label}-seed0", environment={"data": {"name": data, "fingerprints": {}}})
+    results = load_results(folder)
+    rows = tables.environment(results).set_index("setting")["value"]
+    assert rows["data / name"] == "folder:flowers"
+    pages = results_page({"s": results}) + headline({"fast": results})
+    assert "folder:flowers, 10 epochs" in pages and "private" not in pages
 
 
 def test_networks_with_their_own_number_of_epochs_are_named(full):

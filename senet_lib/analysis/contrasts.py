@@ -26,6 +26,7 @@ UNEQUAL_AT = 0.2
 DRAWS = 200_000  # of the joint t distribution; the Monte Carlo error of a corrected p of 0.05 is 0.0005
 OTHER_MACHINE = "compared on different machines: no interval"
 NO_DEGREES = "no degrees of freedom beside the machines: no interval"
+SINGULAR = 1e-7  # eigenvalues of a correlation below this are rounding
 NONE_LEFT = 1e-9  # degrees of freedom below this are rounding
 FEWEST_DEGREES = 0.5  # of a network's residuals; fewer do not estimate its variance
 
@@ -244,8 +245,9 @@ class JointT:
 def _sorted_maxima(matrix: bytes, size: int, degrees: int, independent: int) -> np.ndarray:
     rng = np.random.default_rng(0)
     values, vectors = np.linalg.eigh(np.frombuffer(matrix).reshape(size, size))
-    factor = vectors * np.sqrt(np.maximum(values, 0))
-    z = rng.standard_normal((DRAWS, size)) @ factor.T
+    # The symmetric root is unique; the eigenvectors of equal eigenvalues depend on the processor
+    root = (vectors * np.sqrt(np.where(values > SINGULAR, values, 0))) @ vectors.T
+    z = rng.standard_normal((DRAWS, size)) @ root
     largest = np.abs(z).max(axis=1, initial=0)
     for _ in range(independent):
         np.maximum(largest, np.abs(rng.standard_normal(DRAWS)), out=largest)

@@ -9,7 +9,7 @@ from senet_lib.analysis import rule, stats
 from senet_lib.analysis.comparisons import data_of_networks, independent_sd, run_model, runs_elsewhere
 from senet_lib.analysis.format import counted, difference, duration, limit, millions, percent, points, run_seconds, span
 from senet_lib.analysis.markup import escape_markdown
-from senet_lib.analysis.tables import MANY, epochs, evaluated
+from senet_lib.analysis.tables import MANY, epochs, evaluated, without_place
 from senet_lib.analysis.tables import runs as run_table
 from senet_lib.results import StudyResults
 
@@ -96,14 +96,8 @@ def how_to_reproduce(results: StudyResults) -> str:
     """The command that reproduces these results."""
     variables = dict(results.study.get("make_variables") or {"STUDY": results.study["name"]})
     if "DATA" in variables:
-        variables["DATA"] = data_name(results)
+        variables["DATA"] = without_place(results.study["data"])
     return escape_markdown(" ".join(["make reproduce", *(f"{name}={value}" for name, value in variables.items())]))
-
-
-def data_name(results: StudyResults) -> str:
-    """The data set's name; of a folder's path only the last part, so that no local path is published."""
-    kind, _, place = results.study["data"].partition(":")
-    return f"folder:{place.rstrip('/').rsplit('/', 1)[-1]}" if place else kind
 
 
 def deviations(results: StudyResults) -> list[str]:
@@ -365,7 +359,7 @@ def cost(table: pd.DataFrame, baseline: str) -> str:
 
 def untimed(results: StudyResults) -> str:
     """Why the report compares no times, if the study declares them incomparable; otherwise empty."""
-    if results.timed:
+    if results.study.get("timed", True):
         return ""
     return (
         "Training times are not compared: the runs shared a machine with each other or with other work, or ran on"
@@ -376,12 +370,10 @@ def untimed(results: StudyResults) -> str:
 def incomparable_seconds(results: StudyResults) -> str:
     """One line per setting in which the finished runs' environments differ; empty if there is none."""
     kinds = {"device": "devices", "processor": "processors", "precision": "precisions", "threads": "numbers of threads"}
-    found = []
-    for key, name in kinds.items():
-        values = sorted({str(record.get(key)) for record in results.environments.values()})
-        if len(values) > 1:
-            found.append(f"The runs used different {name} ({names(values)}): their training times cannot be compared.")
-    return "\n".join(found)
+    return "\n".join(
+        f"The runs used different {kinds[key]} ({names(values)}): their training times cannot be compared."
+        for key, values in results.different_conditions.items()
+    )
 
 
 def same_cost(networks: pd.DataFrame) -> str:

@@ -339,11 +339,18 @@ def runs(results: StudyResults) -> pd.DataFrame:
     return _numeric(table, except_for=("run_id", "label", "status", "error"))
 
 
+def without_place(data: str) -> str:
+    """The data set's name; of a folder's path only the last part, so that no local path is published."""
+    kind, _, place = data.partition(":")
+    return f"folder:{place.rstrip('/').rsplit('/', 1)[-1]}" if place else kind
+
+
 def environment(results: StudyResults) -> pd.DataFrame:
     """setting, value from the runs' environment records; values that differ between runs are all listed."""
     flat: dict[str, list[str]] = {}
     for record in results.environments.values():
         for key, value in _flatten(record):
+            value = without_place(value) if key == "data / name" else value
             seen = flat.setdefault(key, [])
             if value not in seen:
                 seen.append(value)

@@ -12,6 +12,7 @@ import pandas as pd
 
 from senet_lib.analysis import captions, format, markup, rule, sentences, shown_tables, stats, tables
 from senet_lib.analysis.stats import MARGIN
+from senet_lib.errors import UserError
 from senet_lib.project import project_root
 from senet_lib.report.links import study_page, with_source_links_in_markdown, with_study_links
 from senet_lib.report.publish import REPORT, committed
@@ -119,7 +120,8 @@ def headline(studies: dict[str, StudyResults]) -> str:
     if name is None:
         return "No study is published yet.\n"
     results = studies[name]
-    asked = f"*{results.study['question']}* (`{name}`: {results.study['data']}, {_setting(results)}, last epoch)"
+    data = tables.without_place(results.study["data"])
+    asked = f"*{results.study['question']}* (`{name}`: {data}, {_setting(results)}, last epoch)"
     figure = f"results/published/{name}/figures/differences.svg"
     comparisons = tables.compare(results)
     picture = (
@@ -174,7 +176,8 @@ def _section(results: StudyResults, linked: dict[str, str]) -> str:
     verdicts = "".join(f"- {sentences.one_verdict(pair, sentences.caveat(results, pair))}\n" for pair in decided)
     place = f"published/{asked['name']}/" if results.is_published else f"archive/{asked['name']}.zip"
     report = f" [Report]({place}{REPORT})." if results.is_published else ""
-    setting = f"{asked['data']}, {_epochs(results)}, {seeds}.{report} Files: [`{place}`]({place})."
+    data = tables.without_place(asked["data"])
+    setting = f"{data}, {_epochs(results)}, {seeds}.{report} Files: [`{place}`]({place})."
     figure = "figures/differences.svg"
     picture = (
         f"![{captions.differences(results, comparisons)}]({place}{figure})\n\n"
@@ -201,20 +204,23 @@ def tuning_table(studies: dict[str, StudyResults], root: Path) -> str:
     tuned = {name: results for name, results in studies.items() if _is_tuning(results)}
     present = {(name, label) for name, results in tuned.items() for label in results.labels}
     if missing := present - set(zip(decided["study"], decided["network"], strict=True)):
-        raise ValueError(f"{DECISIONS} has no row for {', '.join(' / '.join(pair) for pair in sorted(missing))}")
+        raise UserError(f"{DECISIONS} has no row for {', '.join(' / '.join(pair) for pair in sorted(missing))}")
     rules = {rule: f"R{number}" for number, rule in enumerate(filter(None, decided["rule"].unique()), start=1)}
     listed = "".join(f"- {short}: {rule}.\n" for rule, short in rules.items())
-    rows = [_tuning_row(row, tuned[row.study], rules) for row in decided.itertuples()]
+    rows = [_tuning_row(row, tuned[row.study], rules) for row in decided.itertuples() if row.study in tuned]
     return f"Rules:\n\n{listed}\n{markup.to_markdown(pd.DataFrame(rows))}"
 
 
 def _tuning_row(row, results: StudyResults, rules: dict[str, str]) -> dict[str, str]:
-    sample = stats.describe(results.done.loc[results.done["label"] == row.network, "test_accuracy"].astype(float))
+    accuracies = results.done.loc[results.done["label"] == row.network, "test_accuracy"].astype(float)
+    sample = stats.describe(accuracies) if len(accuracies) else None
     return {
         "Study": row.study,
         "Configuration": row.network,
         "Change": row.change,
-        "Validation accuracy (%)": format.mean_spread(sample.mean, sample.sd, sample.n, sample.n),
+        "Validation accuracy (%)": (
+            format.mean_spread(sample.mean, sample.sd, sample.n, sample.n) if sample else "no finished run"
+        ),
         "Decision": row.decision,
         "Rule": f"{rules[row.rule]}, {row.declared}" if row.rule else row.declared,
     }
@@ -247,7 +253,7 @@ def filled_page(page: Path, contents: dict[str, str]) -> str:
         before, opening, rest = text.partition(f"<!-- {name} -->\n")
         _, closing, after = rest.partition(f"<!-- /{name} -->")
         if not opening or not closing:
-            raise ValueError(f"{page.name} has no <!-- {name} --> ... <!-- /{name} -->")
+            raise UserError(f"{page.name} has no <!-- {name} --> ... <!-- /{name} -->")
         text = before + opening + content + closing + after
     return text
 
@@ -258,7 +264,12 @@ def stale(root: Path) -> list[Path]:
 
 
 def main(root: Path | None = None) -> int:
-    for path, text in pages(root or project_root()).items():
+    try:
+        written = pages(root or project_root())
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    for path, text in written.items():
         path.write_text(text, encoding="utf-8")
     return 0
 

@@ -14,6 +14,8 @@ from senet_lib.files import read_arrays, read_json, read_record, unpacked
 from senet_lib.results.layout import ANALYSED_FILES, HISTORY_COLUMNS, SUMMARY, altered_files, is_done
 from senet_lib.results.records import StudyRecord, Summary, problem_of
 
+TIMED_UNDER = ("device", "processor", "precision", "threads")  # entries of environment.json
+
 
 @dataclass(frozen=True)
 class StudyResults:
@@ -53,8 +55,16 @@ class StudyResults:
 
     @property
     def timed(self) -> bool:
-        """Whether the runs' wall-clock times may be compared; True for a study written before this field existed."""
-        return self.study.get("timed", True)
+        """Whether the runs' wall-clock times may be compared: the study does not deny it, and all finished runs were
+        trained under the same conditions."""
+        return self.study.get("timed", True) and not self.different_conditions
+
+    @property
+    def different_conditions(self) -> dict[str, list[str]]:
+        """What a run's time depends on and the finished runs do not share -> its values."""
+        records = self.environments.values()
+        found = {key: sorted({str(record.get(key)) for record in records}) for key in TIMED_UNDER}
+        return {key: values for key, values in found.items() if len(values) > 1}
 
 
 def load_results(path: Path | str) -> StudyResults:

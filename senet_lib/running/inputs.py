@@ -12,6 +12,7 @@ from senet_lib.metrics import run_on_meta
 from senet_lib.models import create_model
 from senet_lib.study import RunConfig
 from senet_lib.training.resizing import image_size
+from senet_lib.training.runtime import resolve_precision
 from senet_lib.training.whitening import whiten_stem
 
 
@@ -38,7 +39,8 @@ def outline(name: str, root: str | None = None) -> Dataset:
 
 def check_inputs(runs: Iterable[RunConfig], data: Dataset) -> None:
     """Build every network without allocating weights, and pass an image of each of its recipe's sizes through it.
-    Raises UserError naming the configuration."""
+    Raises UserError naming the configuration, and for an unknown precision in the environment variable."""
+    resolve_precision("auto")
     for run in {run.label: run for run in runs}.values():
         try:
             _check(run, data)

@@ -17,6 +17,7 @@ from senet_lib.running.estimate import count, image_steps
 from senet_lib.study import RunConfig
 from senet_lib.training.progress import EPOCH_LINE, RESUMED_LINE
 from senet_lib.training.resizing import pixel_shares
+from senet_lib.training.runtime import resolve_precision
 
 START = 10.0  # seconds until a run trains (interpreter, imports, kernel, data), until one was observed
 
@@ -25,9 +26,14 @@ def recorded_seconds(run_dir: Path, run: RunConfig, data: Dataset, here: dict[st
     """The seconds of a finished run's epochs with their evaluations; None if it was trained under other conditions than
     those of `here`, as from `conditions`."""
     environment, summary = read_record(run_dir / "environment.json") or {}, read_record(run_dir / SUMMARY) or {}
-    found = {key: environment.get(key) for key in here} | {"on_cpu": environment.get("device") == "cpu"}
+    kind = here["device"] if here["device"] in ("cpu", "mps") else "cuda"
+    wanted = here | {"precision": resolve_precision(run.recipe.precision, kind)}
     train_seconds = summary.get("train_seconds")
-    if found != here or not isinstance(train_seconds, int | float) or not train_seconds:
+    if (
+        any(environment.get(key) != value for key, value in wanted.items())
+        or not isinstance(train_seconds, int | float)
+        or not train_seconds
+    ):
         return None
     training, evaluation = image_steps(run, data)
     return train_seconds * (1 + evaluation / training)
@@ -35,11 +41,13 @@ def recorded_seconds(run_dir: Path, run: RunConfig, data: Dataset, here: dict[st
 
 def conditions(device: str, threads: int) -> dict[str, Any]:
     """What must be equal for a finished run's time to tell how long another one takes here."""
-    accelerated = torch.cuda.is_available() or torch.backends.mps.is_available()
-    on_cpu = device == "cpu" or (device == "auto" and not accelerated)
     record = environment_record()
-    here = {"processor": record["processor"], "cores": record["cores"], "on_cpu": on_cpu}
-    return here | ({"threads": threads} if on_cpu else {})
+    here = {"processor": record["processor"], "cores": record["cores"]}
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return here | {"device": torch.cuda.get_device_name()}
+    if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
+        return here | {"device": "mps"}
+    return here | {"device": "cpu", "threads": threads}
 
 
 @dataclass

@@ -14,7 +14,7 @@ each network has its own colour. Accuracies are passed as fractions and drawn in
 it is given, or into a new figure, and returns the axes.
 """
 
-from senet_lib.analysis.plots.axes import shows_published
+from senet_lib.analysis.plots.axes import shows_baseline, shows_published
 from senet_lib.analysis.plots.comparison import (
     accuracy_against_cost,
     crossed,
@@ -77,6 +77,7 @@ __all__ = [
     "replaced",
     "seconds_per_epoch",
     "shaded",
+    "shows_baseline",
     "shows_published",
     "sorted_accuracies",
 ]

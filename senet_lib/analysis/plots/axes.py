@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 
 from senet_lib.analysis.plots.style import WIDTH, Style, plain, shaded
 
-PUBLISHED = "_published"  # label of the lines; the underscore keeps it out of legends
+PUBLISHED, BASELINE = "_published", "_baseline"  # labels of lines; the underscore keeps them out of legends
 
 
 def row_of_axes(axes: Sequence[Axes] | None, count: int) -> np.ndarray:
@@ -78,7 +78,16 @@ def published_lines(
 
 def shows_published(axes: Axes | np.ndarray) -> bool:
     """Whether `published_lines` drew a line in any of the axes."""
-    return any(line.get_label() == PUBLISHED for ax in np.asarray(axes).flat for line in ax.get_lines())
+    return _has_line(axes, PUBLISHED)
+
+
+def shows_baseline(axes: Axes | np.ndarray) -> bool:
+    """Whether a line in any of the axes marks the baseline."""
+    return _has_line(axes, BASELINE)
+
+
+def _has_line(axes: Axes | np.ndarray, label: str) -> bool:
+    return any(line.get_label() == label for ax in np.asarray(axes).flat for line in ax.get_lines())
 
 
 def separated(values: Sequence[float], gap: float) -> list[float]:

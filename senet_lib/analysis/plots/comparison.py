@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation
 
 from senet_lib.analysis.format import limit, points, span
-from senet_lib.analysis.plots.axes import draw_points, marker_legend, no_data, published_lines
+from senet_lib.analysis.plots.axes import BASELINE, draw_points, marker_legend, no_data, published_lines
 from senet_lib.analysis.plots.style import PALETTE, WIDTH, network_styles, plain
 from senet_lib.analysis.stats import Interval
 
@@ -63,7 +63,8 @@ def sorted_accuracies(
     numbers = 100 * networks.set_index("label")[["mean", "low", "high"]].astype(float)
     edge = _lower_edge(numbers)
     if baseline in numbers.index and numbers.loc[baseline, "mean"] > edge:
-        ax.axvline(numbers.loc[baseline, "mean"], color="#444444", linewidth=1, linestyle=(0, (2, 2)))
+        look = {"color": "#444444", "linewidth": 1, "linestyle": (0, (2, 2))}
+        ax.axvline(numbers.loc[baseline, "mean"], label=BASELINE, **look)
     for row, (label, values) in enumerate(numbers.iterrows()):
         if values["mean"] < edge:
             ax.plot(edge, row, "<", color=styles[label].colour, markersize=9)
