@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 
+import nbformat
 import pytest
 from synthetic import SOURCE_A, SOURCE_A_COMPARISONS, write_study
 
@@ -55,8 +56,12 @@ def test_repository_stays_small():
 
 
 def test_links_lead_to_existing_files():
-    for page in PAGES:
-        text = re.sub(r"```.*?```", "", page.read_text(encoding="utf-8"), flags=re.DOTALL)
+    texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
+    for path in (*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("results/published/notebooks/*.ipynb")):
+        cells = nbformat.read(path, as_version=4).cells
+        texts[path] = "\n".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    for page, whole in texts.items():
+        text = re.sub(r"```.*?```", "", whole, flags=re.DOTALL)
         for target in re.findall(r"\]\(([^)\s]+)\)", text):
             if not target.startswith(("http://", "https://", "#")):
                 assert (page.parent / target.partition("#")[0]).exists(), f"{page.name}: {target}"

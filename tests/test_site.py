@@ -46,12 +46,14 @@ def png_of(picture):
 def test_ids_of_styled_tables_do_not_change_between_executions():
     def executed():
         tables = [pd.DataFrame({"a": [1]}).style.to_html() for _ in range(2)]
-        outputs = [nbformat.v4.new_output("display_data", {"text/html": table}) for table in tables]
+        plain = f"<Styler at {hex(id(tables))}>"
+        outputs = [nbformat.v4.new_output("display_data", {"text/html": t, "text/plain": plain}) for t in tables]
         return nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(outputs=[output]) for output in outputs])
 
     first, second = executed(), executed()
     for notebook in (first, second):
         executed_notebooks._number_table_ids(notebook)
+    assert first.cells[0].outputs[0].data["text/plain"] == "<Styler>"
     pages = [[cell.outputs[0].data["text/html"] for cell in notebook.cells] for notebook in (first, second)]
     assert pages[0] == pages[1] and 'id="T_1"' in pages[0][0] and 'id="T_2_row0_col0"' in pages[0][1]
 
@@ -110,8 +112,8 @@ def repository(tmp_path):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(text)
     hidden = new_code_cell("x = 1", metadata={"jupyter": {"source_hidden": True}})
-    notebook = new_notebook(cells=[new_markdown_cell("# N\n\n[docs](../docs/a.md)"), hidden])
-    for folder in ("notebooks", str(executed_notebooks.FOLDER)):
+    for folder, up in (("notebooks", ".."), (str(executed_notebooks.FOLDER), "../../..")):
+        notebook = new_notebook(cells=[new_markdown_cell(f"# N\n\n[docs]({up}/docs/a.md)"), hidden])
         (tmp_path / folder).mkdir(parents=True)
         nbformat.write(notebook, tmp_path / folder / "01_n.ipynb")
     return tmp_path

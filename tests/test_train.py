@@ -640,9 +640,11 @@ def test_auto_precision_can_be_chosen_for_a_machine(monkeypatch):
         resolve_precision("auto", "cpu")
 
 
-def test_bf16_keeps_fp32_weights():
+def test_bf16_keeps_fp32_weights(caplog):
+    caplog.set_level("INFO")
     model, outcome = train(real_network(), with_changes(precision="bf16", **ONE_EPOCH))
     assert outcome.environment["precision"] == "bf16"
+    assert "Precision" not in caplog.text, "in every run's notebook"
     assert {parameter.dtype for parameter in model.parameters()} == {torch.float32}
     assert math.isfinite(outcome.history[0]["train_loss"])
 

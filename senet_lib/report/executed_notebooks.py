@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from nbformat import NotebookNode
 
 FOLDER = Path("results") / "published" / "notebooks"
+# How links to other folders begin in a notebook, and in its copy, which lies two folders deeper
+FROM_SOURCE, FROM_COPY = "](../", "](../../../"
 DIGEST = "source_sha256"  # notebook metadata of an executed copy
 
 
@@ -45,6 +47,11 @@ def _recorded(copy: Path) -> str:
     import nbformat
 
     return nbformat.read(copy, as_version=4).metadata.get(DIGEST, "") if copy.is_file() else ""
+
+
+def copy_with_links_of_source(root: Path, source: Path) -> str:
+    """The text of a notebook's executed copy, with links that lead from the notebook's own folder."""
+    return (root / FOLDER / source.name).read_text(encoding="utf-8").replace(FROM_COPY, FROM_SOURCE)
 
 
 def execute_all(root: Path, names: list[str]) -> list[Path]:
@@ -73,12 +80,17 @@ def execute_all(root: Path, names: list[str]) -> list[Path]:
 
 def _make_portable(notebook: "NotebookNode", root: Path) -> None:
     """Remove what differs from execution to execution: times, progress bars, and this machine's folders."""
+    from nbconvert.preprocessors import CoalesceStreamsPreprocessor
+
     without_execution_record(notebook)
     notebook.metadata = {key: notebook.metadata[key] for key in ("kernelspec", "language_info")}
     notebook.cells = [cell for cell in notebook.cells if "injected-parameters" not in cell.metadata.get("tags", [])]
     for cell in notebook.cells:
+        if cell.cell_type == "markdown":
+            cell.source = cell.source.replace(FROM_SOURCE, FROM_COPY)
         if cell.cell_type == "code":
             cell.outputs = [output for output in cell.outputs if not _is_progress(output)]
+            CoalesceStreamsPreprocessor().preprocess_cell(cell, {}, 0)  # how they are split depends on the time
             for output in cell.outputs:
                 if output.output_type == "stream":
                     output.text = output.text.replace(f"{root}/", "")
@@ -88,7 +100,8 @@ def _make_portable(notebook: "NotebookNode", root: Path) -> None:
 
 
 def _number_table_ids(notebook: "NotebookNode") -> None:
-    """Replace the random ids of pandas' styled tables by their number, so that equal tables give equal copies."""
+    """Replace the random ids of pandas' styled tables by their number, and remove the addresses of such objects, so
+    that equal tables give equal copies."""
     numbers: dict[str, str] = {}
     for cell in notebook.cells:
         for output in cell.get("outputs", []):
@@ -97,6 +110,8 @@ def _number_table_ids(notebook: "NotebookNode") -> None:
                 for drawn in re.findall(r'<table id="(T_[0-9a-f]{5})"', page):
                     page = page.replace(drawn, numbers.setdefault(drawn, f"T_{len(numbers) + 1}"))
                 output.data["text/html"] = page
+            if "text/plain" in output.get("data", {}):
+                output.data["text/plain"] = re.sub(r" at 0x[0-9a-f]+(?=>)", "", output.data["text/plain"])
 
 
 def _reduce_drawing(output: "NotebookNode") -> None:

@@ -15,8 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from senet_lib.project import project_root
-from senet_lib.report.executed_notebooks import FOLDER as EXECUTED
-from senet_lib.report.executed_notebooks import outdated, sources
+from senet_lib.report.executed_notebooks import copy_with_links_of_source, outdated, sources
 from senet_lib.report.site_check import problems
 
 # The pages below each heading of the contents, in reading order. A pattern stands for its files, sorted by name.
@@ -54,7 +53,7 @@ def stage(root: Path, folder: Path) -> None:
     texts = {page: _titled(page, (root / page).read_text(encoding="utf-8")) for page in _pages(root)}
     texts["studies/README.md"] = _list_of_studies(root)
     for source in sources(root):
-        texts[f"notebooks/{source.name}"] = (root / EXECUTED / source.name).read_text(encoding="utf-8")
+        texts[f"notebooks/{source.name}"] = copy_with_links_of_source(root, source)
     for page, text in texts.items():
         if page.endswith(".ipynb"):
             text = _notebook_with_links(text, page, texts.keys(), root, folder)

@@ -16,8 +16,12 @@ from senet_lib.study import Recipe
 # cuBLAS is deterministic only with a fixed workspace; it reads this variable when CUDA starts
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
-# On a GPU, Fabric advises in every run's notebook to lower the precision of fp32 products; fp32 is intended here
-logging.getLogger("lightning_fabric.utilities.rank_zero").addFilter(lambda log: "Tensor Cores" not in log.getMessage())
+# Fabric would tell in every run's notebook that it uses bf16 and, on a GPU, advise to lower the precision of fp32
+# products. The precision is the recipe's and recorded.
+NOISE = ("Tensor Cores", "Automatic Mixed Precision")
+logging.getLogger("lightning_fabric.utilities.rank_zero").addFilter(
+    lambda log: not any(part in log.getMessage() for part in NOISE)
+)
 
 PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 PRECISION_VARIABLE = "SENET_PRECISION"  # environment variable: what 'auto' means here
