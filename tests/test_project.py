@@ -87,6 +87,10 @@ def test_published_study_enters_the_pages(tmp_path):
     readme, results = ((tmp_path / name).read_text(encoding="utf-8") for name in ("README.md", "results/README.md"))
     assert "What of the small one?" in readme
     assert "`source_a_short`" not in readme
+    publish_made_up(tmp_path / "one", "source_a_narrow", seeds=[0])
+    one_seed = load_results(tmp_path / "one" / "results" / "published" / "source_a_narrow")
+    question, first_values = pages.found({"source_a_narrow": one_seed}).splitlines()
+    assert "`source_a_short`" in question and "n = 1 seed" in first_values.replace("\N{NO-BREAK SPACE}", " ")
     assert re.findall(r"### `(\w+)`", results) == ["another", "source_a_narrow"]
     study = load_results(tmp_path / "results" / "published" / "another")
     found = tables.compare(study)

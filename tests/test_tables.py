@@ -173,6 +173,13 @@ def test_cost_is_relative_to_the_baseline(full):
     assert table.loc["sk_resnet20", "train_seconds_factor"] == pytest.approx(means["sk_resnet20"] / means["resnet20"])
 
 
+def test_costs_have_no_ratio_to_a_baseline_without_runs(full, tmp_path):
+    write_study(tmp_path, seeds=(0,), images=20, missing=["resnet20-seed0"])
+    for results, title in ((full, "Parameters (ratio to resnet20)"), (load_results(tmp_path), "Parameters")):
+        costs = tables.cost(results, tables.networks(results, tables.compare(results)))
+        assert list(shown_tables.cost(costs, "resnet20"))[1] == title
+
+
 def test_times_are_shown_only_where_they_can_be_compared(tmp_path):
     write_study(tmp_path, seeds=(0, 1), images=20)
     denied = change_study(tmp_path, timed=False)

@@ -165,8 +165,9 @@ def cost(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
         "Training time per epoch (s)": ("seconds_per_epoch", seconds),
         "Training time per run (s)": ("train_seconds", run_seconds),
     }
+    compared = f" (ratio to {baseline})" if table["params_factor"].notna().any() else ""
     shown = {
-        f"{title} (ratio to {baseline})": [
+        f"{title}{compared}": [
             with_ratio(format_value(value), ratio)
             for value, ratio in zip(table[column], table[f"{column}_factor"], strict=True)
         ]

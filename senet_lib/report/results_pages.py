@@ -35,15 +35,18 @@ DECISIONS = "tuning_decisions.csv"
 
 
 def found(studies: dict[str, StudyResults]) -> str:
-    """What the published studies found, one statement per study, and which questions are open."""
-    published = {name: results for name, results in studies.items() if results.is_published}
-    statements = [said(published[name]) for name, said in SAID.items() if name in published]
-    if not any(name in published and _has_intervals(published[name]) for name in SOURCE_A_STUDIES):
+    """What the published studies found, one statement per study, then the open questions and studies without
+    intervals."""
+    published = {name: studies[name] for name in SAID if name in studies and studies[name].is_published}
+    decided = [name for name, results in published.items() if _has_intervals(results)]
+    statements = [SAID[name](published[name]) for name in decided]
+    if not set(decided) & set(SOURCE_A_STUDIES):
         listed = " and ".join(f"`{name}` ({size})" for name, size in SOURCE_A_STUDIES.items())
         statements.append(
             "A study note (source A, described in `06_source_notes.ipynb`) left three questions about 50-layer"
             f" networks open: {listed} will answer them. Both were registered before their first run."
         )
+    statements += [SAID[name](published[name]) for name in published if name not in decided]
     return "".join(f"- {statement}\n" for statement in statements)
 
 
