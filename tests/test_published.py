@@ -24,7 +24,7 @@ RESULTS = project_root() / "results"
 PUBLISHED = sorted(path.parent for path in (RESULTS / "published").glob("[!.]*/study.json"))
 ARCHIVED = sorted((RESULTS / "archive").glob("*.zip"))
 OPTIONAL = {"comparisons", "mcnemar", "confused_pairs"}  # not written without rows
-MACHINE_PATH = re.compile(r'"(/|[A-Z]:\\)[a-z]')
+MACHINE_PATH = re.compile(r'"(folder:)?(/|[A-Z]:\\+)[a-z]')  # JSON writes a backslash twice
 
 
 @pytest.fixture(scope="session")
