@@ -21,8 +21,9 @@ from senet_lib.study import Recipe
 from senet_lib.training import NonFiniteLoss, TrainingStopped, fit
 from senet_lib.training.batch_norm import SynchronisedBatchNorm, synchronise
 
-# So small a rate that rounding does not grow: at 0.05, a change of 1e-7 in the weights changes the third loss by 2e-3
-STEADY = {"batch_size": 50, "lr": 1e-3, "precision": "fp32"}
+# So small a rate that rounding does not grow: at 0.05, a change of 1e-7 in the weights changes the third loss by 2e-3,
+# and at 0.001 the losses of an epoch differ by 1e-4 on some processors
+STEADY = {"batch_size": 50, "lr": 2e-4, "precision": "fp32"}
 CPU = {"device": "cpu", "threads": 1, "progress": "lines"}
 
 
@@ -77,7 +78,7 @@ def test_two_devices_train_as_one(ten_steps, tmp_path, monkeypatch, capfd):
             for key in ("train_loss", "test_loss", "train_accuracy", "lr"):
                 assert ours[key] == pytest.approx(theirs[key], abs=1e-4), (before, after, key)
         for (name, ours), theirs in zip(alone.state_dict().items(), model.state_dict().values(), strict=True):
-            torch.testing.assert_close(ours, theirs, atol=1e-2, rtol=1e-3, msg=name)
+            torch.testing.assert_close(ours, theirs, atol=1e-3, rtol=1e-3, msg=name)
         assert (one.evaluation.label == both.evaluation.label).all()
         assert (one.evaluation.predicted == both.evaluation.predicted).mean() > 0.95
         assert isinstance(model.stem[1], nn.BatchNorm2d), "the caller's network has its own kind of batch norm"
