@@ -163,7 +163,7 @@ def report(options: argparse.Namespace) -> int:
     study, _, folder = resolve_study(options)
     _save_pictures(_with_results(study, folder), options)
     content, known = publishing.as_configured(study, folder), read_study(folder)
-    if all(run in content["runs"] for run in known["runs"]):  # or the study as it is now has none of them
+    if all(run in content["runs"] for run in known["runs"]):  # otherwise the report is of the study as it was trained
         write_study(folder, content)
     print(f"report: {_shown(build_report(folder))}")
     return 0

@@ -112,9 +112,9 @@ def test_stored_runs_are_not_lost(root, publish):
     assert archived.read_bytes() == before
     published = publish(study, whole)
     assert not archived.exists()
-    one_seed = study_of("a", "b", seeds=(0, 1))
+    two_seeds = study_of("a", "b", seeds=(0, 1))
     with pytest.raises(StudyError, match="a-seed0, b-seed0: published or archived, but not in"):
-        publish(one_seed, write_finished(root / "other", study_of("a", "b", seeds=(1,))))
+        publish(two_seeds, write_finished(root / "other", study_of("a", "b", seeds=(1,))))
     assert sorted(load_results(published).done["run_id"]) == ["a-seed0", "b-seed0"]
     with pytest.raises(StudyError, match="no run of s, as it is configured now, is finished in"):
         archive(study_of("a", lr=0.7), whole)

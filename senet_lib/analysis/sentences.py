@@ -11,7 +11,7 @@ from senet_lib.analysis.format import counted, difference, duration, limit, mill
 from senet_lib.analysis.markup import escape_markdown
 from senet_lib.analysis.tables import MANY, epochs, evaluated, without_place
 from senet_lib.analysis.tables import runs as run_table
-from senet_lib.results import StudyResults
+from senet_lib.results import TIMED_UNDER, StudyResults
 
 # What a study with `verdicts: false` says at the top of its report and in the terminal
 NO_VERDICTS = "This study checks the installation: it compares no networks, and its accuracies answer no question."
@@ -369,9 +369,8 @@ def untimed(results: StudyResults) -> str:
 
 def incomparable_seconds(results: StudyResults) -> str:
     """One line per setting in which the finished runs' environments differ; empty if there is none."""
-    kinds = {"device": "devices", "processor": "processors", "precision": "precisions", "threads": "numbers of threads"}
     return "\n".join(
-        f"The runs used different {kinds[key]} ({names(values)}): their training times cannot be compared."
+        f"The runs used different {TIMED_UNDER[key]} ({names(values)}): their training times cannot be compared."
         for key, values in results.different_conditions.items()
     )
 

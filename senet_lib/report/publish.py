@@ -148,10 +148,9 @@ def _keep_stored(study: Study, runs: list[RunConfig], folder: Path) -> None:
         stored = [run for run in runs if any(is_intact(place / "runs" / run.run_id, run.hash) for place in places)]
     lost = [run.run_id for run in stored if not is_intact(folder / "runs" / run.run_id, run.hash)]
     if lost:
-        more = f" and {len(lost) - 4} more" if len(lost) > 4 else ""
         raise StudyError(
-            f"{', '.join(lost[:4])}{more}: published or archived, but not in {folder}, whose runs would replace the"
-            f" stored ones; `make restore STUDY={study.name}` brings them here"
+            f"{', '.join(lost)}: published or archived, but not in {folder}, whose runs would replace the stored ones;"
+            f" `make restore STUDY={study.name}` brings them here"
         )
 
 

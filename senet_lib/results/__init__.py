@@ -24,7 +24,7 @@ from senet_lib.results.layout import (
     write_predictions,
     write_summary,
 )
-from senet_lib.results.load import StudyResults, load_results, read_history, read_predictions, read_study
+from senet_lib.results.load import TIMED_UNDER, StudyResults, load_results, read_history, read_predictions, read_study
 
 __all__ = [
     "ANALYSED_FILES",
@@ -36,6 +36,7 @@ __all__ = [
     "RECORDED_FILES",
     "SPLITS",
     "SUMMARY",
+    "TIMED_UNDER",
     "WEIGHTS",
     "StudyResults",
     "altered_files",

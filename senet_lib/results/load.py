@@ -14,7 +14,13 @@ from senet_lib.files import read_arrays, read_json, read_record, unpacked
 from senet_lib.results.layout import ANALYSED_FILES, HISTORY_COLUMNS, SUMMARY, altered_files, is_done
 from senet_lib.results.records import StudyRecord, Summary, problem_of
 
-TIMED_UNDER = ("device", "processor", "precision", "threads")  # entries of environment.json
+# What a run's time depends on: entries of environment.json, and the words for several of them
+TIMED_UNDER = {
+    "device": "devices",
+    "processor": "processors",
+    "precision": "precisions",
+    "threads": "numbers of threads",
+}
 
 
 @dataclass(frozen=True)

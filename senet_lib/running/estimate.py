@@ -19,6 +19,7 @@ from senet_lib.models import create_model
 from senet_lib.study import RunConfig
 from senet_lib.training import TrainingStopped, fit
 from senet_lib.training.resizing import pixel_shares
+from senet_lib.training.runtime import device_kind
 
 # NVIDIA's H100 SXM data sheet: dense bf16. SHARE is the fraction of the peak that training reaches. It was not measured
 # on an H100; it is that of a standard ResNet-18 training on an A100 (312 TFLOP/s): 32.3e15 FLOP in 7 minutes
@@ -126,7 +127,7 @@ def measure(run: RunConfig, data: Dataset, device: str = "auto", threads: int | 
     Muon's iteration, a few percent of a full batch's step, is not included.
     """
     classes, (_, height, width) = data.num_classes, data.image_shape
-    on_gpu = device in ("auto", "cuda") and torch.cuda.is_available()
+    on_gpu = device_kind(device) == "cuda"
     least, most = CPU_IMAGES
     _, macs = count(run, data)
     batch = run.recipe.batch_size if on_gpu else min(run.recipe.batch_size, max(least, min(most, int(CPU_MACS / macs))))

@@ -17,7 +17,7 @@ from senet_lib.running.estimate import count, image_steps
 from senet_lib.study import RunConfig
 from senet_lib.training.progress import EPOCH_LINE, RESUMED_LINE
 from senet_lib.training.resizing import pixel_shares
-from senet_lib.training.runtime import resolve_precision
+from senet_lib.training.runtime import device_kind, resolve_precision
 
 START = 10.0  # seconds until a run trains (interpreter, imports, kernel, data), until one was observed
 
@@ -42,12 +42,10 @@ def recorded_seconds(run_dir: Path, run: RunConfig, data: Dataset, here: dict[st
 def conditions(device: str, threads: int) -> dict[str, Any]:
     """What must be equal for a finished run's time to tell how long another one takes here."""
     record = environment_record()
+    kind = device_kind(device)
     here = {"processor": record["processor"], "cores": record["cores"]}
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        return here | {"device": torch.cuda.get_device_name()}
-    if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
-        return here | {"device": "mps"}
-    return here | {"device": "cpu", "threads": threads}
+    here["device"] = torch.cuda.get_device_name() if kind == "cuda" else kind
+    return here | ({"threads": threads} if kind == "cpu" else {})
 
 
 @dataclass

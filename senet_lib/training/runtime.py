@@ -27,6 +27,13 @@ PRECISIONS = {"fp32": "32-true", "bf16": "bf16-mixed"}
 PRECISION_VARIABLE = "SENET_PRECISION"  # environment variable: what 'auto' means here
 
 
+def device_kind(device: str = "auto") -> str:
+    """'cuda', 'mps' or 'cpu': what a device's name, or 'auto', stands for on this machine."""
+    if device in ("auto", "cuda") and torch.cuda.is_available():
+        return "cuda"
+    return "mps" if device == "mps" or (device == "auto" and torch.backends.mps.is_available()) else "cpu"
+
+
 def resolve_precision(precision: str, device: str = "auto") -> str:
     """'auto' becomes 'bf16' where the hardware supports it (CUDA, CPUs with AVX512-BF16 or AMX), otherwise 'fp32'.
 
@@ -38,11 +45,11 @@ def resolve_precision(precision: str, device: str = "auto") -> str:
         if chosen not in PRECISIONS:
             raise UserError(f"{PRECISION_VARIABLE} is {chosen}; allowed: {', '.join(PRECISIONS)}")
         return chosen
-    if device in ("auto", "cuda") and torch.cuda.is_available():
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    if device == "mps" or (device == "auto" and torch.backends.mps.is_available()):
-        return "fp32"
-    native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
+    kind = device_kind(device)
+    if kind == "cuda":
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+    else:
+        native = kind == "cpu" and (torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
     return "bf16" if native else "fp32"
 
 
