@@ -98,14 +98,14 @@ def reproduce(options: argparse.Namespace) -> int:
 
 def execute(executor: "Executor", runs: list[RunConfig], pending: list[RunConfig], data: "Dataset") -> dict[str, str]:
     """Execute the pending runs. Return run_id -> reason for those that failed."""
-    from senet_lib.running.pace import Pace, conditions, recorded_seconds
+    from senet_lib.running.pace import Conditions, Pace
 
     options = executor.options
     pace = Pace(pending, data, executor.jobs)
-    here = conditions(options.device, executor.threads)
+    here = Conditions(options.device, executor.threads, executor.runs_at_a_time)
     for run in runs:
         run_dir = executor.folder / "runs" / run.run_id
-        if run not in pending and (seconds := recorded_seconds(run_dir, run, data, here)):
+        if run not in pending and (seconds := here.recorded_seconds(run_dir, run, data)):
             pace.learn(run, pace.start + seconds)
     executor.pace, executor.limit = pace, options.time_limit
     return executor.execute(pending, runs)
@@ -163,8 +163,11 @@ def report(options: argparse.Namespace) -> int:
     study, _, folder = resolve_study(options)
     _save_pictures(_with_results(study, folder), options)
     content, known = publishing.as_configured(study, folder), read_study(folder)
-    if all(run in content["runs"] for run in known["runs"]):  # otherwise the report is of the study as it was trained
+    if all(run in content["runs"] for run in known["runs"]):
         write_study(folder, content)
+    else:
+        changed = "its file has changed since these runs were planned, and the report is of them"
+        print(f"{study.name}: {changed}; `make reproduce STUDY={study.name}` trains the new ones", file=sys.stderr)
     print(f"report: {_shown(build_report(folder))}")
     return 0
 

@@ -183,7 +183,7 @@ class Study(Strict):
     baseline: str = ""  # the network that the others are compared with; empty: the first
     comparisons: tuple[tuple[str, str], ...] = ()  # planned (treatment, baseline) pairs; empty: each with `baseline`
     notes: str = ""  # for the reader: deviations, what was cut
-    timed: bool = True  # false: runs shared a machine or used several, so the report omits wall-clock times
+    timed: bool = True  # false: other work shared the machine, so the report omits wall-clock times
     verdicts: bool = True  # false: a check of the pipeline, whose report compares nothing and says so
     # variables of `make reproduce` that give this study, where they change its file; set by `override` alone
     make_variables: dict[str, str | int] = {}

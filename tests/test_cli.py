@@ -459,6 +459,11 @@ def test_archive_keeps_every_finished_run(finished):
     assert code == 0, output
     page = (finished.root / "results" / "tiny" / "report.html").read_text(encoding="utf-8")
     assert "Does it run?" in page and "A later note." in page
+    assert output.count("\n") == 1
+    finished.write_study("tiny", {"seeds": [0, 1], "recipe": {**TINY["recipe"], "momentum": 0.8}})
+    code, output = finished.call("report", "tiny")
+    assert code == 0 and "report:" in output, output
+    assert "tiny: its file has changed since these runs were planned, and the report is of them" in output
     finished.write_study("tiny", {"seeds": [0, 1]})
     assert finished.call("archive", "tiny")[0] == 0
     assert archive.read_bytes() == first, "the same runs give the same bytes"

@@ -88,9 +88,10 @@ def test_a_measurement_is_a_time():
 
 def test_recorded_times_are_those_of_this_machine(tmp_path, monkeypatch):
     monkeypatch.setenv("SENET_PRECISION", "fp32")
-    here = pace.conditions("cpu", 1)
+    here = pace.Conditions("cpu", 1)
     write_json(tmp_path / "summary.json", {"train_seconds": 30.0})
-    recorded = here | {"precision": "fp32"}
+    recorded = here.record | {"precision": "fp32"}
+    del recorded["runs_at_a_time"]  # as in the record of a run that was alone
     evaluation = 10_000 / 3 / 50_000
     for changes, seconds in (
         ({}, pytest.approx(30 * (1 + evaluation))),
@@ -99,11 +100,13 @@ def test_recorded_times_are_those_of_this_machine(tmp_path, monkeypatch):
         ({"processor": "another"}, None),
         ({"threads": 2}, None),
         ({"precision": "bf16"}, None),
+        ({"runs_at_a_time": 2}, None),
     ):
         write_json(tmp_path / "environment.json", recorded | changes)
-        assert pace.recorded_seconds(tmp_path, run(), CIFAR10, here) == seconds, changes
+        assert here.recorded_seconds(tmp_path, run(), CIFAR10) == seconds, changes
+    assert pace.Conditions("cpu", 1, 2).recorded_seconds(tmp_path, run(), CIFAR10) is not None  # two then, and two now
     (tmp_path / "summary.json").unlink()
-    assert pace.recorded_seconds(tmp_path, run(), CIFAR10, here) is None
+    assert here.recorded_seconds(tmp_path, run(), CIFAR10) is None
 
 
 def test_time_left_is_learned(monkeypatch):

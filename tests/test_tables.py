@@ -186,7 +186,9 @@ def test_times_are_shown_only_where_they_can_be_compared(tmp_path):
     change_study(tmp_path, timed=True)
     rewrite(tmp_path, "se_resnet20-seed1", environment={"processor": "another"})
     different = load_results(tmp_path)
-    for results in (denied, different):
+    records = dict.fromkeys(different.environments, {"device": "cpu", "runs_at_a_time": 2})
+    together = replace(different, environments=records)
+    for results in (denied, different, together):
         table = tables.networks(results, tables.compare(results))
         costs = tables.cost(results, table)
         assert costs[["seconds_per_epoch", "train_seconds"]].isna().all(axis=None)
@@ -195,6 +197,8 @@ def test_times_are_shown_only_where_they_can_be_compared(tmp_path):
         assert sentences.cost(costs, "resnet20") == ""
     assert sentences.untimed(denied) in sentences.deviations(denied)
     assert sentences.untimed(different) == ""
+    assert "up to 2 runs at a time" in sentences.untimed(together)
+    assert sentences.untimed(together) in sentences.deviations(together)
     assert sentences.incomparable_seconds(different) in sentences.deviations(different)
 
 

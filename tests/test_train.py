@@ -640,6 +640,14 @@ def test_auto_precision_can_be_chosen_for_a_machine(monkeypatch):
         resolve_precision("auto", "cpu")
 
 
+def test_runs_record_how_many_of_them_share_a_device(monkeypatch):
+    for given, recorded in ((None, None), ("1", None), ("3", 3)):
+        if given:
+            monkeypatch.setenv("SENET_RUNS_AT_A_TIME", given)
+        _, outcome = train(recipe=with_changes(**ONE_EPOCH))
+        assert outcome.environment.get("runs_at_a_time") == recorded
+
+
 def test_bf16_keeps_fp32_weights(caplog):
     caplog.set_level("INFO")
     model, outcome = train(real_network(), with_changes(precision="bf16", **ONE_EPOCH))

@@ -358,13 +358,15 @@ def cost(table: pd.DataFrame, baseline: str) -> str:
 
 
 def untimed(results: StudyResults) -> str:
-    """Why the report compares no times, if the study declares them incomparable; otherwise empty."""
-    if results.study.get("timed", True):
+    """Why the report compares no times, if the study declares them incomparable or runs shared a device; otherwise
+    empty."""
+    if not results.study.get("timed", True):
+        why = "the runs shared a machine with each other or with other work, or ran on several machines"
+    elif (runs := results.runs_at_a_time) > 1:
+        why = f"up to {runs} runs at a time were trained on the same CPU or GPU"
+    else:
         return ""
-    return (
-        "Training times are not compared: the runs shared a machine with each other or with other work, or ran on"
-        " several machines."
-    )
+    return f"Training times are not compared: {why}."
 
 
 def incomparable_seconds(results: StudyResults) -> str:

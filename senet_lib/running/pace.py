@@ -22,30 +22,35 @@ from senet_lib.training.runtime import device_kind, resolve_precision
 START = 10.0  # seconds until a run trains (interpreter, imports, kernel, data), until one was observed
 
 
-def recorded_seconds(run_dir: Path, run: RunConfig, data: Dataset, here: dict[str, Any]) -> float | None:
-    """The seconds of a finished run's epochs with their evaluations; None if it was trained under other conditions than
-    those of `here`, as from `conditions`."""
-    environment, summary = read_record(run_dir / "environment.json") or {}, read_record(run_dir / SUMMARY) or {}
-    kind = here["device"] if here["device"] in ("cpu", "mps") else "cuda"
-    wanted = here | {"precision": resolve_precision(run.recipe.precision, kind)}
-    train_seconds = summary.get("train_seconds")
-    if (
-        any(environment.get(key) != value for key, value in wanted.items())
-        or not isinstance(train_seconds, int | float)
-        or not train_seconds
-    ):
-        return None
-    training, evaluation = image_steps(run, data)
-    return train_seconds * (1 + evaluation / training)
+class Conditions:
+    """What must be equal for a finished run's time to tell how long another one takes here.
 
+    device: 'auto' or its kind. threads: the CPU threads of a run. runs_at_a_time: how many runs share the GPU or CPUs.
+    """
 
-def conditions(device: str, threads: int) -> dict[str, Any]:
-    """What must be equal for a finished run's time to tell how long another one takes here."""
-    record = environment_record()
-    kind = device_kind(device)
-    here = {"processor": record["processor"], "cores": record["cores"]}
-    here["device"] = torch.cuda.get_device_name() if kind == "cuda" else kind
-    return here | ({"threads": threads} if kind == "cpu" else {})
+    def __init__(self, device: str, threads: int, runs_at_a_time: int = 1) -> None:
+        here = environment_record()
+        self.kind = device_kind(device)
+        self.record: dict[str, Any] = {key: here[key] for key in ("processor", "cores")}
+        self.record["device"] = torch.cuda.get_device_name() if self.kind == "cuda" else self.kind
+        self.record["runs_at_a_time"] = runs_at_a_time
+        if self.kind == "cpu":
+            self.record["threads"] = threads
+
+    def recorded_seconds(self, run_dir: Path, run: RunConfig, data: Dataset) -> float | None:
+        """The seconds of a finished run's epochs with their evaluations; None if its conditions were others."""
+        environment, summary = read_record(run_dir / "environment.json") or {}, read_record(run_dir / SUMMARY) or {}
+        environment.setdefault("runs_at_a_time", 1)
+        wanted = self.record | {"precision": resolve_precision(run.recipe.precision, self.kind)}
+        train_seconds = summary.get("train_seconds")
+        if (
+            any(environment.get(key) != value for key, value in wanted.items())
+            or not isinstance(train_seconds, int | float)
+            or not train_seconds
+        ):
+            return None
+        training, evaluation = image_steps(run, data)
+        return train_seconds * (1 + evaluation / training)
 
 
 @dataclass

@@ -6,7 +6,7 @@ from senet_lib import durations
 from senet_lib.data import Dataset
 from senet_lib.running.estimate import SHARE, estimates
 from senet_lib.running.executor import Executor
-from senet_lib.running.pace import START, conditions, recorded_seconds
+from senet_lib.running.pace import START, Conditions
 from senet_lib.study import RunConfig
 from senet_lib.training.runtime import resolve_precision
 
@@ -23,11 +23,11 @@ def print_estimates(executor: Executor, runs: Sequence[RunConfig], left: Sequenc
     """Print one row per configuration with runs `left`, the time of all of them, and where they would be executed.
     data: only its sizes are used."""
     options, threads = executor.options, executor.threads
-    here = conditions(options.device, threads)
+    here = Conditions(options.device, threads, executor.runs_at_a_time)
     recorded = {}
     for run in runs:
         run_dir = executor.folder / "runs" / run.run_id
-        if run not in left and (seconds := recorded_seconds(run_dir, run, data, here)):
+        if run not in left and (seconds := here.recorded_seconds(run_dir, run, data)):
             recorded[run.label] = seconds
     networks = list({run.label: run for run in left}.values())
     costs = estimates(networks, data, recorded, options.device, threads)

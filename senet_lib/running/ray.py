@@ -98,6 +98,11 @@ class RayExecutor(Executor):
         most = max(node.cpus for node in self.cluster)
         return next((threads for threads in range(most, 1, -1) if self._room(threads) >= wanted), 1)
 
+    @cached_property
+    def runs_at_a_time(self) -> int:
+        most = int(1 / self.gpus_per_run) if self.gpus_per_run else max(self._fits(node) for node in self.cluster)
+        return max(1, min(self.jobs, most))
+
     def _room(self, threads: int) -> int:
         return sum(node.room(threads * self.options.devices, self.gpus_per_run) for node in self.cluster)
 
