@@ -103,10 +103,9 @@ def execute(executor: "Executor", runs: list[RunConfig], pending: list[RunConfig
     options = executor.options
     pace = Pace(pending, data, executor.jobs)
     here = Conditions(options.device, executor.threads, executor.runs_at_a_time)
-    for run in runs:
-        run_dir = executor.folder / "runs" / run.run_id
-        if run not in pending and (seconds := here.recorded_seconds(run_dir, run, data)):
-            pace.learn(run, pace.start + seconds)
+    finished = [run for run in runs if run not in pending]
+    for run, seconds in here.recorded(executor.folder, finished, data):
+        pace.learn(run, pace.start + seconds)
     executor.pace, executor.limit = pace, options.time_limit
     return executor.execute(pending, runs)
 

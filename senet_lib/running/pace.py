@@ -1,7 +1,7 @@
 """How long the runs of a study take, learned from its finished runs and from the progress of the running ones."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -36,6 +36,13 @@ class Conditions:
         self.record["runs_at_a_time"] = runs_at_a_time
         if self.kind == "cpu":
             self.record["threads"] = threads
+
+    def recorded(self, folder: Path, runs: Sequence[RunConfig], data: Dataset) -> Iterator[tuple[RunConfig, float]]:
+        """Those of the finished `runs` in a results folder that had these conditions, and what `recorded_seconds` says
+        of them."""
+        for run in runs:
+            if seconds := self.recorded_seconds(folder / "runs" / run.run_id, run, data):
+                yield run, seconds
 
     def recorded_seconds(self, run_dir: Path, run: RunConfig, data: Dataset) -> float | None:
         """The seconds of a finished run's epochs with their evaluations; None if its conditions were others."""

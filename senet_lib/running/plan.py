@@ -24,11 +24,8 @@ def print_estimates(executor: Executor, runs: Sequence[RunConfig], left: Sequenc
     data: only its sizes are used."""
     options, threads = executor.options, executor.threads
     here = Conditions(options.device, threads, executor.runs_at_a_time)
-    recorded = {}
-    for run in runs:
-        run_dir = executor.folder / "runs" / run.run_id
-        if run not in left and (seconds := here.recorded_seconds(run_dir, run, data)):
-            recorded[run.label] = seconds
+    finished = [run for run in runs if run not in left]
+    recorded = {run.label: seconds for run, seconds in here.recorded(executor.folder, finished, data)}
     networks = list({run.label: run for run in left}.values())
     costs = estimates(networks, data, recorded, options.device, threads)
 
