@@ -7,7 +7,7 @@ import sys
 import time
 
 SUPERVISED = "SENET_SUPERVISED"  # environment variable of processes that a launcher started; not set in a user's kernel
-RUNS_AT_A_TIME = "SENET_RUNS_AT_A_TIME"  # environment variable of runs: how many of them use the same GPU or CPUs
+RUNS_PER_GPU = "SENET_RUNS_PER_GPU"  # environment variable of runs: how many of them use the same GPU at a time
 
 
 class StopRequest:

@@ -91,7 +91,7 @@ def test_recorded_times_are_those_of_this_machine(tmp_path, monkeypatch):
     here = pace.Conditions("cpu", 1)
     write_json(tmp_path / "summary.json", {"train_seconds": 30.0})
     recorded = here.record | {"precision": "fp32"}
-    del recorded["runs_at_a_time"]  # as in the record of a run that was alone
+    del recorded["runs_per_gpu"]  # as in the record of a run that was alone
     evaluation = 10_000 / 3 / 50_000
     for changes, seconds in (
         ({}, pytest.approx(30 * (1 + evaluation))),
@@ -100,7 +100,7 @@ def test_recorded_times_are_those_of_this_machine(tmp_path, monkeypatch):
         ({"processor": "another"}, None),
         ({"threads": 2}, None),
         ({"precision": "bf16"}, None),
-        ({"runs_at_a_time": 2}, None),
+        ({"runs_per_gpu": 2}, None),
     ):
         write_json(tmp_path / "environment.json", recorded | changes)
         assert here.recorded_seconds(tmp_path, run(), CIFAR10) == seconds, changes

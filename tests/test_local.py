@@ -161,22 +161,22 @@ def test_threads_are_those_that_may_be_used(monkeypatch):
     assert threads_of_a_job(5, 1) == 5
 
 
-def test_runs_that_share_a_device_know_how_many_they_are(tmp_path, monkeypatch):
-    """On CPUs all jobs share them; on GPUs those that get the same one."""
+def test_runs_that_share_a_gpu_know_how_many_they_are(tmp_path, monkeypatch):
+    """Without GPUs, or beside unused ones, each run has cores of its own."""
     for gpus, changes, expected in (
         ("", {"jobs": 1}, 1),
-        ("", {"jobs": 3}, 3),
+        ("", {"jobs": 3}, 1),
         ("0", {"jobs": 1, "device": "auto"}, 1),
         ("0", {"jobs": 3, "device": "auto"}, 3),
         ("0,1", {"jobs": 2, "device": "auto"}, 1),
         ("0,1", {"jobs": 3, "device": "auto"}, 2),
         ("0,1", {"jobs": 4, "device": "auto", "gpus_per_run": 0.5}, 2),
         ("0,1", {"jobs": 2, "device": "auto", "gpus_per_run": 2.0}, 2),
-        ("0,1", {"jobs": 2, "device": "cpu"}, 2),
+        ("0,1", {"jobs": 2, "device": "cpu"}, 1),
     ):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
         executor = LocalExecutor(options(**changes), tmp_path)
-        assert executor.variables()["SENET_RUNS_AT_A_TIME"] == str(expected), (gpus, changes)
+        assert executor.variables()["SENET_RUNS_PER_GPU"] == str(expected), (gpus, changes)
 
 
 def test_many_runs_write_fewer_checkpoints(executor, monkeypatch):

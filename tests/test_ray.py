@@ -54,24 +54,24 @@ def test_needs_ray(tmp_path, monkeypatch):
 
 
 def test_runs_share_the_cluster(executor):
-    for nodes, changes, expected in (  # jobs, threads, GPUs of a run, runs that share a device
-        ([(8,)], {}, (2, 4, 0, 2)),
-        ([(8,), (8,)], {}, (4, 4, 0, 2)),
-        ([(3,), (3,)], {"jobs": 3}, (3, 1, 0, 3)),  # with 2 threads, only two would fit
+    for nodes, changes, expected in (  # jobs, threads, GPUs of a run, runs that share a GPU
+        ([(8,)], {}, (2, 4, 0, 1)),
+        ([(8,), (8,)], {}, (4, 4, 0, 1)),
+        ([(3,), (3,)], {"jobs": 3}, (3, 1, 0, 1)),  # with 2 threads, only two would fit
         ([(3,), (3,)], {"jobs": 2}, (2, 3, 0, 1)),
         ([(1,)], {}, (2, 1, 0, 1)),  # the second waits
         ([(8,), (2,)], {"jobs": 1}, (1, 8, 0, 1)),
-        ([(8,)], {"threads": 3}, (2, 3, 0, 2)),
+        ([(8,)], {"threads": 3}, (2, 3, 0, 1)),
         ([(16, 4), (4, 0)], {}, (4, 4, 1, 1)),
-        ([(16, 4)], {"device": "cpu"}, (2, 8, 0, 2)),
+        ([(16, 4)], {"device": "cpu"}, (2, 8, 0, 1)),
         ([(16, 4)], {"gpus_per_run": 2}, (2, 8, 2, 1)),
         ([(16, 4)], {"gpus_per_run": 0.5}, (8, 2, 0.5, 2)),
         ([(16, 4)], {"gpus_per_run": 0.4, "jobs": 8}, (8, 2, 0.4, 2)),
-        ([(16, 4)], {"gpus_per_run": 0}, (2, 8, 0, 2)),
+        ([(16, 4)], {"gpus_per_run": 0}, (2, 8, 0, 1)),
         ([(16, 4)], {"devices": 2}, (2, 4, 2, 1)),  # a GPU and 4 threads for each device
     ):
         made = executor(nodes, **changes)
-        assert (made.jobs, made.threads, made.gpus_per_run, made.runs_at_a_time) == expected, (nodes, changes)
+        assert (made.jobs, made.threads, made.gpus_per_run, made.runs_per_gpu) == expected, (nodes, changes)
         made.describe()
     assert "with 4 CPU threads and 1 GPU" in executor([(16, 4)]).describe()
 

@@ -186,7 +186,7 @@ def test_times_are_shown_only_where_they_can_be_compared(tmp_path):
     change_study(tmp_path, timed=True)
     rewrite(tmp_path, "se_resnet20-seed1", environment={"processor": "another"})
     different = load_results(tmp_path)
-    records = dict.fromkeys(different.environments, {"device": "cpu", "runs_at_a_time": 2})
+    records = dict.fromkeys(different.environments, {"device": "cpu", "runs_per_gpu": 2})
     together = replace(different, environments=records)
     for results in (denied, different, together):
         table = tables.networks(results, tables.compare(results))

@@ -640,12 +640,12 @@ def test_auto_precision_can_be_chosen_for_a_machine(monkeypatch):
         resolve_precision("auto", "cpu")
 
 
-def test_runs_record_how_many_of_them_share_a_device(monkeypatch):
+def test_runs_record_how_many_of_them_share_a_gpu(monkeypatch):
     for given, recorded in ((None, None), ("1", None), ("3", 3)):
         if given:
-            monkeypatch.setenv("SENET_RUNS_AT_A_TIME", given)
+            monkeypatch.setenv("SENET_RUNS_PER_GPU", given)
         _, outcome = train(recipe=with_changes(**ONE_EPOCH))
-        assert outcome.environment.get("runs_at_a_time") == recorded
+        assert outcome.environment.get("runs_per_gpu") == recorded
 
 
 def test_bf16_keeps_fp32_weights(caplog):

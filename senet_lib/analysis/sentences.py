@@ -358,12 +358,12 @@ def cost(table: pd.DataFrame, baseline: str) -> str:
 
 
 def untimed(results: StudyResults) -> str:
-    """Why the report compares no times, if the study declares them incomparable or runs shared a device; otherwise
+    """Why the report compares no times, if the study declares them incomparable or runs shared a GPU; otherwise
     empty."""
     if not results.study.get("timed", True):
         why = "the runs shared a machine with each other or with other work, or ran on several machines"
-    elif (runs := results.runs_at_a_time) > 1:
-        why = f"up to {runs} runs at a time were trained on the same CPU or GPU"
+    elif (runs := results.runs_per_gpu) > 1:
+        why = f"up to {runs} runs at a time were trained on the same GPU"
     else:
         return ""
     return f"Training times are not compared: {why}."

@@ -62,13 +62,13 @@ class StudyResults:
     @property
     def timed(self) -> bool:
         """Whether the runs' wall-clock times may be compared: the study does not deny it, and all finished runs were
-        trained one at a time and under the same conditions."""
-        return self.study.get("timed", True) and self.runs_at_a_time == 1 and not self.different_conditions
+        trained without sharing a GPU and under the same conditions."""
+        return self.study.get("timed", True) and self.runs_per_gpu == 1 and not self.different_conditions
 
     @property
-    def runs_at_a_time(self) -> int:
-        """How many runs were trained at the same time on the same GPU or CPUs, at most; as far as it was recorded."""
-        return max((record.get("runs_at_a_time", 1) for record in self.environments.values()), default=1)
+    def runs_per_gpu(self) -> int:
+        """How many runs were trained at the same time on the same GPU, at most; as far as it was recorded."""
+        return max((record.get("runs_per_gpu", 1) for record in self.environments.values()), default=1)
 
     @property
     def different_conditions(self) -> dict[str, list[str]]:

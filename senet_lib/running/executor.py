@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
-from senet_lib.process import RUNS_AT_A_TIME, SUPERVISED, StopRequest
+from senet_lib.process import RUNS_PER_GPU, SUPERVISED, StopRequest
 from senet_lib.running.arguments import data_root_in
 from senet_lib.running.run import FAILED
 from senet_lib.running.time_limit import TimeLimit
@@ -63,12 +63,12 @@ class Executor(ABC):
     """Executes runs somewhere. Use as a context manager: `with create_executor(options, folder) as executor`.
 
     jobs: how many runs are executed at the same time, at most. threads: the CPU threads of each, or of each of its
-    devices. runs_at_a_time: how many runs use the same GPU or, without GPUs, the same CPUs; at most.
+    devices. runs_per_gpu: how many runs use the same GPU at a time, at most; 1 without GPUs.
     """
 
     jobs: int
     threads: int
-    runs_at_a_time: int = 1
+    runs_per_gpu: int = 1
     why_left = "stopped at the time limit"  # how the last line of the output begins if there are runs `left`
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
@@ -170,7 +170,7 @@ class Executor(ABC):
         return {
             INTERVAL_VARIABLE: given or f"{checkpoint_seconds(self.jobs):g}",
             SUPERVISED: "1",
-            RUNS_AT_A_TIME: str(self.runs_at_a_time),
+            RUNS_PER_GPU: str(self.runs_per_gpu),
             "OMP_NUM_THREADS": str(self.threads),
             "PYTHONUNBUFFERED": "1",
             "PYTHONIOENCODING": "utf-8:backslashreplace",  # in which the output is read

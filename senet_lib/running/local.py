@@ -39,7 +39,7 @@ class LocalExecutor(Executor):
             raise UserError(f"GPUS_PER_RUN is {self.gpus_per_run:g}; GPUs of this machine: {len(self.gpus)}")
         self.slots = list(range(self.jobs))  # the free ones
         users = Counter(gpu for slot in self.slots for gpu in gpus_of_slot(slot, self.gpus, self.gpus_per_run))
-        self.runs_at_a_time = max(users.values(), default=self.jobs)
+        self.runs_per_gpu = max(users.values(), default=1)
         self.processes: dict[str, subprocess.Popen] = {}
         self.queue: queue.Queue[Event] = queue.Queue(maxsize=1000)  # a run that prints more waits
 

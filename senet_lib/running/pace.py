@@ -25,15 +25,15 @@ START = 10.0  # seconds until a run trains (interpreter, imports, kernel, data),
 class Conditions:
     """What must be equal for a finished run's time to tell how long another one takes here.
 
-    device: 'auto' or its kind. threads: the CPU threads of a run. runs_at_a_time: how many runs share the GPU or CPUs.
+    device: 'auto' or its kind. threads: the CPU threads of a run. runs_per_gpu: how many runs share a GPU.
     """
 
-    def __init__(self, device: str, threads: int, runs_at_a_time: int = 1) -> None:
+    def __init__(self, device: str, threads: int, runs_per_gpu: int = 1) -> None:
         here = environment_record()
         self.kind = device_kind(device)
         self.record: dict[str, Any] = {key: here[key] for key in ("processor", "cores")}
         self.record["device"] = torch.cuda.get_device_name() if self.kind == "cuda" else self.kind
-        self.record["runs_at_a_time"] = runs_at_a_time
+        self.record["runs_per_gpu"] = runs_per_gpu
         if self.kind == "cpu":
             self.record["threads"] = threads
 
@@ -47,7 +47,7 @@ class Conditions:
     def recorded_seconds(self, run_dir: Path, run: RunConfig, data: Dataset) -> float | None:
         """The seconds of a finished run's epochs with their evaluations; None if its conditions were others."""
         environment, summary = read_record(run_dir / "environment.json") or {}, read_record(run_dir / SUMMARY) or {}
-        environment.setdefault("runs_at_a_time", 1)
+        environment.setdefault("runs_per_gpu", 1)
         wanted = self.record | {"precision": resolve_precision(run.recipe.precision, self.kind)}
         train_seconds = summary.get("train_seconds")
         if (

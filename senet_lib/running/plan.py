@@ -23,7 +23,7 @@ def print_estimates(executor: Executor, runs: Sequence[RunConfig], left: Sequenc
     """Print one row per configuration with runs `left`, the time of all of them, and where they would be executed.
     data: only its sizes are used."""
     options, threads = executor.options, executor.threads
-    here = Conditions(options.device, threads, executor.runs_at_a_time)
+    here = Conditions(options.device, threads, executor.runs_per_gpu)
     finished = [run for run in runs if run not in left]
     recorded = {run.label: seconds for run, seconds in here.recorded(executor.folder, finished, data)}
     networks = list({run.label: run for run in left}.values())

@@ -99,8 +99,8 @@ class RayExecutor(Executor):
         return next((threads for threads in range(most, 1, -1) if self._room(threads) >= wanted), 1)
 
     @cached_property
-    def runs_at_a_time(self) -> int:
-        most = int(1 / self.gpus_per_run) if self.gpus_per_run else max(self._fits(node) for node in self.cluster)
+    def runs_per_gpu(self) -> int:
+        most = int(1 / self.gpus_per_run) if self.gpus_per_run else 1
         return max(1, min(self.jobs, most))
 
     def _room(self, threads: int) -> int:

@@ -11,7 +11,7 @@ from lightning_fabric import Fabric
 from torch import nn
 
 from senet_lib.data import Augmenter, Dataset
-from senet_lib.process import RUNS_AT_A_TIME
+from senet_lib.process import RUNS_PER_GPU
 from senet_lib.results import environment_record, write_history
 from senet_lib.study import Recipe
 from senet_lib.training import batch_norm, checkpoint
@@ -84,7 +84,7 @@ class TrainingState:
     def environment(self) -> dict[str, Any]:
         """The content of environment.json."""
         device, devices = self.fabric.device, self.fabric.world_size
-        runs = int(os.environ.get(RUNS_AT_A_TIME) or 1)
+        runs = int(os.environ.get(RUNS_PER_GPU) or 1)
         return environment_record(
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             precision=self.precision,
@@ -92,7 +92,7 @@ class TrainingState:
             threads=torch.get_num_threads(),
             data={"name": self.data.name, "fingerprints": dict(self.data.fingerprints)},
             **({"devices": devices} if devices > 1 else {}),
-            **({"runs_at_a_time": runs} if runs > 1 else {}),
+            **({"runs_per_gpu": runs} if runs > 1 else {}),
         )
 
     @property
