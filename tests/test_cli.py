@@ -328,6 +328,8 @@ def test_plan_and_dry_run(project):
     assert "measuring 1 of 1: se ..." in output
     assert "The run would be executed on this machine, one run at a time, each with 1 CPU thread" in output
     assert "Power" not in output, "one network, so no comparison"
+    assert "one device" not in output
+    assert "It is that of one device per run." in project.call("plan", "tiny", "--devices", "2")[1]
     assert not (project.root / "results").exists()
     code, output = project.run("se-seed0", "tiny", "--limit-epochs", "1")
     assert code == 0, output

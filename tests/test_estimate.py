@@ -91,7 +91,7 @@ def test_recorded_times_are_those_of_this_machine(tmp_path, monkeypatch):
     here = pace.Conditions("cpu", 1)
     write_json(tmp_path / "summary.json", {"train_seconds": 30.0})
     recorded = here.record | {"precision": "fp32"}
-    del recorded["runs_per_gpu"]  # as in the record of a run that was alone
+    del recorded["runs_per_gpu"], recorded["devices"]  # as in the record of a run on one device of its own
     evaluation = 10_000 / 3 / 50_000
     for changes, seconds in (
         ({}, pytest.approx(30 * (1 + evaluation))),
@@ -101,10 +101,11 @@ def test_recorded_times_are_those_of_this_machine(tmp_path, monkeypatch):
         ({"threads": 2}, None),
         ({"precision": "bf16"}, None),
         ({"runs_per_gpu": 2}, None),
+        ({"devices": 2}, None),
     ):
         write_json(tmp_path / "environment.json", recorded | changes)
         assert here.recorded_seconds(tmp_path, run(), CIFAR10) == seconds, changes
-    assert pace.Conditions("cpu", 1, 2).recorded_seconds(tmp_path, run(), CIFAR10) is not None  # two then, and two now
+    assert pace.Conditions("cpu", 1, devices=2).recorded_seconds(tmp_path, run(), CIFAR10) is not None  # as then
     (tmp_path / "summary.json").unlink()
     assert here.recorded_seconds(tmp_path, run(), CIFAR10) is None
 

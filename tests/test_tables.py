@@ -200,6 +200,10 @@ def test_times_are_shown_only_where_they_can_be_compared(tmp_path):
     assert "up to 2 runs at a time" in sentences.untimed(together)
     assert sentences.untimed(together) in sentences.deviations(together)
     assert sentences.incomparable_seconds(different) in sentences.deviations(different)
+    records = dict(zip(different.environments, itertools.cycle(({"device": "cpu"}, {"device": "cpu", "devices": 2}))))
+    assert "different numbers of devices per run (1, 2)" in sentences.incomparable_seconds(
+        replace(different, environments=records)
+    )
 
 
 def test_time_to_a_threshold(timed):

@@ -24,7 +24,15 @@ from senet_lib.results.layout import (
     write_predictions,
     write_summary,
 )
-from senet_lib.results.load import TIMED_UNDER, StudyResults, load_results, read_history, read_predictions, read_study
+from senet_lib.results.load import (
+    TIMED_UNDER,
+    UNRECORDED,
+    StudyResults,
+    load_results,
+    read_history,
+    read_predictions,
+    read_study,
+)
 
 __all__ = [
     "ANALYSED_FILES",
@@ -37,6 +45,7 @@ __all__ = [
     "SPLITS",
     "SUMMARY",
     "TIMED_UNDER",
+    "UNRECORDED",
     "WEIGHTS",
     "StudyResults",
     "altered_files",

@@ -20,7 +20,10 @@ TIMED_UNDER = {
     "processor": "processors",
     "precision": "precisions",
     "threads": "numbers of threads",
+    "devices": "numbers of devices per run",
 }
+# Those that environment.json leaves out, and what that means
+UNRECORDED = {"devices": 1, "runs_per_gpu": 1}
 
 
 @dataclass(frozen=True)
@@ -68,12 +71,12 @@ class StudyResults:
     @property
     def runs_per_gpu(self) -> int:
         """How many runs were trained at the same time on the same GPU, at most; as far as it was recorded."""
-        return max((record.get("runs_per_gpu", 1) for record in self.environments.values()), default=1)
+        return max(((UNRECORDED | record)["runs_per_gpu"] for record in self.environments.values()), default=1)
 
     @property
     def different_conditions(self) -> dict[str, list[str]]:
         """What a run's time depends on and the finished runs do not share -> its values."""
-        records = self.environments.values()
+        records = [UNRECORDED | record for record in self.environments.values()]
         found = {key: sorted({str(record.get(key)) for record in records}) for key in TIMED_UNDER}
         return {key: values for key, values in found.items() if len(values) > 1}
 

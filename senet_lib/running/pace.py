@@ -12,7 +12,7 @@ import torch
 from senet_lib.data import Dataset
 from senet_lib.durations import about
 from senet_lib.files import read_record
-from senet_lib.results import SUMMARY, environment_record
+from senet_lib.results import SUMMARY, UNRECORDED, environment_record
 from senet_lib.running.estimate import count, image_steps
 from senet_lib.study import RunConfig
 from senet_lib.training.progress import EPOCH_LINE, RESUMED_LINE
@@ -25,15 +25,16 @@ START = 10.0  # seconds until a run trains (interpreter, imports, kernel, data),
 class Conditions:
     """What must be equal for a finished run's time to tell how long another one takes here.
 
-    device: 'auto' or its kind. threads: the CPU threads of a run. runs_per_gpu: how many runs share a GPU.
+    device: 'auto' or its kind. threads: the CPU threads of a process. devices: how many train a network together.
+    runs_per_gpu: how many runs share a GPU.
     """
 
-    def __init__(self, device: str, threads: int, runs_per_gpu: int = 1) -> None:
+    def __init__(self, device: str, threads: int, devices: int = 1, runs_per_gpu: int = 1) -> None:
         here = environment_record()
         self.kind = device_kind(device)
         self.record: dict[str, Any] = {key: here[key] for key in ("processor", "cores")}
         self.record["device"] = torch.cuda.get_device_name() if self.kind == "cuda" else self.kind
-        self.record["runs_per_gpu"] = runs_per_gpu
+        self.record |= {"devices": devices, "runs_per_gpu": runs_per_gpu}
         if self.kind == "cpu":
             self.record["threads"] = threads
 
@@ -46,8 +47,8 @@ class Conditions:
 
     def recorded_seconds(self, run_dir: Path, run: RunConfig, data: Dataset) -> float | None:
         """The seconds of a finished run's epochs with their evaluations; None if its conditions were others."""
-        environment, summary = read_record(run_dir / "environment.json") or {}, read_record(run_dir / SUMMARY) or {}
-        environment.setdefault("runs_per_gpu", 1)
+        environment = UNRECORDED | (read_record(run_dir / "environment.json") or {})
+        summary = read_record(run_dir / SUMMARY) or {}
         wanted = self.record | {"precision": resolve_precision(run.recipe.precision, self.kind)}
         train_seconds = summary.get("train_seconds")
         if (

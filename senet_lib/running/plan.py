@@ -23,7 +23,7 @@ def print_estimates(executor: Executor, runs: Sequence[RunConfig], left: Sequenc
     """Print one row per configuration with runs `left`, the time of all of them, and where they would be executed.
     data: only its sizes are used."""
     options, threads = executor.options, executor.threads
-    here = Conditions(options.device, threads, executor.runs_per_gpu)
+    here = Conditions(options.device, threads, options.devices, executor.runs_per_gpu)
     finished = [run for run in runs if run not in left]
     recorded = {run.label: seconds for run, seconds in here.recorded(executor.folder, finished, data)}
     networks = list({run.label: run for run in left}.values())
@@ -46,9 +46,10 @@ def print_estimates(executor: Executor, runs: Sequence[RunConfig], left: Sequenc
     jobs = f", {executor.jobs} runs at a time that do not slow each other down" if executor.jobs > 1 else ""
     precision = " and ".join(sorted({resolve_precision(run.recipe.precision, options.device) for run in networks}))
     used = {cost.source for cost in costs.values()}
+    one = " It is that of one device per run." if options.devices > 1 and used != {"recorded"} else ""
     print(
         f"\nEstimated time on this machine: {durations.about(total / executor.jobs)} in {precision}{jobs}. "
-        f"It includes {START:.0f} s per run for the start and the figures.",
+        f"It includes {START:.0f} s per run for the start and the figures.{one}",
         *(note for source, note in NOTES.items() if source in used),
     )
     print(
