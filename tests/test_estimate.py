@@ -98,6 +98,7 @@ def test_recorded_times_are_those_of_this_machine(tmp_path, monkeypatch):
         ({"device": "NVIDIA H100"}, None),
         ({"cores": 1000}, None),
         ({"processor": "another"}, None),
+        ({"cpu_capability": "another"}, None),
         ({"threads": 2}, None),
         ({"precision": "bf16"}, None),
         ({"runs_per_gpu": 2}, None),

@@ -648,6 +648,12 @@ def test_runs_record_how_many_of_them_share_a_gpu(monkeypatch):
         assert outcome.environment.get("runs_per_gpu") == recorded
 
 
+def test_runs_record_the_instructions_of_their_processor():
+    """A processor's name does not tell them: a cloud calls several generations the same."""
+    _, outcome = train(recipe=with_changes(**ONE_EPOCH))
+    assert outcome.environment["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+
+
 def test_bf16_keeps_fp32_weights(caplog):
     caplog.set_level("INFO")
     model, outcome = train(real_network(), with_changes(precision="bf16", **ONE_EPOCH))

@@ -18,6 +18,7 @@ from senet_lib.results.records import StudyRecord, Summary, problem_of
 TIMED_UNDER = {
     "device": "devices",
     "processor": "processors",
+    "cpu_capability": "processor instructions",
     "precision": "precisions",
     "threads": "numbers of threads",
     "devices": "numbers of devices per run",
@@ -75,9 +76,9 @@ class StudyResults:
 
     @property
     def different_conditions(self) -> dict[str, list[str]]:
-        """What a run's time depends on and the finished runs do not share -> its values."""
+        """What a run's time depends on and the finished runs do not share -> its values, as far as recorded."""
         records = [UNRECORDED | record for record in self.environments.values()]
-        found = {key: sorted({str(record.get(key)) for record in records}) for key in TIMED_UNDER}
+        found = {key: sorted({str(record[key]) for record in records if key in record}) for key in TIMED_UNDER}
         return {key: values for key, values in found.items() if len(values) > 1}
 
 

@@ -87,6 +87,7 @@ class TrainingState:
         runs = int(os.environ.get(RUNS_PER_GPU) or 1)
         return environment_record(
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+            cpu_capability=torch.backends.cpu.get_cpu_capability(),
             precision=self.precision,
             gpu_kernels=self.recipe.gpu_kernels,
             threads=torch.get_num_threads(),
