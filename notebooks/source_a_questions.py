@@ -17,7 +17,7 @@ from senet_lib.analysis.format import count, millions, percent, span
 from senet_lib.analysis.markup import escape_markdown
 from senet_lib.analysis.power import MOST_SEEDS, seeds_needed
 from senet_lib.analysis.rule import BETTER, EARLY, EQUIVALENT, INCONCLUSIVE, NO_GAIN, NO_LOSS, WORSE
-from senet_lib.analysis.sentences import change, last_epoch, names, one_verdict, ruled_out, sample_sizes
+from senet_lib.analysis.sentences import caveats, change, last_epoch, names, one_verdict, ruled_out, sample_sizes
 from senet_lib.analysis.tables import accuracies, compare, data_of_networks, evaluated, planned_comparisons, run_model
 from senet_lib.files import write_json
 from senet_lib.project import project_root
@@ -169,7 +169,8 @@ def _sizes(results: StudyResults, *labels: str) -> str:
 
 
 def what_would_close(results: StudyResults, found: Sequence[rule.Comparison]) -> str:
-    """What an inconclusive comparison needs; empty if all of `found` are better, worse or equivalent."""
+    """What an inconclusive comparison needs; empty if all of `found` are better, worse or equivalent. How many seeds it
+    needs is computed only if all networks may have the same standard deviation."""
     inconclusive = {pair.verdict for pair in found} & {EARLY, INCONCLUSIVE, NO_GAIN, NO_LOSS}
     if not inconclusive:
         return ""
@@ -178,6 +179,11 @@ def what_would_close(results: StudyResults, found: Sequence[rule.Comparison]) ->
     model = run_model(results)
     if model.sd is None:
         return " To close it: at least two seeds per network."
+    if model.unequal:
+        return (
+            " To close it: more seeds per network. How many cannot be computed, since the standard deviations of the"
+            " networks differ."
+        )
     seeds = seeds_needed(stats.MARGIN, model.sd, planned_comparisons(results), len(model.labels))
     if seeds is not None and seeds <= min(pair.n_treatment for pair in found):
         return ""
@@ -187,12 +193,22 @@ def what_would_close(results: StudyResults, found: Sequence[rule.Comparison]) ->
     )
 
 
-def caption(results: StudyResults, number: int, drawn: str) -> str:
-    """A figure's caption: what is drawn, with the metric, the epoch and n."""
+def caption(results: StudyResults, number: int, drawn: str, compared: bool = False) -> str:
+    """A figure's caption: what is drawn, with the metric, the epoch and n. compared: whether it is a figure of
+    differences, which has two kinds of intervals."""
+    model, bars = run_model(results), ""
+    if model.sd is not None:
+        bars = " Bars: 95 % t CIs over seeds."
+    if compared and bars:
+        bars = (
+            " Bars: 95 % CIs. Those of planned comparisons hold for all of these at once and are wider for it; each of"
+            " the others holds alone."
+        )
+        if len(model.machines) > 1:
+            bars += " Differences are adjusted for the machine of each run: they can deviate from those of two means."
     return (
         f"**Figure {number}.** {drawn}: {evaluated(results)} accuracy after {last_epoch(results)},"
-        f" {sample_sizes(results)}, study {escape_markdown(results.study['name'])}. Bars: 95 % CIs over seeds, if there"
-        " are at least two."
+        f" {sample_sizes(results)}, study {escape_markdown(results.study['name'])}.{bars}"
     )
 
 
@@ -261,7 +277,7 @@ def answer_size(results: StudyResults, published: pd.DataFrame) -> str:
         f" about {count(theirs['params'])}, a factor of {ours['params'] / theirs['params']:.0f}.",
     ]
     if found := comparisons(results, [SIZE]):
-        lines.append(f"- Under the same recipe: {one_verdict(found[0])}.")
+        lines.append(f"- Under the same recipe: {one_verdict(found[0], caveats(results).get(SIZE, ''))}.")
         verdict = by_verdict(SIZE_ANSWERS, found[0].verdict) + what_would_close(results, found)
     else:
         lines.append(f"- {_own_size(results, theirs['params'])}")
@@ -293,8 +309,8 @@ CLAIMS: dict[Pair, dict[str, str]] = {  # comparison -> what its verdict means; 
     OBSERVED: {
         BETTER: "A's observation, SENet18 above A's SENet50, is reproduced",
         WORSE: "The reverse of A's observation is found",
-        EQUIVALENT: "A's observation is not reproduced",
-        NO_GAIN: "A's observation is not reproduced",
+        EQUIVALENT: "A's observation is not reproduced by the margin or more",
+        NO_GAIN: "A's observation is not reproduced by the margin or more",
         INCONCLUSIVE: "A's observation, SENet18 above A's SENet50",
     },
     RELU: {
@@ -336,13 +352,19 @@ CLAIMS |= {
 RELU_ANSWERS = {  # answer to question 2, by the codes of `relu_answer`
     "early": "**No answer yet**: the networks are in early training.",
     "not established": "**Inconclusive**: these results do not establish A's observation, so nothing is explained yet.",
-    "not reproduced": "In this setting SENet18 is not above A's SENet50, so there is nothing to explain.",
-    "explains": "In this setting **the missing ReLU explains it**: with the ReLU, SENet18 is no longer above SENet50.",
+    "reversed": "In this setting SENet18 is below A's SENet50, so there is nothing to explain.",
+    "not reproduced": "In this setting SENet18 is not above A's SENet50 by the margin or more, so there is little to"
+    " explain.",
+    "explains": "In this setting **the missing ReLU explains it**: with the ReLU, SENet18 is no longer above SENet50 by"
+    " the margin or more.",
     "part": "In this setting the missing ReLU is **part of the cause**: SENet18 is also above SENet50 with the ReLU.",
     "a cause": "In this setting the missing ReLU is **a cause**. Whether it is the only one is open.",
-    "does not explain": "In this setting **the missing ReLU does not explain it**.",
+    "does not explain": "In this setting **the missing ReLU does not explain it**: omitting it costs no accuracy, or"
+    " less than the margin.",
     "open": "**Inconclusive**: A's observation is reproduced, but the share of the ReLU in it is open.",
 }
+
+OPEN_ANSWERS = ("early", "not established", "a cause", "open")
 
 
 def answer_relu(results: StudyResults) -> str:
@@ -350,16 +372,19 @@ def answer_relu(results: StudyResults) -> str:
     pairs = (OBSERVED, RELU, DEPTH)
     found = _found(results, pairs)
     if missing := _missing(results, pairs):
-        return _with_verdict(found, missing)
-    verdict = RELU_ANSWERS[relu_answer(*(found[pair].verdict for pair in pairs))]
-    return _with_verdict(found, verdict + what_would_close(results, [found[OBSERVED], found[RELU]]))
+        return _with_verdict(results, found, missing)
+    answer = relu_answer(*(found[pair].verdict for pair in pairs))
+    closing = what_would_close(results, [found[OBSERVED], found[RELU]]) if answer in OPEN_ANSWERS else ""
+    return _with_verdict(results, found, RELU_ANSWERS[answer] + closing)
 
 
 def relu_answer(observed: str, relu: str, depth: str) -> str:
     """The key of question 2's answer in RELU_ANSWERS, from the verdicts on OBSERVED, RELU and DEPTH."""
     if EARLY in (observed, relu):
         return "early"
-    if observed in (WORSE, EQUIVALENT, NO_GAIN):
+    if observed == WORSE:
+        return "reversed"
+    if observed in (EQUIVALENT, NO_GAIN):
         return "not reproduced"
     if observed != BETTER:
         return "not established"
@@ -377,7 +402,7 @@ def relu_answer(observed: str, relu: str, depth: str) -> str:
 STEM_ANSWERS = {  # first sentence of the answer to question 3, by the verdict on SK_STEM; else that of INCONCLUSIVE
     BETTER: "In this setting **the stem for large images does not hold SKNet50 back**: it raises the accuracy.",
     WORSE: "In this setting **the stem for large images holds SKNet50 back**.",
-    EQUIVALENT: "In this setting **the stem for large images does not hold SKNet50 back**.",
+    EQUIVALENT: "In this setting **the stem for large images does not hold SKNet50 back** by the margin or more.",
     NO_LOSS: "In this setting **the stem for large images does not hold SKNet50 back** by the margin or more.",
     INCONCLUSIVE: "**Inconclusive**: the effect of the stem on SKNet50 is open.",
     EARLY: "**No answer yet**: the networks are in early training.",
@@ -389,12 +414,12 @@ def answer_stem(results: StudyResults) -> str:
     pairs = stem_pairs(results)
     found, crossed = _found(results, pairs), stem_interaction(results)
     if missing := _missing(results, pairs):
-        return _with_verdict(found, missing)
+        return _with_verdict(results, found, missing)
     verdict = by_verdict(STEM_ANSWERS, found[SK_STEM].verdict) + what_would_close(results, [found[SK_STEM]])
     for pair in (EFFECT, SELECTIVE):
         if pair in found and found[pair].verdict in (BETTER, WORSE, EQUIVALENT, NO_GAIN):
             verdict += f" {by_verdict(CLAIMS[pair], found[pair].verdict)}."
-    return _with_verdict(found, verdict, [_interaction_line(crossed)])
+    return _with_verdict(results, found, verdict, [_interaction_line(crossed)])
 
 
 def stem_pairs(results: StudyResults) -> tuple[Pair, ...]:
@@ -436,6 +461,12 @@ def _different_data(results: StudyResults, pairs: Sequence[Pair]) -> str:
     return f"**Not answered**: the runs of these networks used different data: {listed}." if apart else ""
 
 
-def _with_verdict(found: Mapping[Pair, rule.Comparison], verdict: str, more: Sequence[str] = ()) -> str:
-    lines = [f"- {by_verdict(CLAIMS[pair], found[pair].verdict)}: {one_verdict(found[pair])}." for pair in found]
+def _with_verdict(
+    results: StudyResults, found: Mapping[Pair, rule.Comparison], verdict: str, more: Sequence[str] = ()
+) -> str:
+    beside = caveats(results) | caveats(results, [pair for pair in found if found[pair].verdict == rule.UNPLANNED])
+    lines = [
+        f"- {by_verdict(CLAIMS[pair], found[pair].verdict)}: {one_verdict(found[pair], beside.get(pair, ''))}."
+        for pair in found
+    ]
     return "\n".join([*lines, *more, "", f"**Verdict.** {verdict}"])

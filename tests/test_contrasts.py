@@ -162,14 +162,28 @@ def test_run_alone_on_its_machine_says_nothing_of_the_spread():
     assert found.interval.reason == NO_DEGREES
 
 
-def test_degrees_within_networks_add_up():
+def test_shares_of_the_residuals_add_up():
     values = study(SIMILAR)
     machines = {
         label: {s: "two" if s == 3 and label != "a" else "one" for s in seeds} for label, seeds in values.items()
     }
     model = RunModel(values, machines)
-    assert model.degrees_within.sum() == pytest.approx(model.degrees) and model.degrees == 8
-    assert model.degrees_within == pytest.approx([3, 2.5, 2.5])
+    assert model.shares.sum() == pytest.approx(model.degrees) and model.degrees == 8
+    assert model.shares == pytest.approx([3, 2.5, 2.5])
+    assert model.degrees_within == pytest.approx([3, 2.5**2 / 2.25, 2.5**2 / 2.25])  # eigenvalues 1, 1, 0.5
+
+
+def test_two_runs_on_two_machines_have_one_degree_of_freedom():
+    """Their residuals are +r and -r, one normal variable, however much of it the machines' difference takes. Four
+    networks share that difference, so each keeps 3/4 of its variance."""
+    labels, rng = ("a", "b", "c", "d"), np.random.default_rng(0)
+    machines = dict.fromkeys(labels, {0: "one", 1: "two"})
+    made = [RunModel({a: dict(enumerate(rng.standard_normal(2))) for a in labels}, machines) for _ in range(4_000)]
+    assert made[0].shares == pytest.approx([0.75] * 4)
+    assert made[0].degrees_within == pytest.approx([1.0] * 4)
+    variances = np.array([model.variances()[0] for model in made])
+    assert variances.mean() == pytest.approx(1, abs=0.08)
+    assert variances.var() == pytest.approx(2 / 1, rel=0.25)  # of a variance with one degree of freedom: 2 / degrees
 
 
 def test_interaction_of_two_factors():

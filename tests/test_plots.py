@@ -352,6 +352,9 @@ def test_difference_intervals_show_the_margin():
     (arrow,) = [line for line in ax.lines if line.get_marker() == "<"]
     assert (arrow.get_xdata()[0], arrow.get_ydata()[0]) == (pytest.approx(-0.875), 1)
     assert texts(ax)[1] == f"{MINUS}17.00  ({MINUS}18.00 to {MINUS}16.00)"
+    differences[("other", "plain")] = Interval(0.002, -0.5, 0.5)  # an interval that needs a long axis anyway
+    ax = plots.difference_intervals(differences, MODELS, margin=0.003)
+    assert not [line for line in ax.lines if line.get_marker() == "<"] and ax.get_xlim()[0] < -50
     differences = {("selective", "plain"): Interval(0.01), ("selective", "gated"): Interval(0.002)}
     ax = plots.difference_intervals(differences, MODELS, margin=0.003)  # several baselines: each row names its own
     assert names(ax.get_yticklabels())[::-1] == [f"{a} {MINUS} {b}" for a, b in differences]

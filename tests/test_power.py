@@ -59,5 +59,8 @@ def test_power_lines_state_the_numbers():
     for part in (f"{100 * runs.sd:.2f} pp", "20 runs of 4 networks", f"{100 * detected:.2f} pp", "80 %"):
         assert part in text
     assert f"{seeds_needed(0.003, runs.sd, PAIRS, 4)} seeds" in text
+    assert not runs.unequal and "found to differ, so less" not in text
+    values = {"a": {0: 0.90, 1: 0.94}, "b": {0: 0.900, 1: 0.901}, "c": {0: 0.910, 1: 0.911}, "d": {0: 0.920, 1: 0.921}}
+    assert "found to differ, so less" in "\n".join(power_lines(RunModel(values, None), "here", 5, PAIRS, 4))
     assert len(power_lines(None, "", 5, PAIRS, 4)) == 1
     assert "One seed" in "\n".join(power_lines(runs, "here", 1, PAIRS, 4))

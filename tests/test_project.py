@@ -103,15 +103,20 @@ def test_published_study_enters_the_pages(tmp_path):
     assert pages.stale(tmp_path) == [tmp_path / "results" / "README.md"]
 
 
-def test_source_a_heads_the_readme_once_it_has_intervals(tmp_path):
+def test_source_a_heads_the_readme_once_it_has_three_seeds(tmp_path):
     (tmp_path / "README.md").write_text(README, encoding="utf-8")
     (tmp_path / "results").mkdir()
     known = {"networks": SOURCE_A, "comparisons": SOURCE_A_COMPARISONS, "question": "What of the small one?"}
     publish_made_up(tmp_path, "source_a_narrow", seeds=(0,), **known)
     readme = pages.pages(tmp_path)[tmp_path / "README.md"]
-    for said in ("resnet50 ", "No difference between them has a confidence interval yet.", "questions about 50-layer"):
+    for said in ("resnet50 ", "No difference between them has a confidence interval yet.", "will answer them"):
         assert said in readme
     assert "What of the small one?" not in readme
+
+    shutil.rmtree(tmp_path / "results" / "published")
+    publish_made_up(tmp_path, "source_a_narrow", seeds=(0, 1), **known)
+    readme = pages.pages(tmp_path)[tmp_path / "README.md"]
+    assert "differences in percentage points" in readme and "What of the small one?" not in readme
 
     shutil.rmtree(tmp_path / "results" / "published")
     publish_made_up(tmp_path, "source_a_narrow", **known)
@@ -119,7 +124,7 @@ def test_source_a_heads_the_readme_once_it_has_intervals(tmp_path):
     for pair in tables.compare(load_results(tmp_path / "results" / "published" / "source_a_narrow")):
         said = f"{pair.verdict}, {sentences.change(pair.difference)}"
         assert (said in readme) == ((pair.treatment, pair.baseline) in pages.SOURCE_A_EFFECTS), pair.treatment
-    assert "What of the small one?" in readme and "questions about 50-layer" not in readme
+    assert "What of the small one?" in readme and "will answer them" not in readme
 
 
 def test_tuned_configuration_needs_a_decision(tmp_path, capsys):

@@ -102,7 +102,7 @@ def test_relu_answer_covers_every_verdict():
         ((UNPLANNED, WORSE, WORSE), "not established"),
         ((EQUIVALENT, WORSE, WORSE), "not reproduced"),
         ((NO_GAIN, WORSE, WORSE), "not reproduced"),
-        ((WORSE, WORSE, WORSE), "not reproduced"),
+        ((WORSE, WORSE, WORSE), "reversed"),
         ((BETTER, WORSE, EQUIVALENT), "explains"),
         ((BETTER, WORSE, NO_GAIN), "explains"),
         ((BETTER, WORSE, WORSE), "explains"),
@@ -242,6 +242,19 @@ def test_open_questions_say_what_would_close_them(tmp_path):
     assert f"{needed} seeds per network" in questions.what_would_close(results, found)
     assert questions.what_would_close(results, [replace(found[0], verdict=BETTER)]) == ""
     assert "more epochs" in questions.what_would_close(results, [replace(found[0], verdict=EARLY)])
+    far = results.runs["test_accuracy"].where(results.runs["run_id"] != "resnet50_imagenet_stem-seed0", 0.2)
+    apart = replace(results, runs=results.runs.assign(test_accuracy=far))
+    assert tables.run_model(apart).unequal
+    assert "cannot be computed" in questions.what_would_close(apart, found)
+
+
+def test_answered_questions_need_nothing_more(tmp_path, monkeypatch):
+    """A closed question does not say how to close it, whatever the other comparisons need."""
+    results = load_results(write_study(tmp_path, SOURCE_A, **OPTIONS | {"images": 200}))
+    monkeypatch.setattr(questions, "what_would_close", lambda *_: " To close it: more.")
+    for answer, open_still in (("reversed", False), ("explains", False), ("open", True), ("not established", True)):
+        monkeypatch.setattr(questions, "relu_answer", lambda *_, answer=answer: answer)
+        assert ("To close it" in questions.answer_relu(results)) == open_still, answer
 
 
 def test_learning_rate_of_a_study_with_a_check(tmp_path, monkeypatch):

@@ -460,14 +460,55 @@ def test_runs_on_another_machine_are_beside_the_verdict(tmp_path, full):
     rewrite(folder, "se_resnet20-seed1", environment={"device": "NVIDIA H100"})
     results = load_results(folder)
     pairs = tables.compare(results)
-    assert tables.runs_elsewhere(results) == {("se_resnet20", "resnet20"): (1, 6)}
-    shown = shown_tables.comparisons(tables.comparison_table(pairs), tables.runs_elsewhere(results))
-    assert shown.columns[:3].tolist() == ["Comparison", "Verdict", "Runs on another machine"]
-    assert shown["Runs on another machine"].tolist() == ["1 of 6", "none"]
+    beside = sentences.caveats(results)
+    assert list(beside) == [("se_resnet20", "resnet20")]
+    (said,) = beside.values()
+    assert said.startswith("1 of 6 runs on another machine")
+    shown = shown_tables.comparisons(tables.comparison_table(pairs), beside)
+    assert shown.columns[:3].tolist() == ["Comparison", "Verdict", "Machines"]
+    assert shown["Machines"].tolist() == [said, "none"]
     first, second = sentences.verdict(results, pairs).strip().splitlines()[-2:]
     assert "1 of 6 runs" in first and "runs" not in second
     assert "1 of 6 runs" in captions.differences(results, pairs)
-    assert "Runs on another machine" not in shown_tables.comparisons(tables.comparison_table(tables.compare(full)))
+    assert "Machines" not in shown_tables.comparisons(tables.comparison_table(tables.compare(full)), {})
+
+
+def test_machines_that_cancel_have_no_caveat(tmp_path):
+    """Seed 1 of every network comes from a GPU: the machines' difference is in no comparison. Of runs that no machine
+    links directly, the other networks determine the difference."""
+    folder = write_study(tmp_path, seeds=(0, 1), images=60)
+    for label in THREE:
+        rewrite(folder, f"{label}-seed1", environment={"device": "NVIDIA H100"})
+    balanced = load_results(folder)
+    assert tables.run_model(balanced).machines[1:] and sentences.caveats(balanced) == {}
+    assert all(pair.superiority is None for pair in tables.compare(balanced)), "it compares runs of different seeds"
+    assert "adjusted" in captions.networks(balanced, tables.networks(balanced, tables.compare(balanced)))
+    rewrite(folder, "se_resnet20-seed1", environment={"device": "cpu"})
+    for seed in (0, 1):
+        rewrite(folder, f"sk_resnet20-seed{seed}", environment={"device": "NVIDIA H100"})
+    apart = load_results(folder)
+    said = sentences.caveats(apart, [("sk_resnet20", "se_resnet20")])
+    assert said == {("sk_resnet20", "se_resnet20"): "no machine trained both, so compared by way of other networks"}
+
+
+def test_verdict_that_rests_on_another_machine_says_so(tmp_path):
+    """SE is 2 pp ahead on one machine. A single run elsewhere, far ahead even of the second run there, turns that."""
+    values = {"resnet20": (0.900, 0.901, 0.902, 0.900), "se_resnet20": (0.900, 0.901, 0.903, 0.935)}
+    values["sk_resnet20"] = (0.900, 0.901, 0.902, 0.901)
+    results = load_results(write_study(tmp_path, seeds=range(4), images=60))
+    accuracy = [values[run.label][run.seed] for run in results.runs.itertuples()]
+    moved = {"se_resnet20-seed3", "sk_resnet20-seed3"}
+    records = {
+        run_id: record | ({"device": "NVIDIA H100"} if run_id in moved else {})
+        for run_id, record in results.environments.items()
+    }
+    changed = replace(results, runs=results.runs.assign(test_accuracy=accuracy), environments=records)
+    elsewhere = tables.runs_elsewhere(changed)["se_resnet20", "resnet20"]
+    assert (elsewhere.others, elsewhere.runs) == (1, 8)
+    kept = changed.runs[~changed.runs["run_id"].isin(["se_resnet20-seed3"])]
+    (alone, _) = tables.compare(replace(changed, runs=kept))
+    assert elsewhere.without == alone and alone.verdict != tables.compare(changed)[0].verdict
+    assert f"and without them {alone.verdict}: " in sentences.caveats(changed)["se_resnet20", "resnet20"]
 
 
 def test_many_configurations_are_shown_in_part(tmp_path, full):

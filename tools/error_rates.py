@@ -59,12 +59,16 @@ class Rates:
     welch: float
 
 
+# Of two seeds, the second is on the second machine; but all runs of sk are there, and none of wide
+APART = {("plain", 1): "second", ("se", 1): "second", ("sk", 0): "second", ("sk", 1): "second"}
 NULL, GAINS = "no true difference", "true gains of exactly 0.3 pp over plain"
 GAIN = dict.fromkeys(("se", "sk", "wide"), MARGIN)
 SCENARIOS = (
     *(Scenario(NULL, seeds) for seeds in (2, 3, 5, 25)),
     *(Scenario(GAINS, seeds, gains=GAIN) for seeds in (3, 5, 25)),
     Scenario("two machines", 5, elsewhere={("sk", 4): "second", ("wide", 4): "second"}),
+    Scenario("two machines, which trained sk and wide apart", 2, elsewhere=APART),
+    Scenario("the same, deviation of plain 3 times the others", 2, elsewhere=APART, factors={"plain": 3}),
     Scenario("last seed of each network on a machine of its own", 3, elsewhere={(name, 2): name for name in NETWORKS}),
     Scenario("one network without runs", 3, without=frozenset(("se", seed) for seed in range(3))),
     Scenario("plain with 2 seeds, the others with 5", 5, without=frozenset(("plain", seed) for seed in (2, 3, 4))),

@@ -9,9 +9,10 @@ import numpy as np
 import pandas as pd
 
 from senet_lib.analysis import rule
+from senet_lib.analysis.comparisons import run_model
 from senet_lib.analysis.format import count, percent, points, seconds
 from senet_lib.analysis.markup import escape_markdown
-from senet_lib.analysis.sentences import caveat, change, finite_set, last_epoch, names, sample_sizes, why_no_interval
+from senet_lib.analysis.sentences import caveats, change, finite_set, last_epoch, names, sample_sizes, why_no_interval
 from senet_lib.analysis.shown_tables import BCA, DETECTABLE, SIGN_FLIP, SUPERIOR
 from senet_lib.analysis.stats import MARGIN
 from senet_lib.analysis.tables import MANY, evaluated, named_in_comparisons
@@ -46,10 +47,18 @@ def networks(results: StudyResults, table: pd.DataFrame) -> str:
         )
         interval = ", with its 95 % CI" if table["difference_low"].notna().any() else ""
         parts[0] += f"; the difference from {of}{interval}"
+    parts += [adjusted(results, table).removesuffix(".")]
     parts += [finite_set(results).removesuffix("."), "MACs: multiply-adds per image"]
     parts += ["Training time per epoch: median over epochs, mean over seeds"] * results.timed
     parts += ["The settings of published accuracies are listed below"] * bool(table["published"].notna().any())
     return ". ".join(filter(None, parts)) + "."
+
+
+def adjusted(results: StudyResults, table: pd.DataFrame) -> str:
+    """Why a difference in the table of networks need not be that of two means; empty if it is."""
+    if table["difference_low"].isna().all() or len(run_model(results).machines) < 2:
+        return ""
+    return "Differences are adjusted for the machine of each run, so they can deviate from the difference of two means."
 
 
 def comparisons(shown: pd.DataFrame) -> str:
@@ -146,11 +155,12 @@ def class_changes(differences: Mapping[str, np.ndarray], classes: Sequence[str],
 
 def differences(results: StudyResults, compared: Sequence[rule.Comparison]) -> str:
     """Every comparison with its verdict, its difference and its caveat."""
-    found, why = [], why_no_interval(compared)
+    found, why, beside = [], why_no_interval(compared), caveats(results)
     for pair in compared:
         names_of_pair = f"{escape_markdown(pair.treatment)} against {escape_markdown(pair.baseline)}"
         said = [f"{points(pair.difference.point)} pp"] if why else [pair.verdict, change(pair.difference)]
-        found.append(f"{names_of_pair}: {', '.join(filter(None, [*said, caveat(results, pair)]))}")
+        said += filter(None, [beside.get((pair.treatment, pair.baseline))])
+        found.append(f"{names_of_pair}: {', '.join(said)}")
     if not found:
         return "No comparison has finished runs."
     return f"Differences {f'without intervals, since {why}' if why else 'with their intervals'}. {'; '.join(found)}."

@@ -1,7 +1,9 @@
 """The comparisons of a study: the planned pairs, their verdicts, their caveats, and what the linear model needs."""
 
 import json
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -44,16 +46,50 @@ def compare(results: StudyResults, pairs: Sequence[tuple[str, str]] | None = Non
     )
 
 
-def runs_elsewhere(results: StudyResults) -> dict[tuple[str, str], tuple[int, int]]:
-    """(treatment, baseline) -> how many of its runs were not trained on the machine of most of them, and how many runs
-    it has: a caveat to be shown beside the verdict. Planned comparisons on one machine are left out."""
+@dataclass(frozen=True)
+class Elsewhere:
+    """Of a comparison's `runs`, how many (`others`) were not trained on the machine of most of them.
+
+    linked: whether a machine trained runs of both networks; otherwise only other networks link the two. without: the
+    comparison without the runs from elsewhere, if its verdict is another one.
+    """
+
+    others: int
+    runs: int
+    linked: bool
+    without: rule.Comparison | None
+
+
+def runs_elsewhere(
+    results: StudyResults, pairs: Sequence[tuple[str, str]] | None = None
+) -> dict[tuple[str, str], Elsewhere]:
+    """(treatment, baseline) -> a caveat to be shown beside the verdict; of the planned comparisons or of `pairs`, where
+    they have an interval. None if one machine trained both networks. If the same machine trained both for each seed,
+    the difference between the machines cancels: then only if the verdict rests on the runs from elsewhere."""
     places, found = machines(results), {}
-    for pair in planned_comparisons(results):
-        used = [place for label in pair for place in places[label].values()]
-        others = len(used) - max(map(used.count, used), default=0)
-        if others:
-            found[pair] = others, len(used)
+    for comparison in compare(results, pairs):
+        pair = comparison.treatment, comparison.baseline
+        used = {(label, seed): place for label in pair for seed, place in places[label].items()}
+        if not comparison.difference.exists or len(set(used.values())) == 1:
+            continue
+        usual = Counter(used.values()).most_common(1)[0][0]
+        others = {run for run, place in used.items() if place != usual}
+        linked = not set(places[pair[0]].values()).isdisjoint(places[pair[1]].values())
+        without = _without(results, others, pair, planned=pairs is None) if linked else None
+        if without is not None and without.verdict == comparison.verdict:
+            without = None
+        if without is not None or not rule.on_the_same_machines(places, *pair):
+            found[pair] = Elsewhere(len(others), len(used), linked, without)
     return found
+
+
+def _without(
+    results: StudyResults, left_out: set[tuple[str, int]], pair: tuple[str, str], planned: bool
+) -> rule.Comparison | None:
+    """A comparison without some runs (network, seed); None if it has no interval without them."""
+    kept = [run not in left_out for run in zip(results.runs["label"], results.runs["seed"], strict=True)]
+    again = compare(replace(results, runs=results.runs[kept]), None if planned else [pair])
+    return next((c for c in again if (c.treatment, c.baseline) == pair and c.difference.exists), None)
 
 
 def run_model(results: StudyResults) -> RunModel:

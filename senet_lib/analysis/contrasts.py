@@ -27,8 +27,8 @@ DRAWS = 200_000  # of the joint t distribution; the Monte Carlo error of a corre
 OTHER_MACHINE = "compared on different machines: no interval"
 NO_DEGREES = "no degrees of freedom beside the machines: no interval"
 SINGULAR = 1e-7  # eigenvalues of a correlation below this are rounding
-NONE_LEFT = 1e-9  # degrees of freedom below this are rounding
-FEWEST_DEGREES = 0.5  # of a network's residuals; fewer do not estimate its variance
+NONE_LEFT = 1e-9  # shares and degrees of freedom below this are rounding
+SMALLEST_SHARE = 0.5  # of a network's residuals, see RunModel.shares; a smaller one does not estimate its variance
 
 Coefficients = Mapping[str, float]  # network -> its factor in a sum of network means
 
@@ -70,15 +70,26 @@ class RunModel:
         rank = np.linalg.matrix_rank(self._design) if runs else 0
         self.degrees = len(runs) - int(rank)
         self.counts = np.bincount(self.network, minlength=len(self.labels))  # (networks,)
-        # Degrees of freedom of each network's residuals: n - 1 on one machine. A run that is alone on its machine is
-        # fitted exactly, so it says nothing about the spread.
-        leverage = (self._design * self._inverse.T).sum(axis=1)  # (runs,)
-        self.degrees_within = np.bincount(self.network, 1 - leverage, minlength=len(self.labels))  # (networks,)
+        self.shares, self.degrees_within = self._shares_and_degrees()  # (networks,) each
+
+    def _shares_and_degrees(self) -> tuple[np.ndarray, np.ndarray]:
+        """The expected sum of each network's squared residuals, in variances of the error, and the degrees of freedom
+        of the variance that they estimate (Satterthwaite 1946). Both are n - 1 on one machine. With several machines
+        they differ: the residuals of two runs on two machines are smaller, but still one normal variable. A run that is
+        alone on its machine is fitted exactly, so it says nothing about the spread."""
+        shares, degrees = np.zeros(len(self.labels)), np.zeros(len(self.labels))
+        for index in range(len(self.labels)):
+            own = self.network == index
+            block = np.eye(own.sum()) - self._design[own] @ self._inverse[:, own]  # of the matrix values -> residuals
+            shares[index] = np.trace(block)
+            if shares[index] > NONE_LEFT:
+                degrees[index] = shares[index] ** 2 / (block**2).sum()
+        return shares, degrees
 
     @property
     def with_spread(self) -> np.ndarray:
         """(networks,): whether the network's runs say anything about the spread over seeds."""
-        return self.degrees_within > NONE_LEFT
+        return self.shares > NONE_LEFT
 
     @cached_property
     def sd(self) -> float | None:
@@ -90,9 +101,9 @@ class RunModel:
     @cached_property
     def p_equal(self) -> float | None:
         """p of Bartlett's test that all networks have the same standard deviation; None if fewer than two networks
-        have a spread. With several machines, the degrees of freedom of a network are those of its residuals."""
+        have a spread."""
         variances = self.variances()
-        with_spread = (self.degrees_within > FEWEST_DEGREES) & (np.nan_to_num(variances) > 1e-24)
+        with_spread = (self.shares > SMALLEST_SHARE) & (np.nan_to_num(variances) > 1e-24)
         if with_spread.sum() < 2:
             return None
         variances, degrees = variances[with_spread], self.degrees_within[with_spread]
@@ -119,8 +130,7 @@ class RunModel:
         """(networks,): the variance over seeds within each network; NaN where the residuals have no degree of
         freedom, as for a single run."""
         squares = np.bincount(self.network, self.residuals**2, minlength=len(self.labels))
-        free = self.degrees_within
-        return np.divide(squares, free, out=np.full(len(free), np.nan), where=free > NONE_LEFT)
+        return np.divide(squares, self.shares, out=np.full(len(squares), np.nan), where=self.with_spread)
 
 
 def simultaneous(model: RunModel, contrasts: Sequence[Coefficients], planned: int | None = None) -> list[Estimate]:
@@ -150,7 +160,7 @@ def _no_interval(model: RunModel, contrast: Coefficients, weights: np.ndarray | 
         return ONE_SEED
     if model.unequal:
         used = np.bincount(model.network, weights**2, minlength=len(model.labels)) > 1e-24
-        if model.degrees_within[used].min() <= FEWEST_DEGREES:
+        if model.shares[used].min() <= SMALLEST_SHARE:
             return NO_DEGREES
         return "" if model.variances()[used].sum() > 1e-24 else NO_SPREAD
     if model.degrees == 0:

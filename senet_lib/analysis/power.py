@@ -62,4 +62,6 @@ def power_lines(
         if found
         else "  One seed per network detects nothing: there is no interval.",
         f"  A difference of {100 * MARGIN:g} pp needs {needs} per network.",
+        *["  In these runs the deviations were found to differ, so less is detected, and more seeds are needed."]
+        * model.unequal,
     ]

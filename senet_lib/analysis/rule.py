@@ -35,8 +35,9 @@ class Comparison:
     """One network against another.
 
     estimate: the difference treatment minus baseline; its interval and p are corrected over the planned comparisons of
-    the study. bca and p_sign_flip are paired by seed, uncorrected, and do not affect the verdict. These two and
-    superiority compare accuracies as they are, so they are None if the two networks were trained on different machines.
+    the study. bca and p_sign_flip are paired by seed, uncorrected, and do not affect the verdict; they are None unless
+    one machine trained both networks, or the same machine both runs of each seed. superiority compares runs of
+    different seeds, too, so it is None unless one machine trained both networks.
     """
 
     treatment: str
@@ -115,7 +116,8 @@ def compare(
         ours, theirs = values[treatment], values[baseline]
         common = sorted(set(ours) & set(theirs))
         paired = [ours[seed] for seed in common], [theirs[seed] for seed in common]
-        comparable = _on_the_same_machines(machines, treatment, baseline)
+        comparable = machines is None or on_the_same_machines(machines, treatment, baseline)
+        one_machine = comparable and (machines is None or len({*machines[treatment].values()}) == 1)
         usable = len(common) if comparable else 0  # pairs
         found.append(
             Comparison(
@@ -127,7 +129,7 @@ def compare(
                 estimate=estimate,
                 bca=bca_difference(*paired, rng) if usable >= FEWEST_FOR_BCA else None,
                 p_sign_flip=sign_flip_p(*paired, rng) if usable >= FEWEST_FOR_SIGN_FLIPS else None,
-                superiority=probability_of_superiority([*ours.values()], [*theirs.values()]) if comparable else None,
+                superiority=probability_of_superiority([*ours.values()], [*theirs.values()]) if one_machine else None,
                 detectable=None
                 if estimate.error is None
                 else detectable(estimate.error, estimate.degrees, estimate.critical),
@@ -137,9 +139,7 @@ def compare(
     return found
 
 
-def _on_the_same_machines(machines: Mapping[str, Mapping[int, str]] | None, first: str, second: str) -> bool:
+def on_the_same_machines(machines: Mapping[str, Mapping[int, str]], first: str, second: str) -> bool:
     """Whether one machine trained all runs of both networks, or the same machine both runs of each seed."""
-    if machines is None:
-        return True
     places = machines[first], machines[second]
     return places[0] == places[1] or len({*places[0].values(), *places[1].values()}) == 1

@@ -160,8 +160,9 @@ def _answer(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> st
             f"Inconclusive by the rule below, because no comparison has a confidence interval ({why})."
             f" After {last_epoch(results)}, {ranking(results)}."
         )
-    verdicts = "".join(f"- {one_verdict(pair, caveat(results, pair))}\n" for pair in comparisons)
-    return f"{where}, by the rule below:\n\n{verdicts}"
+    beside = caveats(results)
+    decided = (one_verdict(pair, beside.get((pair.treatment, pair.baseline), "")) for pair in comparisons)
+    return f"{where}, by the rule below:\n\n" + "".join(map("- {}\n".format, decided))
 
 
 def why_no_interval(comparisons: Sequence[rule.Comparison]) -> str:
@@ -171,10 +172,16 @@ def why_no_interval(comparisons: Sequence[rule.Comparison]) -> str:
     return "; ".join(sorted({pair.difference.reason.removesuffix(": no interval") for pair in comparisons}))
 
 
-def caveat(results: StudyResults, pair: rule.Comparison) -> str:
-    """'1 of 10 runs on another machine'; empty without a caveat."""
-    others, runs = runs_elsewhere(results).get((pair.treatment, pair.baseline), (0, 0))
-    return f"{others} of {runs} runs on another machine" if others else ""
+def caveats(results: StudyResults, pairs: Sequence[tuple[str, str]] | None = None) -> dict[tuple[str, str], str]:
+    """`runs_elsewhere` in words: (treatment, baseline) -> '1 of 10 runs on another machine'."""
+    found = {}
+    for pair, elsewhere in runs_elsewhere(results, pairs).items():
+        found[pair] = f"{elsewhere.others} of {elsewhere.runs} runs on another machine"
+        if not elsewhere.linked:
+            found[pair] = "no machine trained both, so compared by way of other networks"
+        elif (without := elsewhere.without) is not None:
+            found[pair] += f", and without them {without.verdict}: {change(without.difference)}"
+    return found
 
 
 def one_verdict(pair: rule.Comparison, caveat: str = "") -> str:
@@ -233,8 +240,8 @@ def spread(results: StudyResults) -> str:
         listed = "; ".join(map(escape_markdown, model.machines))
         text += (
             f" The runs come from {len(model.machines)} machines ({listed}); a constant difference between the machines"
-            " is removed from the differences, their CIs and p values, not from the means and not from the accuracies"
-            " within classes."
+            " is removed from the differences, their CIs and p values and from the deviations behind them, not from the"
+            " means ± standard deviations and not from the accuracies within classes."
         )
     if model.unequal:
         linked = " and of the networks that link its machines" if len(model.machines) > 1 else ""

@@ -92,21 +92,18 @@ def models(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def comparisons(
-    table: pd.DataFrame, elsewhere: Mapping[tuple[str, str], tuple[int, int]] | None = None
-) -> pd.DataFrame:
+def comparisons(table: pd.DataFrame, caveats: Mapping[tuple[str, str], str] | None = None) -> pd.DataFrame:
     """One row per comparison, its verdict first, then its caveat; columns without a value are omitted.
 
-    elsewhere: from `comparisons.runs_elsewhere`.
+    caveats: from `sentences.caveats`.
     """
-    runs = elsewhere or {}
     n = [f"{a}" if a == b else f"{a} and {b}" for a, b in zip(table["n_treatment"], table["n_baseline"], strict=True)]
     pairs = zip(table["treatment"], table["baseline"], strict=True)
     shown = pd.DataFrame(
         {
             "Comparison": _pair_names(table),
             "Verdict": table["verdict"],
-            "Runs on another machine": ["{} of {}".format(*runs[pair]) if pair in runs else "none" for pair in pairs],
+            "Machines": [(caveats or {}).get(pair, "none") for pair in pairs],
             "Difference (pp, no interval)" if table["low"].isna().all() else "Difference, 95 % CI (pp)": _differences(
                 table, "difference", "low", "high"
             ),

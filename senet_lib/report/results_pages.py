@@ -18,8 +18,9 @@ from senet_lib.report.links import study_page, with_source_links_in_markdown, wi
 from senet_lib.report.publish import REPORT, committed
 from senet_lib.results import StudyResults
 
-# The first of these studies that is published with intervals opens the README with its table and figure
+# The first of these studies that is published with enough seeds opens the README with its table and figure
 HEADLINE = ("source_a_short", "source_a_narrow", "fast")
+HEADLINE_SEEDS = 3  # with two, an interval can be many times as wide as any plausible difference
 SOURCE_A_STUDIES = {"source_a_short": "full width, 20 epochs", "source_a_narrow": "a quarter of the width, 10 epochs"}
 SOURCE_A_EFFECTS = {  # what a comparison of these studies shows
     ("se_resnet50", "resnet50"): "SE in ResNet-50",
@@ -27,6 +28,10 @@ SOURCE_A_EFFECTS = {  # what a comparison of these studies shows
     ("sknet50_imagenet_stem", "sknet50"): "The stem for large images in SKNet-50",
     ("source_a_senet50", "se_resnet50"): "One ReLU less per block, as in source A's SENet-50",
 }
+SOURCE_A_QUESTIONS = (
+    "A study note (source A, described in `06_source_notes.ipynb`) asked why its ResNet-50 is better than the networks"
+    " of the ResNet paper, why its SENet-18 is better than its SENet-50, and why its SKNet-50 stays under 90 %."
+)
 SOURCE_A_NETWORKS = ("resnet50", "resnext50_32x4d", "se_resnet50", "sknet50")
 DECISIONS = "tuning_decisions.csv"
 
@@ -40,11 +45,13 @@ def found(studies: dict[str, StudyResults]) -> str:
     published = {name: studies[name] for name in SAID if name in studies and studies[name].is_published}
     decided = [name for name, results in published.items() if _has_intervals(results)]
     statements = [SAID[name](published[name]) for name in decided]
-    if not set(decided) & set(SOURCE_A_STUDIES):
-        listed = " and ".join(f"`{name}` ({size})" for name, size in SOURCE_A_STUDIES.items())
+    if set(decided) & set(SOURCE_A_STUDIES):
+        answers = "`07_questions.ipynb` says what the results below mean for these questions."
+        statements.insert(0, f"{SOURCE_A_QUESTIONS} {answers}")
+    else:
         statements.append(
-            "A study note (source A, described in `06_source_notes.ipynb`) left three questions about 50-layer"
-            f" networks open: {listed} will answer them. Both were registered before their first run."
+            f"{SOURCE_A_QUESTIONS} The studies `source_a_short` (all three) and `source_a_narrow` (the last two, at a"
+            " quarter of the width) will answer them. Both were registered before their first run."
         )
     statements += [SAID[name](published[name]) for name in published if name not in decided]
     return "".join(f"- {statement}\n" for statement in statements)
@@ -66,9 +73,9 @@ def _fast(results: StudyResults) -> str:
 
 
 def _from_elsewhere(results: StudyResults, pair: rule.Comparison) -> str:
-    """How many of a comparison's runs were not trained on the machine that most of them have; empty if none."""
-    others, runs = tables.runs_elsewhere(results).get((pair.treatment, pair.baseline), (0, 0))
-    return f"; {others} of these {runs} runs come from another machine" if others else ""
+    """The comparison's caveat; empty without one."""
+    caveat = sentences.caveats(results).get((pair.treatment, pair.baseline))
+    return f"; {caveat}" if caveat else ""
 
 
 def _thin(results: StudyResults) -> str:
@@ -83,17 +90,18 @@ def _thin(results: StudyResults) -> str:
 
 def _source_a(results: StudyResults) -> str:
     name = results.study["name"]
-    opening = f"Source A's networks (`{name}`: {SOURCE_A_STUDIES[name]}, {sentences.sample_sizes(results)})"
+    setting = f"{SOURCE_A_STUDIES[name]}, {sentences.sample_sizes(results)}"
+    opening = f"Source A's networks and their controls (`{name}`: {setting})"
     pairs = {(pair.treatment, pair.baseline): pair for pair in tables.compare(results) if pair.difference.exists}
     effects = []
     for pair in filter(pairs.get, SOURCE_A_EFFECTS):
         change = sentences.change(pairs[pair].difference)
         effects += [f"{SOURCE_A_EFFECTS[pair]}: {pairs[pair].verdict}, {change}{_from_elsewhere(results, pairs[pair])}"]
     if effects:
-        return f"{opening}, differences in percentage points (pp). {'. '.join(effects)}."
+        return f"{opening}, differences in percentage points (pp): {'. '.join(effects)}."
     means = results.done.groupby("label")["test_accuracy"].apply(lambda values: values.astype(float).mean())
     reached = ", ".join(f"{label} {format.percent(means[label])} %" for label in SOURCE_A_NETWORKS if label in means)
-    return f"{opening} reach {reached}. No difference between them has a confidence interval yet."
+    return f"{opening}: test accuracies {reached}. No difference between them has a confidence interval yet."
 
 
 SAID: dict[str, Callable[[StudyResults], str]] = {
@@ -119,14 +127,15 @@ def _epochs(results: StudyResults) -> str:
 def headline(studies: dict[str, StudyResults]) -> str:
     """Table and figure of the study that opens the README."""
     published = (name for name in HEADLINE if name in studies and studies[name].is_published)
-    name = next(filter(lambda name: _has_intervals(studies[name]), published), None)
+    name = next((name for name in published if studies[name].done["seed"].nunique() >= HEADLINE_SEEDS), None)
     if name is None:
-        return "No study is published yet.\n"
+        return f"No study is published with {HEADLINE_SEEDS} seeds yet.\n"
     results = studies[name]
     data = tables.without_place(results.study["data"])
     asked = f"*{results.study['question']}* (`{name}`: {data}, {_setting(results)}, last epoch)"
     figure = f"results/published/{name}/figures/differences.svg"
     comparisons = tables.compare(results)
+    adjusted = captions.adjusted(results, tables.networks(results, comparisons))
     picture = (
         f"![{captions.differences(results, comparisons)}]({figure})\n\n"
         if (results.path / "figures/differences.svg").is_file()
@@ -134,8 +143,7 @@ def headline(studies: dict[str, StudyResults]) -> str:
     )
     caption = (
         f"Differences in {tables.evaluated(results)} accuracy with 95 % confidence intervals (CI) that hold for all"
-        " planned comparisons at once. They follow from unrounded accuracies, adjusted for the machine of each run, so"
-        " they can deviate from the difference of two means in the table."
+        f" planned comparisons at once. {adjusted or 'They follow from unrounded accuracies.'}"
     )
     return f"{asked}\n\n{networks_table(results, comparisons)}\n{picture}{caption if picture else ''}\n"
 
@@ -176,7 +184,11 @@ def _section(results: StudyResults, linked: dict[str, str]) -> str:
     seeds = f"seed{'s' if len(asked['seeds']) > 1 else ''} {', '.join(map(str, asked['seeds']))}"
     comparisons = tables.compare(results)
     decided = [pair for pair in comparisons if pair.difference.exists and results.is_published]
-    verdicts = "".join(f"- {sentences.one_verdict(pair, sentences.caveat(results, pair))}\n" for pair in decided)
+    beside = sentences.caveats(results) if decided else {}
+    adjusted = captions.adjusted(results, tables.networks(results, comparisons))
+    verdicts = "".join(
+        f"- {sentences.one_verdict(pair, beside.get((pair.treatment, pair.baseline), ''))}\n" for pair in decided
+    )
     place = f"published/{asked['name']}/" if results.is_published else f"archive/{asked['name']}.zip"
     report = f" [Report]({place}{REPORT})." if results.is_published else ""
     data = tables.without_place(asked["data"])
@@ -189,7 +201,7 @@ def _section(results: StudyResults, linked: dict[str, str]) -> str:
     )
     return (
         f"### `{asked['name']}`\n\n*{asked['question']}*\n\n{setting}\n\n{networks_table(results, comparisons)}\n"
-        f"{verdicts + chr(10) if verdicts else ''}{picture}{notes}\n\n"
+        f"{adjusted + 2 * chr(10) if adjusted else ''}{verdicts + chr(10) if verdicts else ''}{picture}{notes}\n\n"
     )
 
 

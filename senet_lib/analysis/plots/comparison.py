@@ -151,13 +151,12 @@ def _draw_beyond(ax: Axes, interval: Interval, row: int, edge: float, text: str,
 
 def _edge(intervals: Iterable[Interval], margin: float) -> float | None:
     """Where the axis ends, if some differences are far larger than the others: beyond the largest of the others and
-    its interval. None if all fit on one axis."""
-    sizes = sorted(max(abs(end) for end in (i.point, i.low, i.high) if end is not None) for i in intervals)
-    near = [max(size, margin) for size in sizes]
-    for inner, outer in pairwise(near):
-        if outer > FAR * inner:
-            return 1.25 * inner
-    return None
+    its interval. None if all fit on one axis, or if the axis must be long anyway, for a small difference with a wide
+    interval."""
+    sizes = [(max(abs(end) for end in (i.point, i.low, i.high) if end is not None), abs(i.point)) for i in intervals]
+    near = sorted(max(size, margin) for size, _ in sizes)
+    edge = next((1.25 * inner for inner, outer in pairwise(near) if outer > FAR * inner), None)
+    return None if edge is None or any(point <= edge < size for size, point in sizes) else edge
 
 
 def crossed(
