@@ -54,7 +54,7 @@ class Recipe(Strict):
     lr: Annotated[Number, Field(gt=0)] = 0.1  # the peak, after warm-up
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
     nesterov: bool = True
-    weight_decay: Annotated[Number, Field(ge=0)] = 5e-4  # on all parameters, including batch norm's, as in the papers
+    weight_decay: Annotated[Number, Field(ge=0)] = 5e-4  # also of batch norm; source A's value (ResNet paper: 1e-4)
     schedule: Literal["cosine", "multistep", "one_cycle", "constant"] = "cosine"
     warmup_epochs: Annotated[Number, Field(ge=0)] = 0.0  # linear from 0; one_cycle: the rising phase
     milestones: tuple[Number, ...] = (0.5, 0.75)  # multistep: fractions of training (He et al. 2015, section 4.2)

@@ -55,6 +55,18 @@ def test_repository_stays_small():
     assert len((ROOT / "README.md").read_text(encoding="utf-8").splitlines()) <= 160
 
 
+def test_readme_says_which_studies_have_results():
+    section = (ROOT / "README.md").read_text(encoding="utf-8").partition("\n## Studies\n")[2].partition("\n## ")[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("| `")]
+    stated = {name: cells[-1].strip() for cells in rows for name in re.findall(r"`(\w+)`", cells[0])}
+    assert set(stated) == {path.stem for path in ROOT.glob("studies/*.yaml")} - {"quick"}
+    for name, said in stated.items():
+        published = (ROOT / "results" / "published" / name / "study.json").is_file()
+        archived = (ROOT / "results" / "archive" / f"{name}.zip").is_file()
+        assert said.startswith("published") == published, name
+        assert (said == "not trained yet") == (not published and not archived), name
+
+
 def test_links_lead_to_existing_files():
     texts = {page: page.read_text(encoding="utf-8") for page in PAGES}
     for path in (*ROOT.glob("notebooks/*.ipynb"), *ROOT.glob("results/published/notebooks/*.ipynb")):
