@@ -186,6 +186,17 @@ def test_two_runs_on_two_machines_have_one_degree_of_freedom():
     assert variances.var() == pytest.approx(2 / 1, rel=0.25)  # of a variance with one degree of freedom: 2 / degrees
 
 
+def test_deviations_that_two_machines_tie_together_count_once():
+    """The difference between the machines follows from two networks alone, so their residuals are the same number."""
+    values = {"a": {0: 0.90, 1: 0.93}, "b": {0: 0.91, 1: 0.92}, "c": {0: 0.90, 1: 0.91}, "d": {0: 0.90, 1: 0.92}}
+    machines = dict.fromkeys("ab", {0: "one", 1: "two"}) | {"c": {0: "two", 1: "two"}, "d": {0: "one", 1: "one"}}
+    model = RunModel(values, machines)
+    variances = model.variances()
+    assert model.shares == pytest.approx([0.5, 0.5, 1, 1]) and variances[0] == pytest.approx(variances[1])
+    assert model.degrees_of(np.array([1.0, 1.0, 0, 0]), variances) == pytest.approx(1)
+    assert model.degrees_of(np.array([0, 0, 1.0, 1.0]), np.ones(4)) == pytest.approx(2)
+
+
 def test_interaction_of_two_factors():
     # (2 - 3) - (5 - 7) = 1; four samples of variance 1 and size 3: standard error sqrt(4 / 3), 8 degrees of freedom
     values = study({"a": [1, 2, 3], "b": [2, 3, 4], "c": [4, 5, 6], "d": [6, 7, 8]})

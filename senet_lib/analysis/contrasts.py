@@ -28,7 +28,7 @@ OTHER_MACHINE = "compared on different machines: no interval"
 NO_DEGREES = "no degrees of freedom beside the machines: no interval"
 SINGULAR = 1e-7  # eigenvalues of a correlation below this are rounding
 NONE_LEFT = 1e-9  # shares and degrees of freedom below this are rounding
-SMALLEST_SHARE = 0.5  # of a network's residuals, see RunModel.shares; a smaller one does not estimate its variance
+SMALLEST_SHARE = 0.49  # of a network's residuals, see RunModel.shares; a smaller one does not estimate its variance
 
 Coefficients = Mapping[str, float]  # network -> its factor in a sum of network means
 
@@ -70,21 +70,38 @@ class RunModel:
         rank = np.linalg.matrix_rank(self._design) if runs else 0
         self.degrees = len(runs) - int(rank)
         self.counts = np.bincount(self.network, minlength=len(self.labels))  # (networks,)
-        self.shares, self.degrees_within = self._shares_and_degrees()  # (networks,) each
+        # The expected sum of each network's squared residuals, in variances of the error: n - 1 on one machine. A run
+        # that is alone on its machine is fitted exactly, so it says nothing about the spread.
+        leverage = (self._design * self._inverse.T).sum(axis=1)  # (runs,)
+        self.shares = np.bincount(self.network, 1 - leverage, minlength=len(self.labels))  # (networks,)
 
-    def _shares_and_degrees(self) -> tuple[np.ndarray, np.ndarray]:
-        """The expected sum of each network's squared residuals, in variances of the error, and the degrees of freedom
-        of the variance that they estimate (Satterthwaite 1946). Both are n - 1 on one machine. With several machines
-        they differ: the residuals of two runs on two machines are smaller, but still one normal variable. A run that is
-        alone on its machine is fitted exactly, so it says nothing about the spread."""
-        shares, degrees = np.zeros(len(self.labels)), np.zeros(len(self.labels))
-        for index in range(len(self.labels)):
-            own = self.network == index
-            block = np.eye(own.sum()) - self._design[own] @ self._inverse[:, own]  # of the matrix values -> residuals
-            shares[index] = np.trace(block)
-            if shares[index] > NONE_LEFT:
-                degrees[index] = shares[index] ** 2 / (block**2).sum()
-        return shares, degrees
+    @cached_property
+    def degrees_within(self) -> np.ndarray:
+        """(networks,): the degrees of freedom of each network's variance: n - 1 on one machine. The residuals of two
+        runs on two machines are smaller than on one, but still one normal variable."""
+        if len(self.machines) < 2:
+            return self.shares
+        equal, found = np.ones(len(self.labels)), np.zeros(len(self.labels))
+        for index in np.flatnonzero(self.with_spread):
+            found[index] = self.degrees_of(np.eye(len(self.labels))[index], equal)
+        return found
+
+    def degrees_of(self, parts: np.ndarray, variances: np.ndarray) -> float:
+        """The degrees of freedom of an estimate of the sum over networks of parts * variance (Satterthwaite 1946), for
+        these true variances. parts, variances: (networks,).
+
+        On one machine it is Welch's formula. With several machines their difference enters the residuals of several
+        networks, which are not independent then; so the estimate is treated as a quadratic form in all errors.
+        """
+        if len(self.machines) < 2:
+            return float(
+                (parts @ variances) ** 2 / ((parts * variances)[parts > 0] ** 2 / self.shares[parts > 0]).sum()
+            )
+        factors = np.divide(parts, self.shares, out=np.zeros(len(parts)), where=self.with_spread)
+        to_residuals = np.eye(len(self.values)) - self._design @ self._inverse  # (runs, runs)
+        standard = to_residuals * np.sqrt(variances)[self.network]  # for errors with variance 1
+        form = standard.T @ (factors[self.network][:, None] * standard)
+        return float(np.trace(form) ** 2 / (form**2).sum())
 
     @property
     def with_spread(self) -> np.ndarray:
@@ -193,12 +210,12 @@ def _welch(model: RunModel, weights: Sequence[np.ndarray], planned: int) -> list
     found = []
     for w in weights:
         parts = np.bincount(model.network, w**2, minlength=len(model.labels))  # (networks,)
-        used = parts > 1e-24
-        parts = parts[used] * model.variances()[used]  # networks of the contrast, or its links between machines
-        degrees = parts.sum() ** 2 / (parts**2 / model.degrees_within[used]).sum()  # Welch-Satterthwaite
+        parts[parts <= 1e-24] = 0  # the others are networks of the contrast, or its links between machines
+        variances = np.nan_to_num(model.variances())
+        degrees, variance = model.degrees_of(parts, variances), float(parts @ variances)
         critical = stats.t.isf(ALPHA / planned / 2, degrees)
         p_value = functools.partial(_bonferroni, degrees=degrees, planned=planned)
-        found.append(_estimate(float(w @ model.values), np.sqrt(parts.sum()), degrees, critical, p_value))
+        found.append(_estimate(float(w @ model.values), np.sqrt(variance), degrees, critical, p_value))
     return found
 
 
