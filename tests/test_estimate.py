@@ -102,6 +102,9 @@ def test_recorded_times_are_those_of_this_machine(tmp_path, monkeypatch):
         ({"threads": 2}, None),
         ({"precision": "bf16"}, None),
         ({"runs_per_gpu": 2}, None),
+        ({"resumed_under": [{"git_commit": "another"}]}, pytest.approx(30 * (1 + evaluation))),
+        ({"resumed_under": [{"git_commit": "another"}, {"cores": 1000}]}, None),
+        ({"resumed_under": [{"runs_per_gpu": 2}]}, None),
         ({"devices": 2}, None),
     ):
         write_json(tmp_path / "environment.json", recorded | changes)

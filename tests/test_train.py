@@ -654,6 +654,35 @@ def test_runs_record_the_instructions_of_their_processor():
     assert outcome.environment["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
 
 
+def test_record_is_that_of_the_start_and_names_later_conditions(tmp_path, monkeypatch):
+    """The commit may change during a training, and a stopped one may continue with another."""
+
+    def checked_out(commit):
+        monkeypatch.setattr("senet_lib.results.environment._git_commit", lambda: commit)
+
+    def stopped(commit):
+        checked_out(commit)
+        model = network()
+        StopAt(model, 2, signal.SIGTERM)
+        model.register_forward_pre_hook(lambda *_: checked_out("too late"))
+        with pytest.raises(TrainingStopped):
+            train(model, run_dir=tmp_path)
+
+    def finished(commit):
+        checked_out(commit)
+        record = train(run_dir=tmp_path)[1].environment
+        return record["git_commit"], record.get("resumed_under")
+
+    stopped("first")
+    early = torch.load(tmp_path / checkpoint.NEWEST)
+    del early["environment"]  # as an early version wrote it
+    for commit in ("first", "second", "second", "first"):
+        stopped(commit)
+    assert finished("third") == ("first", [{"git_commit": "second"}, {"git_commit": "third"}])
+    checkpoint.save(tmp_path, early)
+    assert finished("fourth") == ("fourth", None)
+
+
 def test_bf16_keeps_fp32_weights(caplog):
     caplog.set_level("INFO")
     model, outcome = train(real_network(), with_changes(precision="bf16", **ONE_EPOCH))

@@ -12,7 +12,7 @@ import torch
 from senet_lib.data import Dataset
 from senet_lib.durations import about
 from senet_lib.files import read_record
-from senet_lib.results import SUMMARY, UNRECORDED, environment_record
+from senet_lib.results import SUMMARY, environment_record, part_records
 from senet_lib.running.estimate import count, image_steps
 from senet_lib.study import RunConfig
 from senet_lib.training.progress import EPOCH_LINE, RESUMED_LINE
@@ -47,13 +47,14 @@ class Conditions:
                 yield run, seconds
 
     def recorded_seconds(self, run_dir: Path, run: RunConfig, data: Dataset) -> float | None:
-        """The seconds of a finished run's epochs with their evaluations; None if its conditions were others."""
-        environment = UNRECORDED | (read_record(run_dir / "environment.json") or {})
+        """The seconds of a finished run's epochs with their evaluations; None if its conditions were others, even for
+        a part of it."""
+        parts = part_records(read_record(run_dir / "environment.json") or {})
         summary = read_record(run_dir / SUMMARY) or {}
         wanted = self.record | {"precision": resolve_precision(run.recipe.precision, self.kind)}
         train_seconds = summary.get("train_seconds")
         if (
-            any(environment.get(key) != value for key, value in wanted.items())
+            any(part.get(key) != value for part in parts for key, value in wanted.items())
             or not isinstance(train_seconds, int | float)
             or not train_seconds
         ):
