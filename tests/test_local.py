@@ -1,6 +1,7 @@
 """The local executor: whatever a run prints or its reader does, every run is waited for and reported, unless the
 time limit has left it for the next start."""
 
+import itertools
 import os
 import sys
 import time
@@ -8,13 +9,16 @@ from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
+from senet_lib.data import load_dataset
 from senet_lib.errors import UserError
 from senet_lib.files import write_json
 from senet_lib.running import run, time_limit
 from senet_lib.running.executor import checkpoint_seconds
 from senet_lib.running.local import LocalExecutor, gpus_of_slot, threads_of_a_job
 from senet_lib.running.time_limit import TimeLimit
+from senet_lib.study import Recipe, RunConfig
 
 
 @pytest.fixture
@@ -219,6 +223,25 @@ def test_gpus_are_dealt_to_the_runs(tmp_path, monkeypatch, capsys):
     for changes in ({"gpus_per_run": 3}, {"devices": 3, "device": "auto"}):  # a GPU per device
         with pytest.raises(UserError, match="GPUS_PER_RUN is 3; GPUs of this machine: 2"):
             LocalExecutor(options(**changes), tmp_path)
+
+
+def test_runs_use_the_images_that_were_checked(tmp_path, monkeypatch):
+    """As with DATA=other and a study of `folder:mine`, which the project has, too."""
+    for place, brightness in ((tmp_path, 0), (tmp_path / "other", 100)):
+        for split, name in itertools.product(("train", "test"), "ab"):
+            (place / "mine" / split / name).mkdir(parents=True)
+            for i in range(2):
+                image = Image.new("RGB", (8, 8), (brightness, ord(name), 10 * i))
+                image.save(place / "mine" / split / name / f"{i}.png")
+    for name, value in (("SENET_ROOT", tmp_path), ("SENET_CACHE", tmp_path / "cache"), ("SENET_DATA", "")):
+        monkeypatch.setenv(name, str(value))
+    used = []
+    monkeypatch.setattr(run.notebook, "execute", lambda _, __, given, **___: used.append(load_dataset(given["data"])))
+    config = RunConfig(study="s", label="a", model="resnet20", knobs={}, seed=0, data="folder:mine", recipe=Recipe())
+    for root in (None, str(tmp_path / "other")):
+        run.execute(config, tmp_path / "run", "cpu", 1, 1, root)
+        assert used[-1].fingerprints == load_dataset("folder:mine", root).fingerprints, root
+    assert used[0].fingerprints != used[1].fingerprints
 
 
 def test_checkpoints_go_once_the_run_is_done(tmp_path, monkeypatch):
