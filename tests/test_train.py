@@ -524,6 +524,19 @@ def test_evaluate_known_predictions():
     assert found.loss == pytest.approx(-(6 * math.log(0.75) + 2 * math.log(0.25)) / 8)
 
 
+def test_a_last_batch_of_one_image_is_evaluated(monkeypatch):
+    """Also by a network that then drops the axis of images, as two of the studied ones do."""
+    monkeypatch.setattr("senet_lib.training.loop.EVAL_BATCH_SIZE", 29)  # of 30 images
+    recipe = with_changes(test_time_augmentation=True, **ONE_EPOCH)
+    _, expected = train(recipe=recipe)
+    squeezing = network()
+    squeezing.register_forward_hook(lambda module, _, logits: logits.squeeze())
+    _, outcome = train(squeezing, recipe)
+    assert untimed(outcome.history) == untimed(expected.history)
+    assert outcome.tta_accuracy == expected.tta_accuracy
+    assert (outcome.evaluation.predicted == expected.evaluation.predicted).all()
+
+
 def test_evaluate_changes_no_weights():
     model, data = network(), tiny_data()
     before = digest(model)

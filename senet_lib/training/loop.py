@@ -210,7 +210,7 @@ def _logits(
             for x, _ in batches:
                 if stop is not None and stop.received:
                     raise EvaluationStopped
-                logits.append(model(x).float())
+                logits.append(model(x).float().reshape(len(x), -1))  # some drop the axis of a single image
     finally:
         model.train(was_training)
     return torch.cat(logits)
