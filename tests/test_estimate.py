@@ -154,3 +154,21 @@ def test_time_left_is_learned(monkeypatch):
     known.ended(third, finished=True)
     assert known.whole(third) == pytest.approx(130), "a resumed run is not a whole one"
     assert known.line(wide, epoch(1)) == "", "no other run is left, and the line itself says how long this one takes"
+
+
+def test_start_is_not_learned_from_a_resumed_run(monkeypatch):
+    """Its first epoch's time includes steps of the process that was interrupted."""
+    now = 0.0
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now))
+    resumed, whole = runs = [run("a", seed, epochs=2) for seed in range(2)]
+    known = pace.Pace(runs, CIFAR10, jobs=2)
+    known.started(resumed)
+    known.started(whole)
+    epoch = "epoch 1/2  train loss 0.1 accuracy 99.00%  test loss 0.1 accuracy 9.00%  60.0 s  8 images/s  "
+    known.line(resumed, "resumed after epoch 0, step 300")
+    now = 40.0
+    known.line(resumed, epoch)
+    assert known.start == pace.START
+    now = 90.0
+    known.line(whole, epoch)
+    assert known.start == pytest.approx(90 - 60 * (1 + 10_000 / 3 / 50_000))

@@ -157,7 +157,8 @@ class Pace:
             training, evaluation = image_steps(run, self.data)
             seconds = train_seconds * (1 + evaluation / training)
             progress.epochs_seconds = seconds / shares[epoch - 1]
-            self.starts.append(max(0.0, now - progress.started - seconds))
+            if progress.resumed is None:  # otherwise `seconds` include those of an earlier process
+                self.starts.append(max(0.0, now - progress.started - seconds))
         else:
             first, since = progress.marks[0]
             progress.epochs_seconds = (now - since) / sum(shares[first:epoch])
