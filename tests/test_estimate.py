@@ -112,6 +112,8 @@ def test_recorded_times_are_those_of_this_machine(tmp_path, monkeypatch):
         write_json(tmp_path / "environment.json", recorded | changes)
         assert here.recorded_seconds(tmp_path, run(), CIFAR10) == seconds, changes
     assert pace.Conditions("cpu", 1, devices=2).recorded_seconds(tmp_path, run(), CIFAR10) is not None  # as then
+    write_json(tmp_path / "environment.json", recorded)
+    assert pace.Conditions("cpu", 1, runs_per_gpu=2).recorded_seconds(tmp_path, run(), CIFAR10), "no GPU is used"
     (tmp_path / "summary.json").unlink()
     assert here.recorded_seconds(tmp_path, run(), CIFAR10) is None
 

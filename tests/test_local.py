@@ -177,6 +177,8 @@ def test_runs_that_share_a_gpu_know_how_many_they_are(tmp_path, monkeypatch):
         ("0,1", {"jobs": 4, "device": "auto", "gpus_per_run": 0.5}, 2),
         ("0,1", {"jobs": 2, "device": "auto", "gpus_per_run": 2.0}, 2),
         ("0,1", {"jobs": 2, "device": "cpu"}, 1),
+        ("-1", {"jobs": 2, "device": "auto"}, 1),  # none
+        ("0,-1,1", {"jobs": 2, "device": "auto"}, 2),  # the first one alone
     ):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
         executor = LocalExecutor(options(**changes), tmp_path)

@@ -30,6 +30,7 @@ from senet_lib.training import NonFiniteLoss, TrainingStopped, checkpoint, evalu
 from senet_lib.training.progress import Reporter
 from senet_lib.training.runtime import CompiledTraining, compiled_or_error, keep_freed_memory, resolve_precision
 from senet_lib.training.schedule import learning_rate
+from senet_lib.training.state import TrainingState
 from senet_lib.training.tta import tta_accuracy
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, warmup_epochs=0.5, precision="fp32")
@@ -654,11 +655,18 @@ def test_auto_precision_can_be_chosen_for_a_machine(monkeypatch):
 
 
 def test_runs_record_how_many_of_them_share_a_gpu(monkeypatch):
-    for given, recorded in ((None, None), ("1", None), ("3", 3)):
-        if given:
-            monkeypatch.setenv("SENET_RUNS_PER_GPU", given)
-        _, outcome = train(recipe=with_changes(**ONE_EPOCH))
-        assert outcome.environment.get("runs_per_gpu") == recorded
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    known = {"precision": "fp32", "recipe": RECIPE, "data": tiny_data()}
+    for kind, given, recorded in (
+        ("cuda", "", None),
+        ("cuda", "1", None),
+        ("cuda", "3", 3),
+        ("cpu", "3", None),  # the machine's GPUs are not used
+    ):
+        monkeypatch.setenv("SENET_RUNS_PER_GPU", given)
+        fabric = SimpleNamespace(device=torch.device(kind), world_size=1)
+        record = TrainingState._environment(SimpleNamespace(fabric=fabric, **known))
+        assert record.get("runs_per_gpu") == recorded, (kind, given)
 
 
 def test_runs_record_the_instructions_of_their_processor():

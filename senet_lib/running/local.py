@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from senet_lib.errors import UserError
@@ -108,7 +109,8 @@ def gpus_of_slot(slot: int, gpus: Sequence[str], per_run: float) -> list[str]:
 def visible_gpus() -> list[str]:
     """The GPUs to distribute jobs over, found without initialising CUDA in this process."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
+        listed = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+        return [gpu for gpu in takewhile(lambda gpu: not gpu.strip().startswith("-"), listed) if gpu]  # CUDA ends at -1
     if not shutil.which("nvidia-smi"):
         return []
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]

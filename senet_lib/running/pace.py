@@ -35,7 +35,7 @@ class Conditions:
         self.record: dict[str, Any] = {key: here[key] for key in ("processor", "cores")}
         self.record["device"] = torch.cuda.get_device_name() if self.kind == "cuda" else self.kind
         self.record["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
-        self.record |= {"devices": devices, "runs_per_gpu": runs_per_gpu}
+        self.record |= {"devices": devices, "runs_per_gpu": runs_per_gpu if self.kind == "cuda" else 1}
         if self.kind == "cpu":
             self.record["threads"] = threads
 

@@ -85,7 +85,7 @@ class TrainingState:
     def _environment(self) -> dict[str, Any]:
         """The content of environment.json, as this process would train from the start."""
         device, devices = self.fabric.device, self.fabric.world_size
-        runs = int(os.environ.get(RUNS_PER_GPU) or 1)
+        runs = int(os.environ.get(RUNS_PER_GPU) or 1) if device.type == "cuda" else 1
         return environment_record(
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             cpu_capability=torch.backends.cpu.get_cpu_capability(),
