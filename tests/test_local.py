@@ -214,9 +214,11 @@ def test_gpus_are_dealt_to_the_runs(tmp_path, monkeypatch, capsys):
         (1, "4", ["4", "4", "4", "4"]),
         (2, "4,5,6,7", ["4,5", "6,7", "4,5", "6,7"]),
         (0.5, "4,5", ["4", "4", "5", "5"]),
+        (0.4, "4,5", ["4", "4", "5", "5"]),  # as many on each as have room
+        (0.33, "4,5", ["4", "4", "4", "5", "5", "5"]),
         (0, "4,5", ["", "", "", ""]),
     ):
-        dealt = [",".join(gpus_of_slot(slot, gpus.split(","), per_run)) for slot in range(4)]
+        dealt = [",".join(gpus_of_slot(slot, gpus.split(","), per_run)) for slot in range(len(expected))]
         assert dealt == expected, (per_run, gpus)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     show = "import os; print('sees', os.environ['CUDA_VISIBLE_DEVICES'])"

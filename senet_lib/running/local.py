@@ -102,7 +102,7 @@ def gpus_of_slot(slot: int, gpus: Sequence[str], per_run: float) -> list[str]:
     """The GPUs of the run in a slot: its own as long as there are enough; more runs than that share them. per_run: how
     many GPUs, or which share of one."""
     if 0 < per_run < 1:
-        return [gpus[int(slot * per_run) % len(gpus)]]
+        return [gpus[slot // int(1 / per_run) % len(gpus)]]
     return [gpus[(slot * int(per_run) + i) % len(gpus)] for i in range(int(per_run))]
 
 
