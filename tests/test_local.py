@@ -11,11 +11,13 @@ from types import SimpleNamespace
 import pytest
 from PIL import Image
 
+from senet_lib import cli
 from senet_lib.data import load_dataset
 from senet_lib.errors import UserError
 from senet_lib.files import write_json
-from senet_lib.running import run, time_limit
+from senet_lib.running import estimate, pace, plan, run, time_limit
 from senet_lib.running.executor import checkpoint_seconds
+from senet_lib.running.inputs import outline
 from senet_lib.running.local import LocalExecutor, gpus_of_slot, threads_of_a_job
 from senet_lib.running.time_limit import TimeLimit
 from senet_lib.study import Recipe, RunConfig
@@ -183,6 +185,39 @@ def test_runs_that_share_a_gpu_know_how_many_they_are(tmp_path, monkeypatch):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
         executor = LocalExecutor(options(**changes), tmp_path)
         assert executor.variables()["SENET_RUNS_PER_GPU"] == str(expected), (gpus, changes)
+
+
+def test_runs_without_the_machines_gpus_are_expected_on_its_cpu(tmp_path, monkeypatch):
+    for gpus, changes, expected in (
+        ("0,1", {"gpus_per_run": 0}, "cpu"),
+        ("0,1", {"gpus_per_run": 0, "device": "cuda"}, "cuda"),  # they will say that there is none
+        ("0,1", {"gpus_per_run": 0.5}, "auto"),
+        ("0,1", {}, "auto"),
+        ("", {"gpus_per_run": 0}, "auto"),  # as on a Mac
+    ):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        assert LocalExecutor(options(**{"device": "auto"} | changes), tmp_path).device == expected, (gpus, changes)
+    # make plan and the time left while the runs train
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    executor = LocalExecutor(options(device="auto", gpus_per_run=0, time_limit=None), tmp_path)
+    seen = []
+
+    def conditions(device, *_):
+        seen.append(device)
+        return SimpleNamespace(recorded=lambda *_: [])
+
+    def costs(networks, data, recorded, device, threads):
+        seen.append(device)
+        return {run.label: estimate.cost(run, data, 1.0) for run in networks}
+
+    for module in (plan, pace):
+        monkeypatch.setattr(module, "Conditions", conditions)
+    monkeypatch.setattr(plan, "estimates", costs)
+    monkeypatch.setattr(executor, "execute", lambda *_: {})
+    config = RunConfig(study="s", label="a", model="resnet20", knobs={}, seed=0, data="cifar10", recipe=Recipe())
+    plan.print_estimates(executor, [config], [config], outline("cifar10"))
+    cli.execute(executor, [config], [config], outline("cifar10"))
+    assert seen == ["cpu"] * 3
 
 
 def test_many_runs_write_fewer_checkpoints(executor, monkeypatch):

@@ -38,6 +38,7 @@ class LocalExecutor(Executor):
         self.gpus_per_run = gpus_of_a_run(options, bool(self.gpus))
         if self.gpus_per_run > len(self.gpus):
             raise UserError(f"GPUS_PER_RUN is {self.gpus_per_run:g}; GPUs of this machine: {len(self.gpus)}")
+        self.hides_gpus = bool(self.gpus) and not self.gpus_per_run
         self.slots = list(range(self.jobs))  # the free ones
         users = Counter(gpu for slot in self.slots for gpu in gpus_of_slot(slot, self.gpus, self.gpus_per_run))
         self.runs_per_gpu = max(users.values(), default=1)
