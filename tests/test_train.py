@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 import os
+import re
 import resource
 import signal
 import sys
@@ -13,6 +14,7 @@ import threading
 import warnings
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -24,8 +26,9 @@ from senet_lib.errors import UserError
 from senet_lib.files import read_json
 from senet_lib.models import create_model
 from senet_lib.models.blocks import ResidualBlock, SelectiveKernelConv, SqueezeExcitation
+from senet_lib.project import project_root
 from senet_lib.results import write_summary
-from senet_lib.study import Recipe
+from senet_lib.study import Recipe, load_study
 from senet_lib.training import NonFiniteLoss, TrainingStopped, checkpoint, evaluate, fit
 from senet_lib.training.progress import Reporter
 from senet_lib.training.runtime import CompiledTraining, compiled_or_error, keep_freed_memory, resolve_precision
@@ -857,6 +860,19 @@ def test_weights_are_checked_on_load(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_documented_example_loads_the_weights_of_its_run(tmp_path, monkeypatch):
+    page = (project_root() / "docs" / "file_formats.md").read_text(encoding="utf-8")
+    (example,) = (block.split("```")[0] for block in page.split("```python\n") if "load_weights(" in block)
+    place = Path(*re.search(r'"(results/quick/runs/.*)"', example)[1].split("/"))
+    runs = {run.run_id: run for run in load_study("quick", project_root() / "studies").runs()}
+    run_dir, trained = tmp_path / place, runs[place.name]
+    run_dir.mkdir(parents=True)
+    checkpoint.save_weights(run_dir, create_model(trained.model, num_classes=10, **trained.knobs))
+    write_summary(run_dir, {})
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+
+
 def test_freed_memory_is_reused():
     """Allocating 128 MiB touches 32,768 new pages, unless the memory of an earlier allocation is used again."""
     keep_freed_memory()
