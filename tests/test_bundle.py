@@ -24,7 +24,7 @@ from senet_lib.bundle.__main__ import main
 from senet_lib.bundle.images import restore_cifar, write_sheets
 from senet_lib.data.cifar import find_cifar
 from senet_lib.data.dataset import Split, build_dataset, canonical
-from senet_lib.files import read_json
+from senet_lib.files import read_json, write_json
 from senet_lib.project import project_root
 from senet_lib.results import is_intact
 
@@ -205,6 +205,13 @@ def test_packed_runs_are_kept_without_their_work_folder(tmp_path, monkeypatch, c
     files[0].write_bytes(content)
     there.take_packed(out, work)
     assert set(packs.finished(work / "s")) == set(runs)
+
+    # A run of the same name replaces one with another configuration
+    path = work / "s" / "runs" / runs[0] / "config.json"
+    for config in (read_json(path) | {"hash": "0" * 16}, read_json(path)):
+        write_json(path, config)
+        packs.pack(work / "s", out, runs)
+        assert len(list(out.glob(packs.ANY_PACK))) == 3, config
 
     # Runs that the bundle brought need no file here
     hashes = {run["run_id"]: run["config_hash"] for run in read_json(folder / "study.json")["runs"]}

@@ -59,7 +59,7 @@ def check_out(out: Path, study: str) -> None:
 
 def pack(folder: Path, out: Path, runs: Iterable[str], weights: bool = False, sent: Collection[str] = ()) -> list[Path]:
     """Pack these runs of a results folder into `out`, without checkpoints; return the files. They replace those of an
-    earlier call, except files with a run that is neither among these nor has its config hash in `sent`.
+    earlier call, except files with another run, unless its config hash is in `sent`.
     weights: with the final weights, unless a run would then exceed MOST."""
     groups: list[dict[str, list[Path]]] = []
     room = 0
@@ -87,9 +87,9 @@ def pack(folder: Path, out: Path, runs: Iterable[str], weights: bool = False, se
         if not written[-1].is_file():
             with replacing(written[-1]) as file:
                 file.write(content)
-    held = {*sent}.union(*map(_hashes, written))
-    old = {path: _hashes(path) for path in set(out.glob(ANY_PACK)) - set(written)}
-    kept = {path.name for path, hashes in old.items() if not hashes or not hashes <= held}
+    old = set(out.glob(ANY_PACK)) - set(written)
+    packed = {run for group in groups for run in group}
+    kept = {path.name for path in old if not all(run in packed or key in sent for run, key in _runs(path))}
     listed = (read_record(out / MANIFEST) or {}).get("files")
     earlier = {name: entry for name, entry in listed.items() if name in kept} if isinstance(listed, dict) else {}
     write_json(out / MANIFEST, {"study": folder.name, "files": earlier | manifest})
@@ -99,14 +99,14 @@ def pack(folder: Path, out: Path, runs: Iterable[str], weights: bool = False, se
     return written
 
 
-def _hashes(path: Path) -> set[str]:
-    """The config hashes of the runs in a file that `pack` has written; empty if it is damaged."""
+def _runs(path: Path) -> list[tuple[str, str]]:
+    """The run_id and config hash of each run in a file that `pack` has written; one without a name if it is damaged."""
     try:
         with zipfile.ZipFile(path) as archive:
             names = [name for name in archive.namelist() if name.endswith("/config.json")]
-            return {json.loads(archive.read(name))["hash"] for name in names}
+            return [(name.split("/")[-2], json.loads(archive.read(name))["hash"]) for name in names]
     except (OSError, zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError):
-        return set()
+        return [("", "")]
 
 
 def _zipped(folder: Path, files: list[Path], with_examples: bool) -> bytes:
