@@ -102,7 +102,7 @@ def execute(executor: "Executor", runs: list[RunConfig], pending: list[RunConfig
 
     options = executor.options
     pace = Pace(pending, data, executor.jobs)
-    here = Conditions(options.device, executor.threads, options.devices, executor.runs_per_gpu)
+    here = Conditions(executor.device, executor.threads, options.devices, executor.runs_per_gpu)
     finished = [run for run in runs if run not in pending]
     for run, seconds in here.recorded(executor.folder, finished, data):
         pace.learn(run, pace.start + seconds)

@@ -19,12 +19,12 @@ import yaml
 from synthetic import THREE
 from synthetic import write_study as write_results
 
-from senet_lib.bundle import needed, packs, wheels
+from senet_lib.bundle import needed, packs, there, wheels
 from senet_lib.bundle.__main__ import main
 from senet_lib.bundle.images import restore_cifar, write_sheets
 from senet_lib.data.cifar import find_cifar
 from senet_lib.data.dataset import Split, build_dataset, canonical
-from senet_lib.files import read_json
+from senet_lib.files import read_json, write_json
 from senet_lib.project import project_root
 from senet_lib.results import is_intact
 
@@ -187,6 +187,37 @@ def test_finished_runs_come_back(tmp_path, monkeypatch, capsys):
         assert is_intact(tmp_path / "results" / "s" / "runs" / run, hashes[run])
     assert len(list(unfinished.parent.glob(f".{runs[0]}.superseded-*"))) == 1
     assert unpack(tmp_path, " ".join(map(str, files[:2])), capsys=capsys) == (0, sorted(runs), [])
+
+
+def test_packed_runs_are_kept_without_their_work_folder(tmp_path, monkeypatch, capsys):
+    """They are not trained again, and no file with a run that is packed nowhere else is deleted."""
+    folder, runs, files = packed(tmp_path, monkeypatch)
+    out, work = tmp_path / "out", tmp_path / "work"
+    content = files[0].read_bytes()
+    files[0].write_bytes(content[:-9])  # a damaged one, which may have been whole where it came from
+    there.take_packed(out, work)
+    assert f"not taken from OUT: {files[0].name}: it is damaged" in capsys.readouterr().out
+    assert set(packs.finished(work / "s")) == set(runs[1:])
+    there.Packer(work / "s", out, [], weights=False).pack()
+    listed = [entry["runs"] for entry in read_json(out / "manifest.json")["files"].values()]
+    assert sorted(listed) == sorted([run] for run in runs)
+    assert len(list(out.glob(packs.ANY_PACK))) == 3
+    files[0].write_bytes(content)
+    there.take_packed(out, work)
+    assert set(packs.finished(work / "s")) == set(runs)
+
+    # A run of the same name replaces one with another configuration
+    path = work / "s" / "runs" / runs[0] / "config.json"
+    for config in (read_json(path) | {"hash": "0" * 16}, read_json(path)):
+        write_json(path, config)
+        packs.pack(work / "s", out, runs)
+        assert len(list(out.glob(packs.ANY_PACK))) == 3, config
+
+    # Runs that the bundle brought need no file here
+    hashes = {run["run_id"]: run["config_hash"] for run in read_json(folder / "study.json")["runs"]}
+    for sent, left in (([], 3), ([hashes[runs[0]]], 2)):
+        packs.pack(work / "s", out, runs[1:], sent=sent)
+        assert len(list(out.glob(packs.ANY_PACK))) == left, sent
 
 
 def test_damaged_files_and_runs_are_refused_by_name(tmp_path, monkeypatch, capsys):

@@ -672,6 +672,10 @@ def test_relative_folders_start_at_project_or_root(project, tmp_path, monkeypatc
     mine, other = load_dataset("folder:mine"), load_dataset("folder:mine", tmp_path / "other")
     assert mine.fingerprints != other.fingerprints
     assert other.fingerprints == load_dataset(f"folder:{tmp_path / 'other' / 'mine'}").fingerprints
+    for named, expected in ((tmp_path / "other", other), (tmp_path / "missing", mine), (tmp_path, mine)):
+        monkeypatch.setenv("SENET_DATA", str(named))
+        assert load_dataset("folder:mine").fingerprints == expected.fingerprints, named
+    assert load_dataset("folder:mine", project).fingerprints == mine.fingerprints
 
 
 def test_8_bit_images_keep_their_values(tmp_path):

@@ -82,7 +82,8 @@ def test_two_devices_train_as_one(ten_steps, tmp_path, monkeypatch, capfd):
         assert (one.evaluation.label == both.evaluation.label).all()
         assert (one.evaluation.predicted == both.evaluation.predicted).mean() > 0.95
         assert isinstance(model.stem[1], nn.BatchNorm2d), "the caller's network has its own kind of batch norm"
-    assert both.environment["devices"] == 2
+        assert both.environment.get("devices", 1) == before
+        assert [part["devices"] for part in both.environment["resumed_under"]] == [after]
 
 
 @pytest.mark.slow

@@ -83,7 +83,9 @@ def test_measuring_leaves_a_stop_to_the_caller(monkeypatch):
 
 
 def test_a_measurement_is_a_time():
-    assert 0 < estimate.measure(run(knobs={"width": 0.25}), CIFAR10, device="cpu", threads=1) < 60
+    """Also of a network that gives the logits of one image without the axis of images."""
+    for model, knobs in (("resnet20", {"width": 0.25}), ("source_a_sknet50_2021_01", {"width": 0.125})):
+        assert 0 < estimate.measure(run(model=model, knobs=knobs), CIFAR10, device="cpu", threads=1) < 60, model
 
 
 def test_recorded_times_are_those_of_this_machine(tmp_path, monkeypatch):
@@ -102,11 +104,16 @@ def test_recorded_times_are_those_of_this_machine(tmp_path, monkeypatch):
         ({"threads": 2}, None),
         ({"precision": "bf16"}, None),
         ({"runs_per_gpu": 2}, None),
+        ({"resumed_under": [{"git_commit": "another"}]}, pytest.approx(30 * (1 + evaluation))),
+        ({"resumed_under": [{"git_commit": "another"}, {"cores": 1000}]}, None),
+        ({"resumed_under": [{"runs_per_gpu": 2}]}, None),
         ({"devices": 2}, None),
     ):
         write_json(tmp_path / "environment.json", recorded | changes)
         assert here.recorded_seconds(tmp_path, run(), CIFAR10) == seconds, changes
     assert pace.Conditions("cpu", 1, devices=2).recorded_seconds(tmp_path, run(), CIFAR10) is not None  # as then
+    write_json(tmp_path / "environment.json", recorded)
+    assert pace.Conditions("cpu", 1, runs_per_gpu=2).recorded_seconds(tmp_path, run(), CIFAR10), "no GPU is used"
     (tmp_path / "summary.json").unlink()
     assert here.recorded_seconds(tmp_path, run(), CIFAR10) is None
 
@@ -149,3 +156,21 @@ def test_time_left_is_learned(monkeypatch):
     known.ended(third, finished=True)
     assert known.whole(third) == pytest.approx(130), "a resumed run is not a whole one"
     assert known.line(wide, epoch(1)) == "", "no other run is left, and the line itself says how long this one takes"
+
+
+def test_start_is_not_learned_from_a_resumed_run(monkeypatch):
+    """Its first epoch's time includes steps of the process that was interrupted."""
+    now = 0.0
+    monkeypatch.setattr(pace, "time", SimpleNamespace(monotonic=lambda: now))
+    resumed, whole = runs = [run("a", seed, epochs=2) for seed in range(2)]
+    known = pace.Pace(runs, CIFAR10, jobs=2)
+    known.started(resumed)
+    known.started(whole)
+    epoch = "epoch 1/2  train loss 0.1 accuracy 99.00%  test loss 0.1 accuracy 9.00%  60.0 s  8 images/s  "
+    known.line(resumed, "resumed after epoch 0, step 300")
+    now = 40.0
+    known.line(resumed, epoch)
+    assert known.start == pace.START
+    now = 90.0
+    known.line(whole, epoch)
+    assert known.start == pytest.approx(90 - 60 * (1 + 10_000 / 3 / 50_000))

@@ -101,13 +101,21 @@ def test_whole_networks_are_described():
 
 
 def test_device_is_printed(capsys, monkeypatch):
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    print_device()
-    assert "No GPU here" in capsys.readouterr().out
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "a card")
-    print_device()
-    assert "a card" in capsys.readouterr().out
+    for cuda, mps, device, named in (
+        (False, False, "auto", "No GPU here: training runs on the CPU"),
+        (True, False, "auto", "a card"),
+        (True, False, "cuda", "a card"),
+        (True, False, "cpu", "runs on the CPU"),
+        (False, True, "auto", "MPS"),
+        (False, True, "mps", "MPS"),
+        (False, True, "cpu", "runs on the CPU"),
+    ):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda cuda=cuda: cuda)
+        monkeypatch.setattr(torch.backends.mps, "is_available", lambda mps=mps: mps)
+        print_device(device)
+        said = capsys.readouterr().out
+        assert named in said and said.count("\n") == 1, (cuda, mps, device)
 
 
 def test_diagrams_of_the_readme_are_up_to_date():

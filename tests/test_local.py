@@ -1,6 +1,7 @@
 """The local executor: whatever a run prints or its reader does, every run is waited for and reported, unless the
 time limit has left it for the next start."""
 
+import itertools
 import os
 import sys
 import time
@@ -8,13 +9,18 @@ from argparse import Namespace
 from types import SimpleNamespace
 
 import pytest
+from PIL import Image
 
+from senet_lib import cli
+from senet_lib.data import load_dataset
 from senet_lib.errors import UserError
 from senet_lib.files import write_json
-from senet_lib.running import run, time_limit
+from senet_lib.running import estimate, pace, plan, run, time_limit
 from senet_lib.running.executor import checkpoint_seconds
+from senet_lib.running.inputs import outline
 from senet_lib.running.local import LocalExecutor, gpus_of_slot, threads_of_a_job
 from senet_lib.running.time_limit import TimeLimit
+from senet_lib.study import Recipe, RunConfig
 
 
 @pytest.fixture
@@ -173,10 +179,45 @@ def test_runs_that_share_a_gpu_know_how_many_they_are(tmp_path, monkeypatch):
         ("0,1", {"jobs": 4, "device": "auto", "gpus_per_run": 0.5}, 2),
         ("0,1", {"jobs": 2, "device": "auto", "gpus_per_run": 2.0}, 2),
         ("0,1", {"jobs": 2, "device": "cpu"}, 1),
+        ("-1", {"jobs": 2, "device": "auto"}, 1),  # none
+        ("0,-1,1", {"jobs": 2, "device": "auto"}, 2),  # the first one alone
     ):
         monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
         executor = LocalExecutor(options(**changes), tmp_path)
         assert executor.variables()["SENET_RUNS_PER_GPU"] == str(expected), (gpus, changes)
+
+
+def test_runs_without_the_machines_gpus_are_expected_on_its_cpu(tmp_path, monkeypatch):
+    for gpus, changes, expected in (
+        ("0,1", {"gpus_per_run": 0}, "cpu"),
+        ("0,1", {"gpus_per_run": 0, "device": "cuda"}, "cuda"),  # they will say that there is none
+        ("0,1", {"gpus_per_run": 0.5}, "auto"),
+        ("0,1", {}, "auto"),
+        ("", {"gpus_per_run": 0}, "auto"),  # as on a Mac
+    ):
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", gpus)
+        assert LocalExecutor(options(**{"device": "auto"} | changes), tmp_path).device == expected, (gpus, changes)
+    # make plan and the time left while the runs train
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0")
+    executor = LocalExecutor(options(device="auto", gpus_per_run=0, time_limit=None), tmp_path)
+    seen = []
+
+    def conditions(device, *_):
+        seen.append(device)
+        return SimpleNamespace(recorded=lambda *_: [])
+
+    def costs(networks, data, recorded, device, threads):
+        seen.append(device)
+        return {run.label: estimate.cost(run, data, 1.0) for run in networks}
+
+    for module in (plan, pace):
+        monkeypatch.setattr(module, "Conditions", conditions)
+    monkeypatch.setattr(plan, "estimates", costs)
+    monkeypatch.setattr(executor, "execute", lambda *_: {})
+    config = RunConfig(study="s", label="a", model="resnet20", knobs={}, seed=0, data="cifar10", recipe=Recipe())
+    plan.print_estimates(executor, [config], [config], outline("cifar10"))
+    cli.execute(executor, [config], [config], outline("cifar10"))
+    assert seen == ["cpu"] * 3
 
 
 def test_many_runs_write_fewer_checkpoints(executor, monkeypatch):
@@ -208,9 +249,11 @@ def test_gpus_are_dealt_to_the_runs(tmp_path, monkeypatch, capsys):
         (1, "4", ["4", "4", "4", "4"]),
         (2, "4,5,6,7", ["4,5", "6,7", "4,5", "6,7"]),
         (0.5, "4,5", ["4", "4", "5", "5"]),
+        (0.4, "4,5", ["4", "4", "5", "5"]),  # as many on each as have room
+        (0.33, "4,5", ["4", "4", "4", "5", "5", "5"]),
         (0, "4,5", ["", "", "", ""]),
     ):
-        dealt = [",".join(gpus_of_slot(slot, gpus.split(","), per_run)) for slot in range(4)]
+        dealt = [",".join(gpus_of_slot(slot, gpus.split(","), per_run)) for slot in range(len(expected))]
         assert dealt == expected, (per_run, gpus)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,5")
     show = "import os; print('sees', os.environ['CUDA_VISIBLE_DEVICES'])"
@@ -219,6 +262,25 @@ def test_gpus_are_dealt_to_the_runs(tmp_path, monkeypatch, capsys):
     for changes in ({"gpus_per_run": 3}, {"devices": 3, "device": "auto"}):  # a GPU per device
         with pytest.raises(UserError, match="GPUS_PER_RUN is 3; GPUs of this machine: 2"):
             LocalExecutor(options(**changes), tmp_path)
+
+
+def test_runs_use_the_images_that_were_checked(tmp_path, monkeypatch):
+    """As with DATA=other and a study of `folder:mine`, which the project has, too."""
+    for place, brightness in ((tmp_path, 0), (tmp_path / "other", 100)):
+        for split, name in itertools.product(("train", "test"), "ab"):
+            (place / "mine" / split / name).mkdir(parents=True)
+            for i in range(2):
+                image = Image.new("RGB", (8, 8), (brightness, ord(name), 10 * i))
+                image.save(place / "mine" / split / name / f"{i}.png")
+    for name, value in (("SENET_ROOT", tmp_path), ("SENET_CACHE", tmp_path / "cache"), ("SENET_DATA", "")):
+        monkeypatch.setenv(name, str(value))
+    used = []
+    monkeypatch.setattr(run.notebook, "execute", lambda _, __, given, **___: used.append(load_dataset(given["data"])))
+    config = RunConfig(study="s", label="a", model="resnet20", knobs={}, seed=0, data="folder:mine", recipe=Recipe())
+    for root in (None, str(tmp_path / "other")):
+        run.execute(config, tmp_path / "run", "cpu", 1, 1, root)
+        assert used[-1].fingerprints == load_dataset("folder:mine", root).fingerprints, root
+    assert used[0].fingerprints != used[1].fingerprints
 
 
 def test_checkpoints_go_once_the_run_is_done(tmp_path, monkeypatch):

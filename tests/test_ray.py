@@ -74,6 +74,8 @@ def test_runs_share_the_cluster(executor):
         assert (made.jobs, made.threads, made.gpus_per_run, made.runs_per_gpu) == expected, (nodes, changes)
         made.describe()
     assert "with 4 CPU threads and 1 GPU" in executor([(16, 4)]).describe()
+    assert executor([(16, 4)], gpus_per_run=0, device="auto").device == "cpu", "the GPUs are hidden from the runs"
+    assert executor([(16, 0)], device="auto").device == executor([(16, 4)], device="auto").device == "auto"
 
 
 def test_runs_too_large_for_any_node(executor):

@@ -331,6 +331,7 @@ def test_wrong_files_with_right_digests_are_named(tmp_path):
     for name, write in (
         ("config.json", lambda: files.write_json(run_dir / "config.json", config | {"model": "resnet56"})),
         ("environment.json", lambda: files.write_json(run_dir / "environment.json", ["cpu"])),
+        ("environment.json", lambda: files.write_json(run_dir / "environment.json", {"resumed_under": ["cpu"]})),
         ("environment.json", lambda: (run_dir / "environment.json").unlink()),
         ("predictions.npz", lambda: results.write_predictions(run_dir, label, label + 1, label)),
         ("predictions.npz", lambda: results.write_predictions(run_dir, label[:0], label[:0], label[:0])),

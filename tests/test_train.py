@@ -6,6 +6,7 @@ import hashlib
 import itertools
 import math
 import os
+import re
 import resource
 import signal
 import sys
@@ -13,6 +14,7 @@ import threading
 import warnings
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -24,12 +26,14 @@ from senet_lib.errors import UserError
 from senet_lib.files import read_json
 from senet_lib.models import create_model
 from senet_lib.models.blocks import ResidualBlock, SelectiveKernelConv, SqueezeExcitation
+from senet_lib.project import project_root
 from senet_lib.results import write_summary
-from senet_lib.study import Recipe
+from senet_lib.study import Recipe, load_study
 from senet_lib.training import NonFiniteLoss, TrainingStopped, checkpoint, evaluate, fit
 from senet_lib.training.progress import Reporter
 from senet_lib.training.runtime import CompiledTraining, compiled_or_error, keep_freed_memory, resolve_precision
 from senet_lib.training.schedule import learning_rate
+from senet_lib.training.state import TrainingState
 from senet_lib.training.tta import tta_accuracy
 
 RECIPE = Recipe(epochs=3, batch_size=16, lr=0.05, warmup_epochs=0.5, precision="fp32")
@@ -524,6 +528,19 @@ def test_evaluate_known_predictions():
     assert found.loss == pytest.approx(-(6 * math.log(0.75) + 2 * math.log(0.25)) / 8)
 
 
+def test_a_last_batch_of_one_image_is_evaluated(monkeypatch):
+    """Also by a network that then drops the axis of images, as two of the studied ones do."""
+    monkeypatch.setattr("senet_lib.training.loop.EVAL_BATCH_SIZE", 29)  # of 30 images
+    recipe = with_changes(test_time_augmentation=True, **ONE_EPOCH)
+    _, expected = train(recipe=recipe)
+    squeezing = network()
+    squeezing.register_forward_hook(lambda module, _, logits: logits.squeeze())
+    _, outcome = train(squeezing, recipe)
+    assert untimed(outcome.history) == untimed(expected.history)
+    assert outcome.tta_accuracy == expected.tta_accuracy
+    assert (outcome.evaluation.predicted == expected.evaluation.predicted).all()
+
+
 def test_evaluate_changes_no_weights():
     model, data = network(), tiny_data()
     before = digest(model)
@@ -641,17 +658,53 @@ def test_auto_precision_can_be_chosen_for_a_machine(monkeypatch):
 
 
 def test_runs_record_how_many_of_them_share_a_gpu(monkeypatch):
-    for given, recorded in ((None, None), ("1", None), ("3", 3)):
-        if given:
-            monkeypatch.setenv("SENET_RUNS_PER_GPU", given)
-        _, outcome = train(recipe=with_changes(**ONE_EPOCH))
-        assert outcome.environment.get("runs_per_gpu") == recorded
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a card")
+    known = {"precision": "fp32", "recipe": RECIPE, "data": tiny_data()}
+    for kind, given, recorded in (
+        ("cuda", "", None),
+        ("cuda", "1", None),
+        ("cuda", "3", 3),
+        ("cpu", "3", None),  # the machine's GPUs are not used
+    ):
+        monkeypatch.setenv("SENET_RUNS_PER_GPU", given)
+        fabric = SimpleNamespace(device=torch.device(kind), world_size=1)
+        record = TrainingState._environment(SimpleNamespace(fabric=fabric, **known))
+        assert record.get("runs_per_gpu") == recorded, (kind, given)
 
 
 def test_runs_record_the_instructions_of_their_processor():
     """A processor's name does not tell them: a cloud calls several generations the same."""
     _, outcome = train(recipe=with_changes(**ONE_EPOCH))
     assert outcome.environment["cpu_capability"] == torch.backends.cpu.get_cpu_capability()
+
+
+def test_record_is_that_of_the_start_and_names_later_conditions(tmp_path, monkeypatch):
+    """The commit may change during a training, and a stopped one may continue with another."""
+
+    def checked_out(commit):
+        monkeypatch.setattr("senet_lib.results.environment._git_commit", lambda: commit)
+
+    def stopped(commit):
+        checked_out(commit)
+        model = network()
+        StopAt(model, 2, signal.SIGTERM)
+        model.register_forward_pre_hook(lambda *_: checked_out("too late"))
+        with pytest.raises(TrainingStopped):
+            train(model, run_dir=tmp_path)
+
+    def finished(commit):
+        checked_out(commit)
+        record = train(run_dir=tmp_path)[1].environment
+        return record["git_commit"], record.get("resumed_under")
+
+    stopped("first")
+    early = torch.load(tmp_path / checkpoint.NEWEST)
+    del early["environment"]  # as an early version wrote it
+    for commit in ("first", "second", "second", "first"):
+        stopped(commit)
+    assert finished("third") == ("first", [{"git_commit": "second"}, {"git_commit": "third"}])
+    checkpoint.save(tmp_path, early)
+    assert finished("fourth") == ("fourth", None)
 
 
 def test_bf16_keeps_fp32_weights(caplog):
@@ -807,6 +860,19 @@ def test_weights_are_checked_on_load(tmp_path):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc's allocator")
+def test_documented_example_loads_the_weights_of_its_run(tmp_path, monkeypatch):
+    page = (project_root() / "docs" / "file_formats.md").read_text(encoding="utf-8")
+    (example,) = (block.split("```")[0] for block in page.split("```python\n") if "load_weights(" in block)
+    place = Path(*re.search(r'"(results/quick/runs/.*)"', example)[1].split("/"))
+    runs = {run.run_id: run for run in load_study("quick", project_root() / "studies").runs()}
+    run_dir, trained = tmp_path / place, runs[place.name]
+    run_dir.mkdir(parents=True)
+    checkpoint.save_weights(run_dir, create_model(trained.model, num_classes=10, **trained.knobs))
+    write_summary(run_dir, {})
+    monkeypatch.chdir(tmp_path)
+    exec(example, {})
+
+
 def test_freed_memory_is_reused():
     """Allocating 128 MiB touches 32,768 new pages, unless the memory of an earlier allocation is used again."""
     keep_freed_memory()

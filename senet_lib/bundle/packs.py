@@ -6,10 +6,12 @@ out/runs-<16 digits>.zip      <study>/study.json, <study>/runs/<run>/...
 
 import hashlib
 import io
+import json
 import shlex
 import shutil
 import time
 import zipfile
+import zlib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,9 +57,10 @@ def check_out(out: Path, study: str) -> None:
         raise UserError(f"OUT={out} holds finished runs of {other}: name another folder")
 
 
-def pack(folder: Path, out: Path, runs: Iterable[str], weights: bool = False) -> list[Path]:
-    """Pack these runs of a results folder into `out`, without checkpoints; return the files, which replace those of an
-    earlier call. weights: with the final weights, unless a run would then exceed MOST."""
+def pack(folder: Path, out: Path, runs: Iterable[str], weights: bool = False, sent: Collection[str] = ()) -> list[Path]:
+    """Pack these runs of a results folder into `out`, without checkpoints; return the files. They replace those of an
+    earlier call, except files with another run, unless its config hash is in `sent`.
+    weights: with the final weights, unless a run would then exceed MOST."""
     groups: list[dict[str, list[Path]]] = []
     room = 0
     for run in runs:
@@ -84,10 +87,26 @@ def pack(folder: Path, out: Path, runs: Iterable[str], weights: bool = False) ->
         if not written[-1].is_file():
             with replacing(written[-1]) as file:
                 file.write(content)
-    write_json(out / MANIFEST, {"study": folder.name, "files": manifest})
-    for old in set(out.glob(ANY_PACK)) - set(written):  # only now: the manifest names complete files at all times
-        old.unlink()
+    old = set(out.glob(ANY_PACK)) - set(written)
+    packed = {run for group in groups for run in group}
+    kept = {path.name for path in old if not all(run in packed or key in sent for run, key in _runs(path))}
+    listed = (read_record(out / MANIFEST) or {}).get("files")
+    earlier = {name: entry for name, entry in listed.items() if name in kept} if isinstance(listed, dict) else {}
+    write_json(out / MANIFEST, {"study": folder.name, "files": earlier | manifest})
+    for path in old:  # only now: the manifest names complete files at all times
+        if path.name not in kept:
+            path.unlink()
     return written
+
+
+def _runs(path: Path) -> list[tuple[str, str]]:
+    """The run_id and config hash of each run in a file that `pack` has written; one without a name if it is damaged."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = [name for name in archive.namelist() if name.endswith("/config.json")]
+            return [(name.split("/")[-2], json.loads(archive.read(name))["hash"]) for name in names]
+    except (OSError, zipfile.BadZipFile, zlib.error, ValueError, KeyError, TypeError):
+        return [("", "")]
 
 
 def _zipped(folder: Path, files: list[Path], with_examples: bool) -> bytes:

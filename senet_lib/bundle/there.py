@@ -35,6 +35,7 @@ def run(options: argparse.Namespace) -> int:
         data = options.bundle / "data"
     data.mkdir(exist_ok=True)
     take_along(options.bundle / "results", results)
+    take_packed(options.out, results)
     command = [sys.executable, "-m", "senet_lib.cli", "reproduce", facts["study"], "--results", str(results)]
     command += ["--whole-runs"]  # only finished runs are packed
     for name, value in (
@@ -74,6 +75,13 @@ def take_along(source: Path, results: Path) -> None:
             beside.rename(target)
 
 
+def take_packed(out: Path, results: Path) -> None:
+    """Take the finished runs that an earlier start has packed, which `results` lacks if WORK is another folder now."""
+    if any(out.glob(packs.ANY_PACK)):
+        for name, why in packs.take([str(out)], results).refused.items():
+            print(f"not taken from OUT: {name}: {why}", flush=True)
+
+
 class Packer:
     """Packs the finished runs of a results folder, except those with a hash in `sent`, when there are new ones."""
 
@@ -85,7 +93,7 @@ class Packer:
     def pack(self) -> None:
         runs = packs.finished(self.folder, self.sent, self.packed)
         if runs != self.packed:
-            self.files = packs.pack(self.folder, self.out, runs, self.weights)
+            self.files = packs.pack(self.folder, self.out, runs, self.weights, self.sent)
             self.packed = runs
 
     def summary(self) -> str:

@@ -134,6 +134,7 @@ def _study_argument(study: str) -> str:
 def _add_data(content: Path, study: Study, options: argparse.Namespace) -> None:
     """Check the study's data set, and copy it in a compact form. A study given as a file goes along."""
     from senet_lib.data import load_dataset
+    from senet_lib.data.load import image_folder
     from senet_lib.running.inputs import check_inputs
 
     if options.study.endswith((".yaml", ".yml")):
@@ -150,7 +151,7 @@ def _add_data(content: Path, study: Study, options: argparse.Namespace) -> None:
         path = PurePosixPath(study.data.removeprefix(FOLDER))
         if path.is_absolute() or ".." in path.parts or str(path).startswith("~"):
             raise UserError(f"{study.data} is a place of this machine; give a path in the project: folder:data/NAME")
-        source = Path(root or project_root()) / path
+        source = image_folder(str(path), root)
         copy = shutil.copytree if source.is_dir() else shutil.copyfile
         (content / "project" / path).parent.mkdir(parents=True, exist_ok=True)
         copy(source, content / "project" / path)

@@ -6,10 +6,13 @@
 | `fashion_mnist` | `root`, Debian's package dataset-fashion-mnist, SENET_DATA, the project's `data/`; or downloaded |
 | `cifar10`, `cifar100` | `root`, or SENET_DATA and the project's `data/`; or downloaded                     |
 | `folder:PATH`   | an image tree, `train/<class>/*` and `test/<class>/*`, in a folder or a tar              |
+
+A relative PATH starts at `root`, or at SENET_DATA and then the project's folder.
 """
 
 import os
 from functools import partial
+from pathlib import Path
 
 from senet_lib.data.cache import cache_folder, load_or_build
 from senet_lib.data.catalog import DATASETS, FOLDER
@@ -56,7 +59,7 @@ def load_dataset(
 
     root: the only folder or archive to search, without download (`fashion_mnist` may still come from Debian's package).
         Default: SENET_DATA, then the project's `data/`. For "folder:PATH", the folder that a relative PATH starts from;
-        default: the project's folder.
+        default: SENET_DATA if it holds PATH, else the project's folder.
     download: whether a missing data set may be downloaded.
     cache: the folder for decoded data sets. Default: SENET_CACHE, else the project's `data/cache/`. False: no cache.
 
@@ -132,13 +135,19 @@ def _find(name: str, root: str | os.PathLike | None, download: bool) -> Source:
 def _find_folder(path: str, root: str | os.PathLike | None) -> Source:
     if not path:
         raise DataError("'folder:' has no path: write folder:PATH, with train/<class>/* and test/<class>/* in PATH")
-    folder = (project_root() if root is None else expanded(root)) / expanded(path)
-    folder = folder.absolute()
+    folder = image_folder(path, root)
     if not folder.exists():
         raise DataError(
             f"{str(folder)!r} does not exist: PATH of folder:PATH must contain train/<class>/*, test/<class>/*"
         )
     return find_image_tree(folder)
+
+
+def image_folder(path: str, root: str | os.PathLike | None) -> Path:
+    """The absolute place of "folder:PATH", which may be missing; root: as in `load_dataset`."""
+    starts = [root] if root is not None else [os.environ.get("SENET_DATA") or project_root(), project_root()]
+    folders = [(expanded(start) / expanded(path)).absolute() for start in starts]
+    return next((folder for folder in folders if folder.exists()), folders[-1])
 
 
 def _check_not_constant(source: Source, data: Canonical) -> None:

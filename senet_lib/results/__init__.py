@@ -5,7 +5,7 @@ environment.py  the environment record: what a result depends on besides its con
 load.py         reads a results folder, finished or not, as tables (`StudyResults`)
 """
 
-from senet_lib.results.environment import environment_record
+from senet_lib.results.environment import UNRECORDED, continued, environment_record, part_records
 from senet_lib.results.layout import (
     ANALYSED_FILES,
     CHECKPOINT_FILES,
@@ -26,7 +26,6 @@ from senet_lib.results.layout import (
 )
 from senet_lib.results.load import (
     TIMED_UNDER,
-    UNRECORDED,
     StudyResults,
     load_results,
     read_history,
@@ -49,10 +48,12 @@ __all__ = [
     "WEIGHTS",
     "StudyResults",
     "altered_files",
+    "continued",
     "environment_record",
     "is_done",
     "is_intact",
     "load_results",
+    "part_records",
     "read_history",
     "read_predictions",
     "read_study",

@@ -4,10 +4,14 @@ import importlib.metadata
 import os
 import platform
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 VERSIONS_OF = ("torch", "torchvision", "lightning-fabric", "numpy", "pandas", "scikit-learn", "senet-lib")
+# Entries that a record leaves out, and what that means
+UNRECORDED = {"devices": 1, "runs_per_gpu": 1}
+RESUMED_UNDER = "resumed_under"
 
 
 def environment_record(**measured: Any) -> dict:
@@ -30,6 +34,21 @@ def environment_record(**measured: Any) -> dict:
         "git_commit": _git_commit(),
         **measured,
     }
+
+
+def continued(first: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, Any]:
+    """The record of a training that began as `first` says and continues as `now` says: `first`, and in 'resumed_under'
+    what differs from it in later parts, each difference once."""
+    before = UNRECORDED | first
+    different = {key: value for key, value in (UNRECORDED | now).items() if before.get(key) != value}
+    earlier = first.get(RESUMED_UNDER, [])
+    return {**first, RESUMED_UNDER: [*earlier, different]} if different and different not in earlier else {**first}
+
+
+def part_records(record: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The records of a training's parts: of the first, and of those that were resumed under other conditions."""
+    first = UNRECORDED | record
+    return [first, *(first | later for later in record.get(RESUMED_UNDER, []))]
 
 
 def _processor() -> str:

@@ -11,6 +11,7 @@ import pandas as pd
 
 from senet_lib.errors import DamagedFile
 from senet_lib.files import read_arrays, read_json, read_record, unpacked
+from senet_lib.results.environment import RESUMED_UNDER, part_records
 from senet_lib.results.layout import ANALYSED_FILES, HISTORY_COLUMNS, SUMMARY, altered_files, is_done
 from senet_lib.results.records import StudyRecord, Summary, problem_of
 
@@ -23,8 +24,6 @@ TIMED_UNDER = {
     "threads": "numbers of threads",
     "devices": "numbers of devices per run",
 }
-# Those that environment.json leaves out, and what that means
-UNRECORDED = {"devices": 1, "runs_per_gpu": 1}
 
 
 @dataclass(frozen=True)
@@ -66,20 +65,24 @@ class StudyResults:
     @property
     def timed(self) -> bool:
         """Whether the runs' wall-clock times may be compared: the study does not deny it, and all finished runs were
-        trained without sharing a GPU and under the same conditions."""
+        trained without sharing a GPU and under the same conditions, from start to end."""
         return self.study.get("timed", True) and self.runs_per_gpu == 1 and not self.different_conditions
 
     @property
     def runs_per_gpu(self) -> int:
         """How many runs were trained at the same time on the same GPU, at most; as far as it was recorded."""
-        return max(((UNRECORDED | record)["runs_per_gpu"] for record in self.environments.values()), default=1)
+        return max((record["runs_per_gpu"] for record in self._part_records), default=1)
 
     @property
     def different_conditions(self) -> dict[str, list[str]]:
         """What a run's time depends on and the finished runs do not share -> its values, as far as recorded."""
-        records = [UNRECORDED | record for record in self.environments.values()]
+        records = self._part_records
         found = {key: sorted({str(record[key]) for record in records if key in record}) for key in TIMED_UNDER}
         return {key: values for key, values in found.items() if len(values) > 1}
+
+    @property
+    def _part_records(self) -> list[dict]:
+        return [part for record in self.environments.values() for part in part_records(record)]
 
 
 def load_results(path: Path | str) -> StudyResults:
@@ -205,7 +208,8 @@ def _read_finished(run_dir: Path, planned: Mapping[str, Any], config: dict, clas
     summary, environment = read_json(run_dir / SUMMARY), read_json(run_dir / "environment.json")
     if problem := problem_of(Summary, summary):
         raise DamagedFile(run_dir / SUMMARY, problem)
-    if not isinstance(environment, dict):
+    later = environment.get(RESUMED_UNDER, []) if isinstance(environment, dict) else None
+    if not isinstance(later, list) or not all(isinstance(part, dict) for part in later):
         raise DamagedFile(run_dir / "environment.json", "it is no record of an environment")
     history, predictions = read_history(run_dir), read_predictions(run_dir)
     if predictions[["true", "predicted"]].max(axis=None) >= classes:

@@ -63,12 +63,14 @@ class Executor(ABC):
     """Executes runs somewhere. Use as a context manager: `with create_executor(options, folder) as executor`.
 
     jobs: how many runs are executed at the same time, at most. threads: the CPU threads of each, or of each of its
-    devices. runs_per_gpu: how many runs use the same GPU at a time, at most; 1 without GPUs.
+    devices. runs_per_gpu: how many runs use the same GPU at a time, at most; 1 without GPUs. hides_gpus: whether the
+    runs see none of the GPUs that there are, as with GPUS_PER_RUN=0.
     """
 
     jobs: int
     threads: int
     runs_per_gpu: int = 1
+    hides_gpus: bool = False
     why_left = "stopped at the time limit"  # how the last line of the output begins if there are runs `left`
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
@@ -93,6 +95,11 @@ class Executor(ABC):
 
     def close(self) -> None:  # noqa: B027 (most executors hold nothing)
         """Free what the executor holds."""
+
+    @property
+    def device(self) -> str:
+        """Where the runs train: as asked, but not on GPUs that they do not see."""
+        return "cpu" if self.hides_gpus and self.options.device == "auto" else self.options.device
 
     @abstractmethod
     def describe(self) -> str:

@@ -8,6 +8,7 @@ import subprocess
 import threading
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path
 
 from senet_lib.errors import UserError
@@ -37,6 +38,7 @@ class LocalExecutor(Executor):
         self.gpus_per_run = gpus_of_a_run(options, bool(self.gpus))
         if self.gpus_per_run > len(self.gpus):
             raise UserError(f"GPUS_PER_RUN is {self.gpus_per_run:g}; GPUs of this machine: {len(self.gpus)}")
+        self.hides_gpus = bool(self.gpus) and not self.gpus_per_run
         self.slots = list(range(self.jobs))  # the free ones
         users = Counter(gpu for slot in self.slots for gpu in gpus_of_slot(slot, self.gpus, self.gpus_per_run))
         self.runs_per_gpu = max(users.values(), default=1)
@@ -101,14 +103,15 @@ def gpus_of_slot(slot: int, gpus: Sequence[str], per_run: float) -> list[str]:
     """The GPUs of the run in a slot: its own as long as there are enough; more runs than that share them. per_run: how
     many GPUs, or which share of one."""
     if 0 < per_run < 1:
-        return [gpus[int(slot * per_run) % len(gpus)]]
+        return [gpus[slot // int(1 / per_run) % len(gpus)]]
     return [gpus[(slot * int(per_run) + i) % len(gpus)] for i in range(int(per_run))]
 
 
 def visible_gpus() -> list[str]:
     """The GPUs to distribute jobs over, found without initialising CUDA in this process."""
     if "CUDA_VISIBLE_DEVICES" in os.environ:
-        return [gpu for gpu in os.environ["CUDA_VISIBLE_DEVICES"].split(",") if gpu]
+        listed = os.environ["CUDA_VISIBLE_DEVICES"].split(",")
+        return [gpu for gpu in takewhile(lambda gpu: not gpu.strip().startswith("-"), listed) if gpu]  # CUDA ends at -1
     if not shutil.which("nvidia-smi"):
         return []
     command = ["nvidia-smi", "--query-gpu=index", "--format=csv,noheader"]

@@ -12,7 +12,7 @@ import torch
 from senet_lib.data import Dataset
 from senet_lib.durations import about
 from senet_lib.files import read_record
-from senet_lib.results import SUMMARY, UNRECORDED, environment_record
+from senet_lib.results import SUMMARY, environment_record, part_records
 from senet_lib.running.estimate import count, image_steps
 from senet_lib.study import RunConfig
 from senet_lib.training.progress import EPOCH_LINE, RESUMED_LINE
@@ -35,7 +35,7 @@ class Conditions:
         self.record: dict[str, Any] = {key: here[key] for key in ("processor", "cores")}
         self.record["device"] = torch.cuda.get_device_name() if self.kind == "cuda" else self.kind
         self.record["cpu_capability"] = torch.backends.cpu.get_cpu_capability()
-        self.record |= {"devices": devices, "runs_per_gpu": runs_per_gpu}
+        self.record |= {"devices": devices, "runs_per_gpu": runs_per_gpu if self.kind == "cuda" else 1}
         if self.kind == "cpu":
             self.record["threads"] = threads
 
@@ -47,13 +47,14 @@ class Conditions:
                 yield run, seconds
 
     def recorded_seconds(self, run_dir: Path, run: RunConfig, data: Dataset) -> float | None:
-        """The seconds of a finished run's epochs with their evaluations; None if its conditions were others."""
-        environment = UNRECORDED | (read_record(run_dir / "environment.json") or {})
+        """The seconds of a finished run's epochs with their evaluations; None if its conditions were others, even for
+        a part of it."""
+        parts = part_records(read_record(run_dir / "environment.json") or {})
         summary = read_record(run_dir / SUMMARY) or {}
         wanted = self.record | {"precision": resolve_precision(run.recipe.precision, self.kind)}
         train_seconds = summary.get("train_seconds")
         if (
-            any(environment.get(key) != value for key, value in wanted.items())
+            any(part.get(key) != value for part in parts for key, value in wanted.items())
             or not isinstance(train_seconds, int | float)
             or not train_seconds
         ):
@@ -156,7 +157,8 @@ class Pace:
             training, evaluation = image_steps(run, self.data)
             seconds = train_seconds * (1 + evaluation / training)
             progress.epochs_seconds = seconds / shares[epoch - 1]
-            self.starts.append(max(0.0, now - progress.started - seconds))
+            if progress.resumed is None:  # otherwise `seconds` include those of an earlier process
+                self.starts.append(max(0.0, now - progress.started - seconds))
         else:
             first, since = progress.marks[0]
             progress.epochs_seconds = (now - since) / sum(shares[first:epoch])

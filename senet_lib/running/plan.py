@@ -22,12 +22,12 @@ NOTES = {
 def print_estimates(executor: Executor, runs: Sequence[RunConfig], left: Sequence[RunConfig], data: Dataset) -> None:
     """Print one row per configuration with runs `left`, the time of all of them, and where they would be executed.
     data: only its sizes are used."""
-    options, threads = executor.options, executor.threads
-    here = Conditions(options.device, threads, options.devices, executor.runs_per_gpu)
+    options, threads, device = executor.options, executor.threads, executor.device
+    here = Conditions(device, threads, options.devices, executor.runs_per_gpu)
     finished = [run for run in runs if run not in left]
     recorded = {run.label: seconds for run, seconds in here.recorded(executor.folder, finished, data)}
     networks = list({run.label: run for run in left}.values())
-    costs = estimates(networks, data, recorded, options.device, threads)
+    costs = estimates(networks, data, recorded, device, threads)
 
     width = max(len(run.label) for run in networks)
     columns = f"{'params':>11}  {'MACs':>8}   {'ms/image':>8}  {'per epoch':>10}  {'per run':>10}  runs left"
@@ -44,7 +44,7 @@ def print_estimates(executor: Executor, runs: Sequence[RunConfig], left: Sequenc
             f"{todo} of {sum(other.label == run.label for other in runs)}"
         )
     jobs = f", {executor.jobs} runs at a time that do not slow each other down" if executor.jobs > 1 else ""
-    precision = " and ".join(sorted({resolve_precision(run.recipe.precision, options.device) for run in networks}))
+    precision = " and ".join(sorted({resolve_precision(run.recipe.precision, device) for run in networks}))
     used = {cost.source for cost in costs.values()}
     one = " It is that of one device per run." if options.devices > 1 and used != {"recorded"} else ""
     print(

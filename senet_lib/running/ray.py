@@ -75,6 +75,10 @@ class RayExecutor(Executor):
     def gpus_per_run(self) -> float:
         return gpus_of_a_run(self.options, any(node.gpus >= 1 for node in self.cluster))
 
+    @cached_property
+    def hides_gpus(self) -> bool:
+        return not self.gpus_per_run and any(node.gpus >= 1 for node in self.cluster)
+
     def _fits(self, node: Node) -> int:
         """How many runs, as they are, the node has room for."""
         return node.room(self.threads * self.options.devices, self.gpus_per_run)

@@ -262,8 +262,9 @@ def problem(question: Question, node_id: str) -> str:
         return f"cannot read the study: {error}"
     if not question.hashes <= {run.hash for run in runs}:
         return f"has another version of the study {question.study} in {root}: copy the driver's there"
+    own = os.environ.get("SENET_DATA") or place.defaults.get("SENET_DATA") or root
     for path in question.paths:
-        if not Path(path).exists():
+        if not any((start / path).exists() for start in (Path(own), root)):
             return f"does not have the data {path}: put it there, or in a folder that all nodes share"
     return ""
 

@@ -108,7 +108,7 @@ def fit(
     if evaluation is None:  # the checkpoint was that of a finished training
         evaluation = _evaluate(state)
     tta = _tta_accuracy(state) if recipe.test_time_augmentation else None
-    return Outcome(state.history, evaluation, evaluated_on, state.environment(), tta)
+    return Outcome(state.history, evaluation, evaluated_on, state.environment, tta)
 
 
 def train_epoch(state: TrainingState, stop: StopSignal, report: Reporter) -> None:
@@ -210,7 +210,7 @@ def _logits(
             for x, _ in batches:
                 if stop is not None and stop.received:
                     raise EvaluationStopped
-                logits.append(model(x).float())
+                logits.append(model(x).float().reshape(len(x), -1))  # some drop the axis of a single image
     finally:
         model.train(was_training)
     return torch.cat(logits)

@@ -127,10 +127,15 @@ def keep_freed_memory() -> None:
     libc.mallopt(trim_threshold, -1)  # never
 
 
-def print_device() -> None:
-    """Print one line that names the device that training will use."""
-    if torch.cuda.is_available():
+def print_device(device: str) -> None:
+    """Print one line that names the device that `fit(..., device=device)` will use."""
+    kind = device_kind(device)
+    if kind == "cuda":
         print(f"Training runs on {torch.cuda.get_device_name()}.")
+    elif kind == "mps":
+        print("Training runs on this machine's GPU, by MPS.")
+    elif device == "cpu":
+        print("Training runs on the CPU.")
     else:
         hint = " (Runtime > Change runtime type)" if "google.colab" in sys.modules else ""
         print(f"No GPU here: training runs on the CPU{hint}.")

@@ -12,7 +12,7 @@ from torch import nn
 
 from senet_lib.data import Augmenter, Dataset
 from senet_lib.process import RUNS_PER_GPU
-from senet_lib.results import environment_record, write_history
+from senet_lib.results import continued, environment_record, write_history
 from senet_lib.study import Recipe
 from senet_lib.training import batch_norm, checkpoint
 from senet_lib.training.averaging import WeightAverage
@@ -47,6 +47,7 @@ class TrainingState:
         self.saved_at = time.monotonic()  # of the newest checkpoint; at first, of the start
         self.writer = checkpoint.Writer(self.run_dir)
         self.parameters = list(self.model.parameters())  # a walk over all modules, too slow for every step
+        self.environment = self._environment()  # now: the checkout may change before the end
         self.start_epoch()
 
     def start_epoch(self) -> None:
@@ -81,10 +82,10 @@ class TrainingState:
             "torch": str(torch.__version__),  # a plain str, which a checkpoint may contain
         }
 
-    def environment(self) -> dict[str, Any]:
-        """The content of environment.json."""
+    def _environment(self) -> dict[str, Any]:
+        """The content of environment.json, as this process would train from the start."""
         device, devices = self.fabric.device, self.fabric.world_size
-        runs = int(os.environ.get(RUNS_PER_GPU) or 1)
+        runs = int(os.environ.get(RUNS_PER_GPU) or 1) if device.type == "cuda" else 1
         return environment_record(
             device=torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             cpu_capability=torch.backends.cpu.get_cpu_capability(),
@@ -122,6 +123,7 @@ class TrainingState:
         stored = {
             "identity": self.identity(),
             "devices": self.fabric.world_size,
+            "environment": self.environment,
             "history": self.history,
             "step": self.step,
             "seconds": self.seconds,
@@ -149,6 +151,8 @@ class TrainingState:
         if self.average is not None:
             self.average.load_state(stored["average"])
         self.history, self.step, self.seconds = stored["history"], stored["step"], stored["seconds"]
+        if "environment" in stored:  # not in a checkpoint of an early version
+            self.environment = continued(stored["environment"], self.environment)
         self.write_history()
         if self.is_first_process:  # the others add to what it continues with
             self.losses, self.correct = (stored[key].to(self.fabric.device) for key in ("losses", "correct"))

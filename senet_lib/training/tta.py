@@ -49,4 +49,4 @@ def _mean_logits(model: nn.Module, images: Tensor, mean: Sequence[float], std: S
         for shown in (view, view.flip(2)) if mirror else (view,):
             x = normalise(shown, mean, std)  # (B, H, W, 3) -> (B, 3, H, W)
             logits = logits + weight / (1 + mirror) * model(x).float()
-    return logits
+    return logits.reshape(len(images), -1)  # some networks drop the axis of a single image
