@@ -639,6 +639,9 @@ def test_deviations_come_from_the_records(full, broken):
         text = "\n".join(sentences.deviations(replace(full, environments=records)))
         found = [part for part in ("commits", "the commit", "uncommitted") if part in text]
         assert len(found) == len(said) and all(part in text for part in said), (commits, text)
+    resumed = {"git_commit": "abc", "resumed_under": [{"git_commit": "def"}]}
+    text = "\n".join(sentences.deviations(replace(full, environments=dict.fromkeys(full.environments, resumed))))
+    assert "2 different commits" in text, "of the parts of one run"
     assert len(sentences.incomparable_seconds(broken).splitlines()) == 2
     assert sentences.incomparable_seconds(full) == ""
 

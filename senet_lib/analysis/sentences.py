@@ -120,7 +120,7 @@ def deviations(results: StudyResults) -> list[str]:
         found.append("Some runs were evaluated on the test set, others on a validation split: they cannot be compared.")
     found += untimed(results).splitlines()
     found += incomparable_seconds(results).splitlines()
-    records = list(results.environments.values())
+    records = results.part_records
     commits = {record.get("git_commit") or "" for record in records}
     if len(known := {commit.removesuffix("+changes") for commit in commits if commit}) > 1:
         found.append(f"The runs used {len(known)} different commits of the code.")

@@ -71,17 +71,18 @@ class StudyResults:
     @property
     def runs_per_gpu(self) -> int:
         """How many runs were trained at the same time on the same GPU, at most; as far as it was recorded."""
-        return max((record["runs_per_gpu"] for record in self._part_records), default=1)
+        return max((record["runs_per_gpu"] for record in self.part_records), default=1)
 
     @property
     def different_conditions(self) -> dict[str, list[str]]:
         """What a run's time depends on and the finished runs do not share -> its values, as far as recorded."""
-        records = self._part_records
+        records = self.part_records
         found = {key: sorted({str(record[key]) for record in records if key in record}) for key in TIMED_UNDER}
         return {key: values for key, values in found.items() if len(values) > 1}
 
     @property
-    def _part_records(self) -> list[dict]:
+    def part_records(self) -> list[dict]:
+        """The environment record of every done run, and of each part of it that was resumed under other conditions."""
         return [part for record in self.environments.values() for part in part_records(record)]
 
 
