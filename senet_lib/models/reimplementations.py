@@ -146,8 +146,9 @@ def source_a_resnet50(arch: Arch, family: Family, knobs: dict, num_classes: int)
 def source_a_senet50(arch: Arch, family: Family, knobs: dict, num_classes: int) -> ResNet:
     """A's SENet50: `se_resnet50` without the ReLU after the 3x3 convolution, which A's ResNet50 has.
 
-    In each of the 16 blocks, 3x3-BN-1x1-BN is therefore one linear map: a block has one inner ReLU instead of two. The
-    counts do not reveal this: 26,051,834 parameters and 1300 M multiply-adds either way. inner_relu=True restores it.
+    In each of the 16 blocks, 3x3-BN-1x1-BN is therefore one affine map, in evaluation mode: a block has one inner ReLU
+    instead of two. The counts do not reveal this: 26,051,834 parameters and 1300 M multiply-adds either way.
+    inner_relu=True restores it.
     """
 
     def spatial(c_in: int, c_out: int, stride: int) -> nn.Module:
