@@ -68,14 +68,14 @@ def _fast(results: StudyResults) -> str:
         f"Near {accuracy:.0f} % accuracy (`fast`, {_setting(results)}), {gain}:"
         f" SE {sentences.change(se.difference)}, SK {sentences.change(sk.difference)}."
         f" Against a plain network with about as many multiply-adds, SK changes the accuracy by"
-        f" {sentences.change(wide.difference)}{_from_elsewhere(results, wide)}."
+        f" {sentences.change(wide.difference)}{_caveat(results, wide, '. Caveat: ')}."
     )
 
 
-def _from_elsewhere(results: StudyResults, pair: rule.Comparison) -> str:
-    """The comparison's caveat; empty without one."""
+def _caveat(results: StudyResults, pair: rule.Comparison, before: str) -> str:
+    """The comparison's caveat after these characters; empty without one."""
     caveat = sentences.caveats(results).get((pair.treatment, pair.baseline))
-    return f"; {caveat}" if caveat else ""
+    return before + caveat if caveat else ""
 
 
 def _thin(results: StudyResults) -> str:
@@ -96,7 +96,7 @@ def _source_a(results: StudyResults) -> str:
     effects = []
     for pair in filter(pairs.get, SOURCE_A_EFFECTS):
         change = sentences.change(pairs[pair].difference)
-        effects += [f"{SOURCE_A_EFFECTS[pair]}: {pairs[pair].verdict}, {change}{_from_elsewhere(results, pairs[pair])}"]
+        effects += [f"{SOURCE_A_EFFECTS[pair]}: {pairs[pair].verdict}, {change}{_caveat(results, pairs[pair], '; ')}"]
     if effects:
         return f"{opening}, differences in percentage points (pp): {'. '.join(effects)}."
     means = results.done.groupby("label")["test_accuracy"].apply(lambda values: values.astype(float).mean())
