@@ -79,8 +79,8 @@ def error_rates():
 
 
 def test_unadjusted_statistics_need_the_same_machines():
-    """A shift between machines is no difference. The model removes it; these three statistics would not. Two of them are
-    paired by seed; P(superior) also compares runs of different seeds, so it needs one machine."""
+    """A shift between machines is no difference. The model removes it; these three statistics would not. Two of them
+    are paired by seed; P(superior) also compares runs of different seeds, so it needs one machine."""
     values = {"a": dict(enumerate(SEEDS_A)), "b": dict(enumerate(SEEDS_B))}
     one = {label: dict.fromkeys(range(6), "one") for label in values}
     last = {label: {**places, 5: "two"} for label, places in one.items()}
