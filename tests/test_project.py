@@ -128,7 +128,7 @@ def test_source_a_heads_the_readme_once_it_has_three_seeds(tmp_path):
     shutil.rmtree(tmp_path / "results" / "published")
     publish_made_up(tmp_path, "source_a_narrow", seeds=(0, 1), **known)
     readme = pages.pages(tmp_path)[tmp_path / "README.md"]
-    assert "differences in percentage points" in readme and "What of the small one?" not in readme
+    assert "in percentage points (pp). SE in" in readme and "What of the small one?" not in readme
 
     shutil.rmtree(tmp_path / "results" / "published")
     publish_made_up(tmp_path, "source_a_narrow", **known)

@@ -28,10 +28,6 @@ SOURCE_A_EFFECTS = {  # what a comparison of these studies shows
     ("sknet50_imagenet_stem", "sknet50"): "The stem for large images in SKNet-50",
     ("source_a_senet50", "se_resnet50"): "One ReLU less per block, as in source A's SENet-50",
 }
-SOURCE_A_QUESTIONS = (
-    "A study note (source A, described in `06_source_notes.ipynb`) asked why its ResNet-50 is better than the networks"
-    " of the ResNet paper, why its SENet-18 is better than its SENet-50, and why its SKNet-50 stays under 90 %."
-)
 SOURCE_A_NETWORKS = ("resnet50", "resnext50_32x4d", "se_resnet50", "sknet50")
 DECISIONS = "tuning_decisions.csv"
 
@@ -44,17 +40,27 @@ def found(studies: dict[str, StudyResults]) -> str:
     intervals."""
     published = {name: studies[name] for name in SAID if name in studies and studies[name].is_published}
     decided = [name for name, results in published.items() if _has_intervals(results)]
+    decided.sort(key=lambda name: not _has_enough_seeds(published[name]))  # stable: otherwise as in SAID
     statements = [SAID[name](published[name]) for name in decided]
-    if set(decided) & set(SOURCE_A_STUDIES):
-        answers = "`07_questions.ipynb` says what the results below mean for these questions."
-        statements.insert(0, f"{SOURCE_A_QUESTIONS} {answers}")
-    else:
-        statements.append(
-            f"{SOURCE_A_QUESTIONS} The studies `source_a_short` (all three) and `source_a_narrow` (the last two, at a"
-            " quarter of the width) will answer them. Both were registered before their first run."
-        )
+    asked = next((index for index, name in enumerate(decided) if name in SOURCE_A_STUDIES), len(decided))
+    statements.insert(asked, _source_a_questions(answered=asked < len(decided)))
     statements += [SAID[name](published[name]) for name in published if name not in decided]
     return "".join(f"- {statement}\n" for statement in statements)
+
+
+def _source_a_questions(answered: bool) -> str:
+    answers = (
+        "`07_questions.ipynb` says what the following results mean for these questions."
+        if answered
+        else "The studies `source_a_short` (all three) and `source_a_narrow` (the last two, at a quarter of the width)"
+        " will answer them. Both were registered before their first run."
+    )
+    return (
+        "A study note (source A, described in `06_source_notes.ipynb`) asked why its ResNet-50 is better than the"
+        " networks of the ResNet paper, why its SENet-18 is better than its SENet-50, and why its SKNet-50 stays under"
+        " 90 %."
+        f" {answers}"
+    )
 
 
 def _fast(results: StudyResults) -> str:
@@ -91,17 +97,17 @@ def _thin(results: StudyResults) -> str:
 def _source_a(results: StudyResults) -> str:
     name = results.study["name"]
     setting = f"{SOURCE_A_STUDIES[name]}, {sentences.sample_sizes(results)}"
-    opening = f"Source A's networks and their controls (`{name}`: {setting})"
+    networks = f"source A's networks and their controls (`{name}`: {setting})"
     pairs = {(pair.treatment, pair.baseline): pair for pair in tables.compare(results) if pair.difference.exists}
     effects = []
     for pair in filter(pairs.get, SOURCE_A_EFFECTS):
         change = sentences.change(pairs[pair].difference)
         effects += [f"{SOURCE_A_EFFECTS[pair]}: {pairs[pair].verdict}, {change}{_caveat(results, pairs[pair], '; ')}"]
     if effects:
-        return f"{opening}, differences in percentage points (pp): {'. '.join(effects)}."
+        return f"Differences between {networks}, in percentage points (pp). {'. '.join(effects)}."
     means = results.done.groupby("label")["test_accuracy"].apply(lambda values: values.astype(float).mean())
     reached = ", ".join(f"{label} {format.percent(means[label])} %" for label in SOURCE_A_NETWORKS if label in means)
-    return f"{opening}: test accuracies {reached}. No difference between them has a confidence interval yet."
+    return f"Test accuracies of {networks}: {reached}. No difference between them has a confidence interval yet."
 
 
 SAID: dict[str, Callable[[StudyResults], str]] = {
@@ -109,6 +115,10 @@ SAID: dict[str, Callable[[StudyResults], str]] = {
     "fast": _fast,
     "thin": _thin,
 }
+
+
+def _has_enough_seeds(results: StudyResults) -> bool:
+    return results.done["seed"].nunique() >= HEADLINE_SEEDS
 
 
 def _has_intervals(results: StudyResults) -> bool:
@@ -127,7 +137,7 @@ def _epochs(results: StudyResults) -> str:
 def headline(studies: dict[str, StudyResults]) -> str:
     """Table and figure of the study that opens the README."""
     published = (name for name in HEADLINE if name in studies and studies[name].is_published)
-    name = next((name for name in published if studies[name].done["seed"].nunique() >= HEADLINE_SEEDS), None)
+    name = next((name for name in published if _has_enough_seeds(studies[name])), None)
     if name is None:
         return f"No study is published with {HEADLINE_SEEDS} seeds yet.\n"
     results = studies[name]
