@@ -207,7 +207,8 @@ def caption(results: StudyResults, number: int, drawn: str, compared: bool = Fal
         if len(model.machines) > 1:
             bars += " Differences are adjusted for the machine of each run: they can deviate from those of two means."
     return (
-        f"**Figure {number}.** {drawn}: {evaluated(results)} accuracy after {last_epoch(results)},"
+        f"**Figure {number}.** {drawn}: {'differences in ' if compared else ''}{evaluated(results)} accuracy after"
+        f" {last_epoch(results)},"
         f" {sample_sizes(results)}, study {escape_markdown(results.study['name'])}.{bars}"
     )
 
