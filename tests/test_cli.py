@@ -404,6 +404,7 @@ def test_published_study_keeps_the_runs_of_incomplete_seeds_in_its_archive(finis
     archive = finished.root / "results" / "archive" / "tiny.zip"
     for command in ("archive", "publish"):
         assert finished.call(command, "tiny")[0] == 0
+    assert load_results(archive).done["run_id"].tolist() == ["resnet-seed1"], "no run is stored twice"
     shutil.rmtree(finished.root / "results" / "tiny")
     assert [results.done["seed"].tolist() for results in committed(finished.root)] == [[0, 0]], "only the published one"
     assert finished.call("restore", "tiny") == (0, "restored: 3 of 4 runs\n")

@@ -65,9 +65,9 @@ def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
     """Copy a study from its results `folder` to results/published/<study>/.
 
     Copies only runs whose seed every network has finished, so that all networks have the same seeds, and figures and
-    tables of these runs alone. Copies the final weights of each network's first seed if they are small. Deletes the
-    study's archive if all of its runs are now published. Raises StudyError if no seed is complete, or if a stored run
-    would be lost.
+    tables of these runs alone. Copies the final weights of each network's first seed if they are small. In the study's
+    archive only the runs that are not published stay; without any, it is deleted. Raises StudyError if no seed is
+    complete, or if a stored run would be lost.
     """
     complete = complete_seeds(study, runs, folder / "runs")
     if not complete:
@@ -105,8 +105,9 @@ def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
         archived = load_results(archive_file(study.name))
         finished = set(archived.done["run_id"])
         hashes = {run["config_hash"] for run in archived.study["runs"] if run["run_id"] in finished}
-        if hashes <= {run.hash for run in runs if run.seed in complete}:
-            archive_file(study.name).unlink()
+        rest = [run for run in runs if run.seed not in complete]
+        if hashes <= {run.hash for run in runs}:  # otherwise it has runs of another configuration
+            _pack(rest, folder, as_configured(study, folder), archive_file(study.name))
     return target
 
 
@@ -120,12 +121,20 @@ def archive(study: Study, runs: list[RunConfig], folder: Path) -> Path:
     """Pack the finished runs of a results `folder` into results/archive/<study>.zip, without weights, figures and
     tables. The file's bytes depend only on its content. Raises StudyError if no run is finished, or if a stored run
     would be lost."""
-    content = as_configured(study, folder)
-    finished = [run.run_id for run in runs if is_intact(folder / "runs" / run.run_id, run.hash)]
-    if not finished:
+    content, target = as_configured(study, folder), archive_file(study.name)
+    if not any(is_intact(folder / "runs" / run.run_id, run.hash) for run in runs):
         raise StudyError(f"no run of {study.name}, as it is configured now, is finished in {folder}")
     _keep_stored(study, runs, folder)
-    target = archive_file(study.name)
+    _pack(runs, folder, content, target)
+    return target
+
+
+def _pack(runs: list[RunConfig], folder: Path, content: dict[str, Any], target: Path) -> None:
+    """Pack the finished ones of these runs, with `content` as study.json; without any, delete the former `target`."""
+    finished = [run.run_id for run in runs if is_intact(folder / "runs" / run.run_id, run.hash)]
+    if not finished:
+        target.unlink()
+        return
     members = [f"runs/{run}/{file}" for run in finished for file in PUBLISHED_RUN_FILES]
     with replacing(target) as file, zipfile.ZipFile(file, "w") as packed:
         packed.writestr(zipfile.ZipInfo("study.json"), as_json(content), zipfile.ZIP_DEFLATED)
@@ -133,7 +142,6 @@ def archive(study: Study, runs: list[RunConfig], folder: Path) -> Path:
             if (folder / member).is_file():
                 kind = zipfile.ZIP_STORED if member.endswith(".npz") else zipfile.ZIP_DEFLATED
                 packed.writestr(zipfile.ZipInfo(member), (folder / member).read_bytes(), kind)
-    return target
 
 
 def as_configured(study: Study, folder: Path) -> dict[str, Any]:
