@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from senet_lib.analysis import learning_rates, rule, stats
+from senet_lib.analysis.captions import adjusted
 from senet_lib.analysis.contrasts import simultaneous
 from senet_lib.analysis.format import count, millions, percent, span
 from senet_lib.analysis.markup import escape_markdown
@@ -196,20 +197,18 @@ def what_would_close(results: StudyResults, found: Sequence[rule.Comparison]) ->
 def caption(results: StudyResults, number: int, drawn: str, compared: bool = False) -> str:
     """A figure's caption: what is drawn, with the metric, the epoch and n. compared: whether it is a figure of
     differences, which has two kinds of intervals."""
-    model, bars = run_model(results), ""
-    if model.sd is not None:
+    bars = ""
+    if run_model(results).sd is not None:
         bars = " Bars: 95 % t CIs over seeds."
     if compared and bars:
         bars = (
             " Bars: 95 % CIs. Those of planned comparisons hold for all of these at once and are wider for it; each of"
             " the others holds alone."
         )
-        if len(model.machines) > 1:
-            bars += " Differences are adjusted for the machine of each run: they can deviate from those of two means."
+        bars += f" {adjusted(results)}" if adjusted(results) else ""
     return (
         f"**Figure {number}.** {drawn}: {'differences in ' if compared else ''}{evaluated(results)} accuracy after"
-        f" {last_epoch(results)},"
-        f" {sample_sizes(results)}, study {escape_markdown(results.study['name'])}.{bars}"
+        f" {last_epoch(results)}, {sample_sizes(results)}, study {escape_markdown(results.study['name'])}.{bars}"
     )
 
 
@@ -278,7 +277,7 @@ def answer_size(results: StudyResults, published: pd.DataFrame) -> str:
         f" about {count(theirs['params'])}, a factor of {ours['params'] / theirs['params']:.0f}.",
     ]
     if found := comparisons(results, [SIZE]):
-        lines.append(f"- Under the same recipe: {one_verdict(found[0], caveats(results).get(SIZE, ''))}.")
+        lines.append(f"- Under the same recipe: {one_verdict(found[0], caveats(results, found).get(SIZE, ''))}.")
         verdict = by_verdict(SIZE_ANSWERS, found[0].verdict) + what_would_close(results, found)
     else:
         lines.append(f"- {_own_size(results, theirs['params'])}")
@@ -465,7 +464,7 @@ def _different_data(results: StudyResults, pairs: Sequence[Pair]) -> str:
 def _with_verdict(
     results: StudyResults, found: Mapping[Pair, rule.Comparison], verdict: str, more: Sequence[str] = ()
 ) -> str:
-    beside = caveats(results) | caveats(results, [pair for pair in found if found[pair].verdict == rule.UNPLANNED])
+    beside = caveats(results, [*found.values()])
     lines = [
         f"- {by_verdict(CLAIMS[pair], found[pair].verdict)}: {one_verdict(found[pair], beside.get(pair, ''))}."
         for pair in found

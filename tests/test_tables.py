@@ -464,7 +464,7 @@ def test_runs_on_another_machine_are_beside_the_verdict(tmp_path, full):
     rewrite(folder, "se_resnet20-seed1", environment={"device": "NVIDIA H100"})
     results = load_results(folder)
     pairs = tables.compare(results)
-    beside = sentences.caveats(results)
+    beside = sentences.caveats(results, pairs)
     assert list(beside) == [("se_resnet20", "resnet20")]
     (said,) = beside.values()
     assert said.startswith("1 of 6 runs on another machine")
@@ -484,14 +484,14 @@ def test_machines_that_cancel_have_no_caveat(tmp_path):
     for label in THREE:
         rewrite(folder, f"{label}-seed1", environment={"device": "NVIDIA H100"})
     balanced = load_results(folder)
-    assert tables.run_model(balanced).machines[1:] and sentences.caveats(balanced) == {}
+    assert tables.run_model(balanced).machines[1:] and sentences.caveats(balanced, tables.compare(balanced)) == {}
     assert all(pair.superiority is None for pair in tables.compare(balanced)), "it compares runs of different seeds"
     assert "adjusted" in captions.networks(balanced, tables.networks(balanced, tables.compare(balanced)))
     rewrite(folder, "se_resnet20-seed1", environment={"device": "cpu"})
     for seed in (0, 1):
         rewrite(folder, f"sk_resnet20-seed{seed}", environment={"device": "NVIDIA H100"})
     apart = load_results(folder)
-    said = sentences.caveats(apart, [("sk_resnet20", "se_resnet20")])
+    said = sentences.caveats(apart, tables.compare(apart, [("sk_resnet20", "se_resnet20")]))
     assert said == {("sk_resnet20", "se_resnet20"): "no machine trained both, so compared by way of other networks"}
 
 
@@ -507,12 +507,13 @@ def test_verdict_that_rests_on_another_machine_says_so(tmp_path):
         for run_id, record in results.environments.items()
     }
     changed = replace(results, runs=results.runs.assign(test_accuracy=accuracy), environments=records)
-    elsewhere = tables.runs_elsewhere(changed)["se_resnet20", "resnet20"]
+    pairs = tables.compare(changed)
+    elsewhere = tables.runs_elsewhere(changed, pairs)["se_resnet20", "resnet20"]
     assert (elsewhere.others, elsewhere.runs) == (1, 8)
     kept = changed.runs[~changed.runs["run_id"].isin(["se_resnet20-seed3"])]
     (alone, _) = tables.compare(replace(changed, runs=kept))
-    assert elsewhere.without == alone and alone.verdict != tables.compare(changed)[0].verdict
-    assert f"and without them {alone.verdict}: " in sentences.caveats(changed)["se_resnet20", "resnet20"]
+    assert elsewhere.without == alone and alone.verdict != pairs[0].verdict
+    assert f"and without them {alone.verdict}: " in sentences.caveats(changed, pairs)["se_resnet20", "resnet20"]
 
 
 def test_many_configurations_are_shown_in_part(tmp_path, full):

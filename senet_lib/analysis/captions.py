@@ -47,16 +47,16 @@ def networks(results: StudyResults, table: pd.DataFrame) -> str:
         )
         interval = ", with its 95 % CI" if table["difference_low"].notna().any() else ""
         parts[0] += f"; the difference from {of}{interval}"
-    parts += [adjusted(results, table).removesuffix(".")]
+        parts += [adjusted(results).removesuffix(".")] * (interval != "")
     parts += [finite_set(results).removesuffix("."), "MACs: multiply-adds per image"]
     parts += ["Training time per epoch: median over epochs, mean over seeds"] * results.timed
     parts += ["The settings of published accuracies are listed below"] * bool(table["published"].notna().any())
     return ". ".join(filter(None, parts)) + "."
 
 
-def adjusted(results: StudyResults, table: pd.DataFrame) -> str:
-    """Why a difference in the table of networks need not be that of two means; empty if it is."""
-    if table["difference_low"].isna().all() or len(run_model(results).machines) < 2:
+def adjusted(results: StudyResults) -> str:
+    """Why a difference with an interval need not be that of two means; empty if it is."""
+    if len(run_model(results).machines) < 2:
         return ""
     return "Differences are adjusted for the machine of each run, so they can deviate from the difference of two means."
 
@@ -155,7 +155,7 @@ def class_changes(differences: Mapping[str, np.ndarray], classes: Sequence[str],
 
 def differences(results: StudyResults, compared: Sequence[rule.Comparison]) -> str:
     """Every comparison with its verdict, its difference and its caveat."""
-    found, why, beside = [], why_no_interval(compared), caveats(results)
+    found, why, beside = [], why_no_interval(compared), caveats(results, compared)
     for pair in compared:
         names_of_pair = f"{escape_markdown(pair.treatment)} against {escape_markdown(pair.baseline)}"
         said = [f"{points(pair.difference.point)} pp"] if why else [pair.verdict, change(pair.difference)]

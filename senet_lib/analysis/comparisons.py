@@ -60,14 +60,12 @@ class Elsewhere:
     without: rule.Comparison | None
 
 
-def runs_elsewhere(
-    results: StudyResults, pairs: Sequence[tuple[str, str]] | None = None
-) -> dict[tuple[str, str], Elsewhere]:
-    """(treatment, baseline) -> a caveat to be shown beside the verdict; of the planned comparisons or of `pairs`, where
-    they have an interval. None if one machine trained both networks. If the same machine trained both for each seed,
+def runs_elsewhere(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> dict[tuple[str, str], Elsewhere]:
+    """(treatment, baseline) -> a caveat to be shown beside the verdict, of those of the `comparisons`, from `compare`,
+    that have an interval. None if one machine trained both networks. If the same machine trained both for each seed,
     the difference between the machines cancels: then only if the verdict rests on the runs from elsewhere."""
     places, found = machines(results), {}
-    for comparison in compare(results, pairs):
+    for comparison in comparisons:
         pair = comparison.treatment, comparison.baseline
         used = {(label, seed): place for label in pair for seed, place in places[label].items()}
         if not comparison.difference.exists or len(set(used.values())) == 1:
@@ -75,21 +73,22 @@ def runs_elsewhere(
         usual = Counter(used.values()).most_common(1)[0][0]
         others = {run for run, place in used.items() if place != usual}
         linked = not set(places[pair[0]].values()).isdisjoint(places[pair[1]].values())
-        without = _without(results, others, pair, planned=pairs is None) if linked else None
-        if without is not None and without.verdict == comparison.verdict:
-            without = None
+        without = _without(results, others, comparison) if linked else None
         if without is not None or not rule.on_the_same_machines(places, *pair):
             found[pair] = Elsewhere(len(others), len(used), linked, without)
     return found
 
 
 def _without(
-    results: StudyResults, left_out: set[tuple[str, int]], pair: tuple[str, str], planned: bool
+    results: StudyResults, left_out: set[tuple[str, int]], comparison: rule.Comparison
 ) -> rule.Comparison | None:
-    """A comparison without some runs (network, seed); None if it has no interval without them."""
+    """The comparison without some runs (network, seed); None if it has no interval then, or the same verdict."""
+    pair = comparison.treatment, comparison.baseline
     kept = [run not in left_out for run in zip(results.runs["label"], results.runs["seed"], strict=True)]
-    again = compare(replace(results, runs=results.runs[kept]), None if planned else [pair])
-    return next((c for c in again if (c.treatment, c.baseline) == pair and c.difference.exists), None)
+    unplanned = [pair] if comparison.verdict == rule.UNPLANNED else None
+    again = compare(replace(results, runs=results.runs[kept]), unplanned)
+    found = next((c for c in again if (c.treatment, c.baseline) == pair), None)
+    return found if found and found.difference.exists and found.verdict != comparison.verdict else None
 
 
 def run_model(results: StudyResults) -> RunModel:

@@ -160,7 +160,7 @@ def _answer(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> st
             f"Inconclusive by the rule below, because no comparison has a confidence interval ({why})."
             f" After {last_epoch(results)}, {ranking(results)}."
         )
-    beside = caveats(results)
+    beside = caveats(results, comparisons)
     decided = (one_verdict(pair, beside.get((pair.treatment, pair.baseline), "")) for pair in comparisons)
     return f"{where}, by the rule below:\n\n" + "".join(map("- {}\n".format, decided))
 
@@ -172,10 +172,10 @@ def why_no_interval(comparisons: Sequence[rule.Comparison]) -> str:
     return "; ".join(sorted({pair.difference.reason.removesuffix(": no interval") for pair in comparisons}))
 
 
-def caveats(results: StudyResults, pairs: Sequence[tuple[str, str]] | None = None) -> dict[tuple[str, str], str]:
+def caveats(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> dict[tuple[str, str], str]:
     """`runs_elsewhere` in words: (treatment, baseline) -> '1 of 10 runs on another machine'."""
     found = {}
-    for pair, elsewhere in runs_elsewhere(results, pairs).items():
+    for pair, elsewhere in runs_elsewhere(results, comparisons).items():
         found[pair] = f"{elsewhere.others} of {elsewhere.runs} runs on another machine"
         if not elsewhere.linked:
             found[pair] = "no machine trained both, so compared by way of other networks"

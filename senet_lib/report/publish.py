@@ -105,9 +105,12 @@ def publish(study: Study, runs: list[RunConfig], folder: Path) -> Path:
         archived = load_results(archive_file(study.name))
         finished = set(archived.done["run_id"])
         hashes = {run["config_hash"] for run in archived.study["runs"] if run["run_id"] in finished}
-        rest = [run for run in runs if run.seed not in complete]
+        rest = _finished([run for run in runs if run.seed not in complete], folder)
         if hashes <= {run.hash for run in runs}:  # otherwise it has runs of another configuration
-            _pack(rest, folder, as_configured(study, folder), archive_file(study.name))
+            if rest:
+                _pack(rest, folder, as_configured(study, folder), archive_file(study.name))
+            else:
+                archive_file(study.name).unlink()
     return target
 
 
@@ -122,19 +125,20 @@ def archive(study: Study, runs: list[RunConfig], folder: Path) -> Path:
     tables. The file's bytes depend only on its content. Raises StudyError if no run is finished, or if a stored run
     would be lost."""
     content, target = as_configured(study, folder), archive_file(study.name)
-    if not any(is_intact(folder / "runs" / run.run_id, run.hash) for run in runs):
+    if not (finished := _finished(runs, folder)):
         raise StudyError(f"no run of {study.name}, as it is configured now, is finished in {folder}")
     _keep_stored(study, runs, folder)
-    _pack(runs, folder, content, target)
+    _pack(finished, folder, content, target)
     return target
 
 
-def _pack(runs: list[RunConfig], folder: Path, content: dict[str, Any], target: Path) -> None:
-    """Pack the finished ones of these runs, with `content` as study.json; without any, delete the former `target`."""
-    finished = [run.run_id for run in runs if is_intact(folder / "runs" / run.run_id, run.hash)]
-    if not finished:
-        target.unlink()
-        return
+def _finished(runs: list[RunConfig], folder: Path) -> list[str]:
+    """The ids of the runs that are finished and unaltered in a results folder."""
+    return [run.run_id for run in runs if is_intact(folder / "runs" / run.run_id, run.hash)]
+
+
+def _pack(finished: list[str], folder: Path, content: dict[str, Any], target: Path) -> None:
+    """Pack these runs of a results folder, with `content` as study.json."""
     members = [f"runs/{run}/{file}" for run in finished for file in PUBLISHED_RUN_FILES]
     with replacing(target) as file, zipfile.ZipFile(file, "w") as packed:
         packed.writestr(zipfile.ZipInfo("study.json"), as_json(content), zipfile.ZIP_DEFLATED)

@@ -80,8 +80,8 @@ def _fast(results: StudyResults) -> str:
 
 def _caveat(results: StudyResults, pair: rule.Comparison, before: str) -> str:
     """The comparison's caveat after these characters; empty without one."""
-    caveat = sentences.caveats(results).get((pair.treatment, pair.baseline))
-    return before + caveat if caveat else ""
+    caveats = sentences.caveats(results, [pair]).values()
+    return "".join(before + caveat for caveat in caveats)
 
 
 def _thin(results: StudyResults) -> str:
@@ -145,7 +145,7 @@ def headline(studies: dict[str, StudyResults]) -> str:
     asked = f"*{results.study['question']}* (`{name}`: {data}, {_setting(results)}, last epoch)"
     figure = f"results/published/{name}/figures/differences.svg"
     comparisons = tables.compare(results)
-    adjusted = captions.adjusted(results, tables.networks(results, comparisons))
+    adjusted = captions.adjusted(results)
     picture = (
         f"![{captions.differences(results, comparisons)}]({figure})\n\n"
         if (results.path / "figures/differences.svg").is_file()
@@ -194,8 +194,8 @@ def _section(results: StudyResults, linked: dict[str, str]) -> str:
     seeds = f"seed{'s' if len(asked['seeds']) > 1 else ''} {', '.join(map(str, asked['seeds']))}"
     comparisons = tables.compare(results)
     decided = [pair for pair in comparisons if pair.difference.exists and results.is_published]
-    beside = sentences.caveats(results) if decided else {}
-    adjusted = captions.adjusted(results, tables.networks(results, comparisons))
+    beside = sentences.caveats(results, decided)
+    adjusted = captions.adjusted(results) if any(pair.difference.exists for pair in comparisons) else ""
     verdicts = "".join(
         f"- {sentences.one_verdict(pair, beside.get((pair.treatment, pair.baseline), ''))}\n" for pair in decided
     )
