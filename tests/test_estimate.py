@@ -1,6 +1,10 @@
 """A run's estimated cost: what is computed from its recipe, what is measured, and what finished runs teach."""
 
+import csv
+import io
+import json
 import signal
+import zipfile
 from types import SimpleNamespace
 
 import pytest
@@ -8,6 +12,7 @@ import pytest
 from senet_lib.files import write_json
 from senet_lib.metrics import count_macs
 from senet_lib.models import create_model
+from senet_lib.project import project_root
 from senet_lib.running import estimate, pace
 from senet_lib.running.inputs import outline
 from senet_lib.study import Recipe, RunConfig
@@ -21,7 +26,7 @@ def run(label="a", seed=0, model="resnet20", knobs=None, **recipe):
 
 
 def h100_seconds(**recipe):
-    return estimate.cost(run(**recipe), CIFAR10, 1.0).h100_seconds
+    return estimate.cost(run(**recipe), CIFAR10, 1.0).h100_seconds[0]
 
 
 def test_macs_are_those_of_the_images():
@@ -42,6 +47,20 @@ def test_fewer_and_smaller_images_cost_less():
     assert smaller / plain == pytest.approx((50_000 * (28 / 32) ** 2 + 10_000 / 3) / whole)
     growing = h100_seconds(epochs=10, first_size=16, full_size_from=0.5)
     assert growing / plain == pytest.approx((50_000 * pixels + 10_000 / 3) / whole)
+
+
+def test_h100_layers_are_those_of_a_recorded_run():
+    """The upper end of the range, for ResNet-20 at the recorded run's batch size, is that run's time per epoch."""
+    with zipfile.ZipFile(project_root() / "results" / "archive" / "resnet20_fast.zip") as archive:
+        read = lambda name: archive.read(f"runs/resnet20-seed4/{name}").decode()  # noqa: E731
+        recipe = json.loads(read("config.json"))["recipe"]
+        recorded = min(float(row["train_seconds"]) for row in csv.DictReader(io.StringIO(read("history.csv"))))
+        assert "H100" in json.loads(read("environment.json"))["device"]
+    steps = CIFAR10.train_labels.numel() // recipe["batch_size"]
+    layers = estimate.count(run(), CIFAR10)[2]
+    assert pytest.approx(recorded / steps / layers, rel=0.002) == estimate.LAYER_SECONDS
+    least, most = estimate.cost(run(batch_size=recipe["batch_size"], epochs=10), CIFAR10, 1.0).h100_seconds
+    assert most - least == pytest.approx(10 * recorded, rel=0.01)
 
 
 def test_each_network_is_measured_once(monkeypatch, capsys):

@@ -23,10 +23,12 @@ from senet_lib.training.runtime import device_kind
 
 # NVIDIA's H100 SXM data sheet: dense bf16. SHARE is the fraction of the peak that training reaches. It was not measured
 # on an H100; it is that of a standard ResNet-18 training on an A100 (312 TFLOP/s): 32.3e15 FLOP in 7 minutes
-# (github:KellerJordan/cifar10-airbench, README). The network `fast`, alone on an H100, reached 0.065: 0.47 s per epoch,
-# in a single measurement that was not recorded.
+# (github:KellerJordan/cifar10-airbench, README). Small networks are far from it: each operation takes the host and the
+# GPU some time, whatever its size. At the other end is the slowest network that was trained on an H100 here, which it
+# shared with other runs: ResNet-20, with 43 layers that have parameters, in 97 steps (resnet20_fast, seed 4).
 H100_FLOPS = 989e12
 SHARE = 32.3e15 / (7 * 60) / 312e12
+LAYER_SECONDS = 2.42 / 97 / 43
 CPU_MACS = 12e9  # of the images in a measured step: few enough for a second or two, as many as fit
 CPU_IMAGES = 8, 128  # the least and the most of them; networks with small maps need many
 MOST_SECONDS = 25.0  # of measuring; the times of the networks that are left are computed from their multiply-adds
@@ -35,7 +37,7 @@ MOST_SECONDS = 25.0  # of measuring; the times of the networks that are left are
 @dataclass(frozen=True)
 class Cost:
     """params; macs per image; seconds per full-resolution training image, per mean epoch and per run, the last two with
-    evaluation; seconds of the run on an H100, computed from its multiply-adds alone.
+    evaluation; seconds of the run on an H100, from its multiply-adds alone and with a time per layer and step.
 
     source: 'measured', 'recorded' by finished runs, or 'scaled' from measured networks by the multiply-adds.
     """
@@ -45,7 +47,7 @@ class Cost:
     seconds_per_image: float
     epoch_seconds: float
     run_seconds: float
-    h100_seconds: float
+    h100_seconds: tuple[float, float]
     source: str = "measured"
 
 
@@ -88,23 +90,26 @@ def estimates(
 
 def cost(run: RunConfig, data: Dataset, seconds_per_image: float, source: str = "measured") -> Cost:
     """The cost of a run whose network takes `seconds_per_image` in a training step."""
-    params, macs = count(run, data)
+    params, macs, layers = count(run, data)
     steps, epochs = sum(image_steps(run, data)), run.recipe.epochs
     epoch = seconds_per_image * steps
-    h100 = 6 * macs * steps * epochs / (SHARE * H100_FLOPS)
-    return Cost(params, macs, seconds_per_image, epoch, epoch * epochs, h100, source)
+    least = 6 * macs * steps * epochs / (SHARE * H100_FLOPS)
+    batches = (len(data.train_labels) - run.recipe.holdout) / run.recipe.batch_size
+    most = least + batches * epochs * layers * LAYER_SECONDS
+    return Cost(params, macs, seconds_per_image, epoch, epoch * epochs, (least, most), source)
 
 
-def count(run: RunConfig, data: Dataset) -> tuple[int, int]:
-    """The parameters of the run's network, and its multiply-adds per image."""
+def count(run: RunConfig, data: Dataset) -> tuple[int, int, int]:
+    """The parameters of the run's network, its multiply-adds per image, and its layers that have parameters."""
     return _count(run.model, json.dumps(run.knobs), data.num_classes, data.image_shape)
 
 
 @functools.cache
-def _count(model: str, knobs: str, classes: int, image_shape: tuple[int, int, int]) -> tuple[int, int]:
+def _count(model: str, knobs: str, classes: int, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
     with torch.device("meta"):
         network = create_model(model, num_classes=classes, **json.loads(knobs))
-    return count_params(network), count_macs(network, image_shape)
+    layers = sum(1 for layer in network.modules() if list(layer.parameters(recurse=False)))
+    return count_params(network), count_macs(network, image_shape), layers
 
 
 def image_steps(run: RunConfig, data: Dataset) -> tuple[float, float]:
@@ -129,7 +134,7 @@ def measure(run: RunConfig, data: Dataset, device: str = "auto", threads: int | 
     classes, (_, height, width) = data.num_classes, data.image_shape
     on_gpu = device_kind(device) == "cuda"
     least, most = CPU_IMAGES
-    _, macs = count(run, data)
+    macs = count(run, data)[1]
     batch = run.recipe.batch_size if on_gpu else min(run.recipe.batch_size, max(least, min(most, int(CPU_MACS / macs))))
     images = batch * (20 if on_gpu else 1)
     pixels = torch.randint(256, (images, height, width, 3), dtype=torch.uint8)

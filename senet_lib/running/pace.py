@@ -165,7 +165,7 @@ class Pace:
 
     def _size(self, run: RunConfig) -> float:
         """The run's multiply-adds."""
-        _, macs = count(run, self.data)
+        macs = count(run, self.data)[1]
         return macs * run.recipe.epochs * sum(image_steps(run, self.data))
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from senet_lib import durations
 from senet_lib.data import Dataset
-from senet_lib.running.estimate import SHARE, estimates
+from senet_lib.running.estimate import LAYER_SECONDS, SHARE, estimates
 from senet_lib.running.executor import Executor
 from senet_lib.running.pace import START, Conditions
 from senet_lib.study import RunConfig
@@ -32,11 +32,11 @@ def print_estimates(executor: Executor, runs: Sequence[RunConfig], left: Sequenc
     width = max(len(run.label) for run in networks)
     columns = f"{'params':>11}  {'MACs':>8}   {'ms/image':>8}  {'per epoch':>10}  {'per run':>10}  runs left"
     print(f"\n{'network':<{width}}  {columns}")
-    total = h100 = 0.0
+    total, h100 = 0.0, [0.0, 0.0]  # seconds; at least and at most
     for run in networks:
         cost, todo = costs[run.label], sum(other.label == run.label for other in left)
         total += todo * (cost.run_seconds + START)
-        h100 += todo * cost.h100_seconds
+        h100 = [seconds + todo * more for seconds, more in zip(h100, cost.h100_seconds, strict=True)]
         print(
             f"{run.label:<{width}}  {cost.params:>11,}  {cost.macs / 1e6:>7.1f}M  "
             f"{MARKS[cost.source]}{cost.seconds_per_image * 1e3:>8.2f}  "
@@ -53,8 +53,9 @@ def print_estimates(executor: Executor, runs: Sequence[RunConfig], left: Sequenc
         *(note for source, note in NOTES.items() if source in used),
     )
     print(
-        f"Estimated time on one H100: {durations.about(h100)}. Not measured: computed from the multiply-adds at "
-        f"{SHARE:.2f} of its bf16 peak; networks with little computation per step take longer."
+        f"Estimated time on one H100: {' to '.join(map(durations.rough, h100))}. Not measured: the first from the "
+        f"multiply-adds at {SHARE:.2f} of its bf16 peak, which large networks approach; the second with "
+        f"{LAYER_SECONDS * 1e3:.1f} ms more per layer and step, as ResNet-20 needed on an H100 that other runs shared."
     )
     many = "The run" if len(left) == 1 else f"The {len(left)} runs"
     print(f"\n{many} would be executed {executor.describe()}.")
