@@ -158,15 +158,15 @@ def controls(results: StudyResults, pairs: Sequence[Pair]) -> str:
 
 
 def _sizes(results: StudyResults, *labels: str) -> str:
-    """' Parameters 1,484,186 against 500,000, multiply-adds ...'; empty unless both networks have a finished run."""
+    """' 1,484,186 against 500,000 parameters, ... multiply-adds.'; empty unless both networks have a finished run."""
     done = results.done.drop_duplicates("label").set_index("label")
     if not set(labels) <= set(done.index):
         return ""
-    params, macs = ([done.loc[label, column] for label in labels] for column in ("params", "macs"))
-    return (
-        f" {' against '.join(map(count, params))} parameters,"
-        f" {' against '.join(map(millions, macs))} million multiply-adds."
-    )
+    sizes = [(count(done.loc[label, "params"]), millions(done.loc[label, "macs"])) for label in labels]
+    if sizes[0] == sizes[1]:
+        return " Both have {} parameters and {} million multiply-adds.".format(*sizes[0])
+    params, macs = (" against ".join(pair) for pair in zip(*sizes, strict=True))
+    return f" {params} parameters, {macs} million multiply-adds."
 
 
 def what_would_close(results: StudyResults, found: Sequence[rule.Comparison]) -> str:

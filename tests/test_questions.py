@@ -170,6 +170,7 @@ def test_controls_list_recorded_differences(whole):
     assert "stem imagenet against default." in plain and "several" not in plain
     assert plain.endswith("1,510,000 against 1,500,000 parameters, 6.0 against 83.0 million multiply-adds.")
     assert "Options" not in relu
+    assert relu.endswith(". Both have 1,650,000 parameters and 84.0 million multiply-adds.")
     assert set(CLAIMS) | {SIZE} == set(questions.WHAT_ELSE)
     study = copy.deepcopy(whole.study)
     runs = {run["label"]: run for run in study["runs"]}
