@@ -19,6 +19,7 @@ from senet_lib.files import write_json
 from senet_lib.project import project_root
 from senet_lib.results import WEIGHTS, altered_files, write_summary
 from senet_lib.running import ray_cluster, ray_node
+from senet_lib.running.executor import Ended
 from senet_lib.running.ray import RayExecutor
 from senet_lib.running.ray_cluster import Node
 from senet_lib.running.time_limit import TimeLimit
@@ -173,6 +174,24 @@ def test_files_sent_back_are_checked(tmp_path, executor):
     assert store(run, ray_node.Result(0, files=files)) == []
     assert ray_node.read_files(run_dir) == files
     assert sorted(path.name for path in run_dir.parent.iterdir()) == [".run.lock", "run"]
+
+
+def test_node_keeps_files_that_cannot_be_stored(tmp_path, executor, monkeypatch):
+    run = SimpleNamespace(run_id="run", hash="0" * 16, record=lambda: {"hash": "0" * 16})
+    result = ray_node.Result(143, files={"checkpoint.pt": b"c"}, node="n", node_id="1", folder="/there/run")
+    made, removed = executor([(1,)], storage="copy"), []
+    made.ray = SimpleNamespace(get=lambda task: result, exceptions=SimpleNamespace(RayError=KeyError))
+    monkeypatch.setattr(made, "_remove_copy", removed.append)
+    (blocking := tmp_path / "s" / "runs" / ".run.arriving").parent.mkdir(parents=True)
+    blocking.touch()
+    ended = made._ended(run, task=None)
+    assert ended.code is None
+    assert ended.reason.startswith("its files could not be stored: ")
+    assert ended.reason.endswith("; its files are kept in /there/run of node n")
+    assert not removed
+    blocking.unlink()
+    assert made._ended(run, task=None) == Ended(run, 143)
+    assert removed == [result]
 
 
 def write_study(project):
@@ -352,7 +371,8 @@ def test_killed_driver_leaves_nothing(on_cluster, local):
 
 @pytest.mark.slow
 def test_nodes_with_results_of_their_own(project, head, images, local, tmp_path):
-    """STORAGE=copy: a stopped run's checkpoint comes back and is sent along again, a finished run's files come back."""
+    """STORAGE=copy: a stopped run's checkpoint comes back and is sent along again, a finished run's files come back.
+    If they cannot be stored, the node keeps them."""
     runs = write_study(project)
     others = [Project(tmp_path / name, images) for name in ("one", "two")]
     for other in others:
@@ -376,11 +396,22 @@ def test_nodes_with_results_of_their_own(project, head, images, local, tmp_path)
         check_equal(runs, local)
         for other in others:
             assert not list(other.root.glob("results/.nodes/*/long/runs/[!.]*"))
+        (project.root / "results" / "tiny" / "runs").mkdir(parents=True)
+        for run_id in RUNS:
+            (project.run_dir(run_id, "tiny").parent / f".{run_id}.arriving").touch()  # so that it cannot be stored
+        code, output = project.launch("reproduce", "tiny", "--executor", "ray", "--storage", "copy")
+        assert code == 1, output
+        assert output.count(": its files could not be stored: ") == 2, output
+        kept = [path for other in others for path in other.root.glob("results/.nodes/*/tiny/runs/[!.]*")]
+        assert sorted(path.name for path in kept) == list(RUNS)
+        for run_dir in kept:
+            assert f"its files are kept in {run_dir} of node {socket.gethostname()}" in output
+            assert altered_files(run_dir) == []
         others[1].write_study("tiny", {"seeds": [7]})
         code, output = project.launch("reproduce", "tiny", "--executor", "ray")
         assert (code, output.count("\n")) == (2, 1), output
         assert f"has another version of the study tiny in {others[1].root}: copy the driver's there" in output
-        assert not list(project.root.glob("results/tiny/.probe*")) + list(project.root.glob("results/tiny/runs/*"))
+        assert not list(project.root.glob("results/tiny/.probe*")) + list(project.root.glob("results/tiny/runs/[!.]*"))
     finally:
         next(nodes, None)
 

@@ -34,6 +34,7 @@ from senet_lib.study import RunConfig
 
 INSTALL = "EXECUTOR=ray needs Ray; install it with `make setup-cluster`"
 PROBE = 120.0  # seconds to wait for the nodes' test tasks, which import the project
+REMOVAL = 30.0  # seconds to wait, at the end, until nodes have deleted their copies of stored runs
 RETRIES = 5  # of a run whose worker or node is lost
 RUNS_PER_NODE = 2  # without GPUs, as `make reproduce` executes locally
 MEMORY = {"shared": 100 * 2**20, "copy": 2**30}  # bytes of a local Ray's object store, which holds the files of runs
@@ -56,6 +57,7 @@ class RayExecutor(Executor):
         self.waiting: Any = None  # for messages: the reference of the mailbox's answer
         self.tasks: dict[Any, RunConfig] = {}  # reference of a task's result -> run
         self.heard: set[str] = set()  # the runs that have started somewhere
+        self.removals: list[Any] = []  # references of the tasks that delete files on nodes
         self.stops = self.cancelled = 0  # how often the runs were asked to stop; how often queued ones were taken back
 
     @cached_property
@@ -146,6 +148,9 @@ class RayExecutor(Executor):
 
     def close(self) -> None:
         if self.ray is not None:
+            if self.removals:
+                with contextlib.suppress(self.ray.exceptions.RayError, OSError):  # the connection may be lost
+                    self.ray.wait(self.removals, num_returns=len(self.removals), timeout=REMOVAL)
             self.ray.shutdown()
             self.ray = None
         if self.temporary:
@@ -315,12 +320,20 @@ class RayExecutor(Executor):
                 return Ended(run, STOPPED[0])
             return Ended(run, None, f"Ray could not execute it: {last_line(error)}")
         if result.files:
+            kept = f"its files are kept in {result.folder} of node {result.node}"
             try:
                 if damaged := self._store(run, result):
-                    return Ended(run, None, f"damaged on the way from its node: {', '.join(damaged)}")
+                    return Ended(run, None, f"damaged on the way from its node: {', '.join(damaged)}; {kept}")
             except OSError as error:
-                return Ended(run, None, f"its files could not be stored: {error}")
+                return Ended(run, None, f"its files could not be stored: {error}; {kept}")
+            self._remove_copy(result)
         return Ended(run, result.code, result.reason)
+
+    def _remove_copy(self, result: ray_node.Result) -> None:
+        """Let the node delete the files that are stored now. Does not wait; a node that is lost keeps them."""
+        task = self.ray.remote(num_cpus=0, max_retries=1)(ray_node.remove_copy)
+        only_there = self._only_on(result.node_id)
+        self.removals.append(task.options(scheduling_strategy=only_there).remote(result.folder))
 
     def _store(self, run: RunConfig, result: ray_node.Result) -> list[str]:
         """Put a run's files into the results folder. Returns the files that differ from their recorded digests; then

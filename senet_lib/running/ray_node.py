@@ -71,11 +71,15 @@ class Order:
 
 @dataclass(frozen=True)
 class Result:
-    """How a run ended: as in executor.Ended, with the run's files if nodes do not share the results folder."""
+    """How a run ended: as in executor.Ended. If nodes do not share the results folder, with the run's files, which
+    stay in `folder` of the node until the driver has stored them."""
 
     code: int | None
     reason: str = ""
     files: Files = field(default_factory=dict)
+    node: str = ""
+    node_id: str = ""
+    folder: str = ""
 
 
 class Mailbox:
@@ -131,9 +135,16 @@ def execute(order: Order, mailbox: Any) -> Result:
         code = process.wait()
     if place.results:
         return Result(code)
-    files = read_files(run_dir)
-    shutil.rmtree(run_dir, ignore_errors=True)
-    return Result(code, files=files)
+    import ray
+
+    node_id = ray.get_runtime_context().get_node_id()
+    return Result(code, files=read_files(run_dir), node=node, node_id=node_id, folder=str(run_dir))
+
+
+def remove_copy(folder: str) -> None:
+    """Delete a run's files on this node, which the driver has stored."""
+    with run_lock(Path(folder)):
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextlib.contextmanager
