@@ -18,6 +18,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from senet_lib.data.catalog import check_name
 from senet_lib.errors import UserError, did_you_mean
 from senet_lib.models import resolve_knobs
+from senet_lib.strict_yaml import StrictLoader
 
 LONGEST_NAME = 100  # of a label or a study: a file's name has at most 255 bytes, also that of a run that was set aside
 LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
@@ -263,9 +264,9 @@ class Study(Strict):
     def runs(self) -> list[RunConfig]:
         """All runs, ordered by seed, so that an interrupted study has all networks at the same seeds.
 
-        Raises StudyError on an unknown model, an unknown option or an invalid value.
+        Raises StudyError on an unknown model, an unknown option or an invalid value, and if two networks are the same.
         """
-        return [
+        runs = [
             RunConfig(
                 study=self.name,
                 label=label,
@@ -278,6 +279,15 @@ class Study(Strict):
             for seed in self.seeds
             for label, network in self.networks.items()
         ]
+        labels: dict[str, str] = {}
+        for run in runs:
+            same = labels.setdefault(run.hash, run.label)
+            if same != run.label and "LIMIT_EPOCHS" not in self.make_variables:  # with it, only epochs may differ
+                raise StudyError(
+                    f"study {self.name!r}: networks.{run.label}: the same model, options and recipe as {same}, so its"
+                    " runs would count twice; remove one of the two"
+                )
+        return runs
 
     def record(self, classes: Sequence[str] = (), fingerprints: Mapping[str, str] | None = None) -> dict:
         """The content of study.json: the resolved study, data classes, data fingerprints, and run ids with hashes."""
@@ -329,7 +339,7 @@ def _study_files(folder: Path) -> list[Path]:
 
 def _read_yaml(path: Path) -> Any:
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_PlainYaml)
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=StrictLoader)
     except yaml.MarkedYAMLError as error:
         place = f"line {error.problem_mark.line + 1}, column {error.problem_mark.column + 1}"
         said = " ".join(f"{error.context or ''} {error.problem}".split())
@@ -379,42 +389,3 @@ def _model_at(kind: type[BaseModel], location: tuple) -> type[BaseModel]:
     for part in location:
         kind = places.get(part, kind)
     return kind
-
-
-class _PlainYaml(yaml.SafeLoader):
-    """YAML without object tags and without silent surprises: every key of a mapping is a different text, and a number
-    is what a reader takes it for."""
-
-    def compose_mapping_node(self, anchor: str | None) -> yaml.MappingNode:
-        node = super().compose_mapping_node(anchor)
-        seen = set()
-        for key, _ in node.value:
-            if not isinstance(key, yaml.ScalarNode):
-                kind = "mapping" if isinstance(key, yaml.MappingNode) else "list"
-                raise _invalid(key, f"a {kind} is no key; a text with braces or brackets needs quotes")
-            kind = KEYS_READ_AS.get(key.tag.rpartition(":")[2])
-            if kind:
-                raise _invalid(key, f"the key {key.value!r} is read as {kind}, not as text; write it in quotes")
-            if key.value in seen:
-                raise _invalid(key, f"duplicate key {key.value!r}")
-            seen.add(key.value)
-        return node
-
-    def compose_scalar_node(self, anchor: str | None) -> yaml.ScalarNode:
-        node = super().compose_scalar_node(anchor)
-        if node.style is None and node.tag.endswith((":int", ":float")) and AMBIGUOUS.fullmatch(node.value):
-            raise _invalid(node, f"{node.value} is ambiguous: write it without a leading zero or colon, or in quotes")
-        return node
-
-
-def _invalid(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
-    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
-
-
-# What YAML 1.1 takes a key without quotes for
-KEYS_READ_AS = {"bool": "true or false", "int": "a number", "float": "a number", "null": "null", "timestamp": "a date"}
-AMBIGUOUS = re.compile(r"[-+]?(0[0-9_]+|[0-9_]+(:[0-5]?[0-9])+(\.[0-9_]*)?)")  # octal, and base 60, in YAML 1.1
-# YAML 1.1 reads 5e-1 and 1e3 as text
-_PlainYaml.add_implicit_resolver(
-    "tag:yaml.org,2002:float", re.compile(r"[-+]?(\.[0-9]+|[0-9]+(\.[0-9]*)?)[eE][-+]?[0-9]+$"), list("-+.0123456789")
-)

@@ -110,6 +110,9 @@ def test_stored_runs_are_not_lost(root, publish):
     with pytest.raises(StudyError, match=message):
         archive(study, part)
     assert archived.read_bytes() == before
+    with pytest.raises(StudyError, match="c-seed0: published or archived, but not in"):
+        archive(study_of("a", "c"), part)  # the same run under a new label
+    assert archived.read_bytes() == before
     published = publish(study, whole)
     assert not archived.exists()
     two_seeds = study_of("a", "b", seeds=(0, 1))

@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import subprocess
 import threading
 
 import numpy as np
@@ -12,7 +13,7 @@ from synthetic import THREE, write_study
 from senet_lib import files, results
 from senet_lib.errors import DamagedFile
 from senet_lib.models import resolve_knobs
-from senet_lib.results import load_results
+from senet_lib.results import environment, load_results
 from senet_lib.running.run import keep_relabelled, relabelled, set_aside_other
 from senet_lib.study import RunConfig
 from senet_lib.training import checkpoint
@@ -176,6 +177,35 @@ def test_summary_finishes_the_run_and_records_digests(tmp_path):
     for changes in ({}, {"test_accuracy": 0.95}, {"test_loss": 2.5e-16}, {"epochs": 2}, {"train_seconds": "12.5"}):
         files.write_json(tmp_path / "summary.json", {"hash": "abc", "files": {}, **numbers, **changes})
         assert results.is_intact(tmp_path, "abc") == (changes == {}), changes
+
+
+def test_uncommitted_changes_of_what_a_run_executes_are_recorded(tmp_path, monkeypatch):
+    def git(*arguments):
+        subprocess.run(["git", "-C", tmp_path, *arguments], check=True, capture_output=True)
+
+    module, trained, other = "senet_lib/results/environment.py", "notebooks/05_train.ipynb", "notebooks/02_resnet.ipynb"
+    for name in (module, trained, other):
+        files.write_text(tmp_path / name, "committed")
+    files.write_text(tmp_path / ".gitignore", "*.pyc")
+    git("init")
+    git("add", ".")
+    git("-c", "user.name=n", "-c", "user.email=e", "commit", "-m", "m")
+    monkeypatch.setattr(environment, "__file__", str(tmp_path / module))
+    for name, recorded in (
+        (module, True),
+        (trained, True),
+        (other, False),  # not executed by a run
+        ("senet_lib/new.py", True),
+        ("senet_lib/new.pyc", False),
+        ("results/quick/report.md", False),
+    ):
+        files.write_text(tmp_path / name, "changed")
+        assert environment.environment_record()["git_commit"].endswith("+changes") == recorded, name
+        if name in (module, trained, other):
+            git("checkout", ".")
+        else:
+            (tmp_path / name).unlink()
+    assert len(environment.environment_record()["git_commit"]) == 40
 
 
 def test_environment_record_content():

@@ -5,7 +5,7 @@ import yaml
 
 from senet_lib.models import resolve_knobs
 from senet_lib.project import project_root
-from senet_lib.study import Recipe, RunConfig, StudyError, list_studies, load_study
+from senet_lib.study import Recipe, RunConfig, Study, StudyError, list_studies, load_study
 
 STUDIES = project_root() / "studies"
 MINIMAL = {"question": "?", "seeds": [0, 1], "networks": {"resnet20": None, "se": {"model": "se_resnet20"}}}
@@ -100,6 +100,18 @@ def test_studies_of_the_project_resolve():
         hashes = [run.hash for run in study.runs()]
         assert len(hashes) == len(study.seeds) * len(study.networks), name
         assert len(set(hashes)) == len(hashes), f"{name} plans a run twice"
+
+
+def test_equal_networks_are_refused():
+    """They would have equal results and count twice. With LIMIT_EPOCHS, networks may differ only in their epochs."""
+    networks = {"a": {"model": "resnet20"}, "b": {"model": "resnet20", "recipe": {"epochs": 20}}}
+    study = Study(name="s", question="q", seeds=[0, 1], networks=networks)
+    assert len(study.runs()) == len(study.override(limit_epochs=1).runs()) == 4
+    networks["b"]["recipe"]["epochs"] = Recipe().epochs
+    study = Study(name="s", question="q", seeds=[0, 1], networks=networks)
+    message = "study 's': networks.b: the same model, options and recipe as a, so its runs would count twice"
+    with pytest.raises(StudyError, match=message):
+        study.runs()
 
 
 def test_studies_are_found_by_name(tmp_path):

@@ -8,7 +8,7 @@ A study in progress may have both: published seeds, and an archive that also has
 
 import shutil
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -155,15 +155,25 @@ def as_configured(study: Study, folder: Path) -> dict[str, Any]:
 
 
 def _keep_stored(study: Study, runs: list[RunConfig], folder: Path) -> None:
-    """Raise StudyError if a published or archived run is not in the results `folder`, whose runs replace them."""
+    """Raise StudyError if a published or archived run is not in the results `folder`, whose runs replace them. A run is
+    found by its config hash, so also under an earlier label."""
+    stored: set[str] = set()
     with stored_folders(study.name) as places:
-        stored = [run for run in runs if any(is_intact(place / "runs" / run.run_id, run.hash) for place in places)]
-    lost = [run.run_id for run in stored if not is_intact(folder / "runs" / run.run_id, run.hash)]
+        for kept in places:
+            earlier = relabelled(runs, kept)
+            stored |= {run.run_id for run in runs if is_intact(_kept(run, kept, earlier), run.hash)}
+    there = set(_finished(runs, folder))
+    lost = [run.run_id for run in runs if run.run_id in stored - there]
     if lost:
         raise StudyError(
             f"{', '.join(lost)}: published or archived, but not in {folder}, whose runs would replace the stored ones;"
             f" `make restore STUDY={study.name}` brings them here"
         )
+
+
+def _kept(run: RunConfig, folder: Path, earlier: Mapping[str, Path]) -> Path:
+    """Where a stored results folder has a run; `earlier`: `relabelled` of that folder."""
+    return earlier.get(run.run_id, folder / "runs" / run.run_id)
 
 
 @contextmanager
@@ -188,7 +198,7 @@ def restore(study: Study, runs: list[RunConfig], folder: Path) -> list[str]:
         for kept in places:
             earlier = relabelled(runs, kept)
             for run in runs:
-                place = earlier.get(run.run_id, kept / "runs" / run.run_id)
+                place = _kept(run, kept, earlier)
                 if is_intact(place, run.hash):
                     stored.setdefault(run.run_id, place)
                 elif is_done(place, run.hash):

@@ -12,6 +12,7 @@ VERSIONS_OF = ("torch", "torchvision", "lightning-fabric", "numpy", "pandas", "s
 # Entries that a record leaves out, and what that means
 UNRECORDED = {"devices": 1, "runs_per_gpu": 1}
 RESUMED_UNDER = "resumed_under"
+TRAINING_NOTEBOOK = "notebooks/05_train.ipynb"
 
 
 def environment_record(**measured: Any) -> dict:
@@ -60,14 +61,14 @@ def _processor() -> str:
 
 
 def _git_commit() -> str | None:
-    """The commit of the code, with '+changes' if the package differs from it; None outside a checkout. A bundle for
-    another machine, which is none, has it in a file."""
+    """The commit of the code, with '+changes' if the package or the training notebook differs from it; None outside a
+    checkout. A bundle for another machine, which is none, has it in a file."""
     here = Path(__file__).parents[1]  # senet_lib/
     try:
         if (bundled := here.parent / "COMMIT").is_file():
             return bundled.read_text(encoding="utf-8").strip() or None
         commit = _git(here, "rev-parse", "HEAD")
-        dirty = _git(here, "status", "--porcelain", "--untracked-files=no", "--", ".")
+        dirty = _git(here, "status", "--porcelain", "--", ".", f"../{TRAINING_NOTEBOOK}")
     except (OSError, subprocess.CalledProcessError):
         return None
     return commit + ("+changes" if dirty else "")

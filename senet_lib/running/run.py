@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from senet_lib.errors import UserError, did_you_mean
-from senet_lib.files import exclusive, read_json, read_record, remove_temporary_files, write_json
+from senet_lib.files import exclusive, read_json, read_record, remove_temporary_files, replacing, write_json
 from senet_lib.process import SUPERVISED, StopRequest, die_with_parent, leave_ascii
 from senet_lib.project import project_root
 from senet_lib.results import CHECKPOINT_FILES, SPLITS, SUMMARY, altered_files, is_intact, write_summary
@@ -135,7 +135,9 @@ def finish(config: RunConfig, run_dir: Path) -> dict:
     """Rename the executed notebook to its final name and write the summary: from then on the run is done, and its
     checkpoints, each twice the size of its weights, are removed."""
     outcome = read_json(run_dir / OUTCOME)
-    os.replace(run_dir / PARTIAL, run_dir / "notebook.ipynb")
+    with replacing(run_dir / "notebook.ipynb") as file:  # papermill does not wait until its file is on disk
+        file.write((run_dir / PARTIAL).read_bytes())
+    (run_dir / PARTIAL).unlink()
     summary = {"hash": config.hash, "run_id": config.run_id, **outcome}
     write_summary(run_dir, summary)
     tidy(run_dir)
