@@ -1,6 +1,8 @@
 """Results as statistics, tables, figures and sentences. No torch: an analysis loads in seconds.
 
-stats.py              confidence intervals, comparisons and the verdict rule: arrays in, records out
+stats.py              confidence intervals and tests: arrays in, records out
+contrasts.py          the linear model of a study's runs and its simultaneous intervals
+rule.py               the rule that turns an interval into a verdict
 power.py              what a number of seeds can find, and the seeds that a difference needs
 comparisons.py        the planned comparisons, their verdicts and caveats
 learning_rates.py     whether the sign of a difference depends on the common learning rate

@@ -2,6 +2,7 @@
 
 layout.py       file names and contents; whether a run is finished and unaltered
 environment.py  the environment record: what a result depends on besides its config
+records.py      what study.json and summary.json must hold
 load.py         reads a results folder, finished or not, as tables (`StudyResults`)
 """
 
