@@ -22,7 +22,6 @@ from senet_lib.gates.grad_cam import grad_cam, maps
 from senet_lib.gates.images import coarsened, enlarged, picture
 from senet_lib.gates.record import (
     NoImages,
-    block_name,
     evaluated_data,
     extents,
     record,
@@ -32,6 +31,7 @@ from senet_lib.gates.record import (
 )
 from senet_lib.models import create_model
 from senet_lib.models.blocks import SelectiveKernelConv, SqueezeExcitation
+from senet_lib.models.inspection import block_name
 from senet_lib.project import project_root
 from senet_lib.results import load_results, write_summary
 from senet_lib.running.notebook import execute

@@ -53,6 +53,7 @@ def test_residual_blocks_are_described_with_their_shapes():
     text = words(plain, "1.0", image_shape=(3, 48, 40))
     for part in ("Input 16 x 48 x 40", "3x3 conv (stride 2), BN, ReLU (32 x 24 x 20)", "1x1 conv (stride 2), BN"):
         assert part in text, part
+    assert describe(plain, "1.0").title == "residual block 2.1"
     assert "identity" in words(plain, "stages.1.1") and "16 channels of zeros" in words(padded, "1.0")
     bottleneck = words(wide, "1.0")
     assert "8 groups" in bottleneck and "SE: 256 to 32 to 256 channels (256 x 16 x 16)" in bottleneck
@@ -98,6 +99,7 @@ def test_whole_networks_are_described():
     assert "2 residual blocks with SK and SE (256 x 8 x 8)" in words(deep)
     families = [step.family for step in describe(deep).items if step.head.startswith("Stage")]
     assert families == ["sk+se"] * 4
+    assert [step.head for step in describe(deep).items[1:-2]] == [f"Stage {number}" for number in range(1, 5)]
 
 
 def test_device_is_printed(capsys, monkeypatch):

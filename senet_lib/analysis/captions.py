@@ -73,11 +73,12 @@ def comparisons(shown: pd.DataFrame) -> str:
     parts += [f"{there}; not corrected, and without effect on the verdict"] * bool(there)
     superior = f"{SUPERIOR}: probability that a run of the first network has a higher accuracy than one of the second"
     parts += [superior] * (SUPERIOR in shown)
-    if left_out := [
-        name.split()[0] for name in (BCA, SIGN_FLIP, SUPERIOR) if name in shown and "none" in [*shown[name]]
-    ]:
-        why = "for comparisons of too few seeds, or of networks that were trained on different machines"
-        parts.append(f"No {' or '.join(left_out)} {why}")
+    left_out = [name for name in (BCA, SIGN_FLIP, SUPERIOR) if name in shown and "none" in [*shown[name]]]
+    if both := [name.split()[0] for name in left_out if name != SUPERIOR]:
+        why = "for comparisons of too few seeds, or with a seed whose two runs were trained on different machines"
+        parts.append(f"No {' or '.join(both)} {why}")
+    if SUPERIOR in left_out:
+        parts.append(f"No {SUPERIOR.split()[0]} for comparisons whose runs were trained on several machines")
     detectable = "Detectable: smallest true difference found with 80 % power at this n and standard deviation"
     parts += [detectable] * (DETECTABLE in shown)
     return ". ".join(parts) + "."

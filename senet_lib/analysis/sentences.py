@@ -262,8 +262,8 @@ def finite_set(results: StudyResults) -> str:
     half = 1.96 * (mean * (1 - mean) / images) ** 0.5
     what = "accuracies and their CIs" if results.done["label"].duplicated().any() else "accuracies"
     return (
-        f"The {what} hold for these {images:,} {evaluated(results)} images. For a comparison with"
-        f" accuracies on other images, a set of this size adds ±{100 * half:.1f} pp."
+        f"The {what} hold for these {images:,} {evaluated(results)} images. Compared with accuracies"
+        f" on other images, allow a further ±{100 * half:.1f} pp, since these images are a sample."
     )
 
 

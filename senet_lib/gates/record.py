@@ -16,6 +16,7 @@ from senet_lib.data import Dataset, load_dataset, normalise
 from senet_lib.errors import UserError, did_you_mean
 from senet_lib.models import create_model
 from senet_lib.models.blocks import SelectiveKernelConv, SqueezeExcitation
+from senet_lib.models.inspection import block_name
 from senet_lib.results import WEIGHTS, StudyResults
 from senet_lib.training.checkpoint import load_weights
 
@@ -141,14 +142,6 @@ def record(model: nn.Module, images: Tensor, data: Dataset, batch_size: int = 50
         {block_name(name): value for name, value in found.items() if value.ndim == 3},
         torch.cat(predicted).numpy(),
     )
-
-
-def block_name(module: str) -> str:
-    """'stages.0.2.gate' -> '1.3', the third block of the first stage; any other module keeps its name."""
-    match module.split("."):
-        case ["stages", stage, block, *_] if stage.isdigit() and block.isdigit():
-            return f"{int(stage) + 1}.{int(block) + 1}"
-    return module
 
 
 def extents(model: nn.Module) -> dict[str, list[int]]:

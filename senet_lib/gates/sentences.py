@@ -34,10 +34,10 @@ def _trend(first: pd.Series, last: pd.Series) -> str:
     if pd.isna([first["low"], last["low"]]).any():
         return "a trend with depth cannot be assessed without intervals"
     if last["low"] > first["high"]:
-        return "the gates depend on the class **more** in the last stage than in the first, as in the paper"
+        return "the gates of the last of these blocks depend on the class **more** than those of the first"
     if last["high"] < first["low"]:
-        return "the gates depend on the class **less** in the last stage than in the first, unlike in the paper"
-    return "the CIs of the first and the last stage overlap: **inconclusive**"
+        return "the gates of the last of these blocks depend on the class **less** than those of the first"
+    return "the CIs of the first and the last of these blocks overlap: **inconclusive**"
 
 
 def spread_within(table: pd.DataFrame) -> str:
@@ -51,7 +51,7 @@ def spread_within(table: pd.DataFrame) -> str:
         larger = rows.loc[rows["between"] > rows["within"], "block"]
         closest = rows.loc[(rows["between"] / rows["within"]).fillna(0).idxmax(), "block"]
         where = f"in {', '.join(larger)}" if len(larger) else f"in no block (closest: {closest})"
-        found.append(f"- {escape_markdown(label)}: {listed}; the first is the larger one {where}.")
+        found.append(f"- {escape_markdown(label)}: {listed}; classes differ more than the images of one class {where}.")
     return "Standard deviation between class means, and within a class:\n\n" + "\n".join(found)
 
 

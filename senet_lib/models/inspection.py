@@ -73,9 +73,9 @@ def describe(
 ) -> Description:
     """What `senet_lib.analysis.plots.diagram` draws of a network, with the shapes of one image of `image_shape`.
 
-    block: 'STAGE.BLOCK', counted from 0, as in the module's name `stages.1.1`; None: the whole network. part: 'block',
-    or its gate 'se' or its convolution 'sk' in detail. The shapes come from a pass on the meta device. Raises
-    ValueError when the network has no such block, or the block no such part.
+    block: 'STAGE.BLOCK', counted from 0, as in the module's name `stages.1.1`; the title counts from 1, as text does.
+    None: the whole network. part: 'block', or its gate 'se' or its convolution 'sk' in detail. The shapes come from a
+    pass on the meta device. Raises ValueError when the network has no such block, or the block no such part.
     """
     if part not in ("block", "se", "sk"):
         raise ValueError(f"part={part!r} is not allowed; allowed: block, se, sk")
@@ -85,16 +85,25 @@ def describe(
     measured = _Measured(network, image_shape)
     if block is None:
         return _whole(network, measured)
-    name = block.removeprefix("stages.")
-    if name not in found:
+    inside = block.removeprefix("stages.")
+    if inside not in found:
         raise ValueError(f"no block {block!r}; known: {', '.join(found)}")
+    name = block_name(f"stages.{inside}")
     if part == "block":
-        return _residual(found[name], f"residual block {name}", measured)
+        return _residual(found[inside], f"residual block {name}", measured)
     kind = {"se": SqueezeExcitation, "sk": SelectiveKernelConv}[part]
-    inner = next((module for module in found[name].modules() if isinstance(module, kind)), None)
+    inner = next((module for module in found[inside].modules() if isinstance(module, kind)), None)
     if inner is None:
-        raise ValueError(f"block {block!r} has no {part.upper()} part; known parts: block{_parts(found[name])}")
+        raise ValueError(f"block {block!r} has no {part.upper()} part; known parts: block{_parts(found[inside])}")
     return _gate(inner, name, measured) if part == "se" else _selective(inner, name, measured)
+
+
+def block_name(module: str) -> str:
+    """'stages.0.2.gate' -> '1.3', the third block of the first stage; any other module keeps its name."""
+    match module.split("."):
+        case ["stages", stage, block, *_] if stage.isdigit() and block.isdigit():
+            return f"{int(stage) + 1}.{int(block) + 1}"
+    return module
 
 
 class _Measured:
@@ -136,7 +145,7 @@ def _family(module: nn.Module) -> str:
 
 def _whole(network: nn.Module, measured: _Measured) -> Description:
     steps = [_step(network.stem, measured, head="Stem")]
-    for number, stage in enumerate(network.stages):
+    for number, stage in enumerate(network.stages, 1):
         for residual, group in groupby(stage, key=lambda module: isinstance(module, ResidualBlock)):
             group = list(group)
             head = f"Stage {number}"
