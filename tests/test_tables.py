@@ -558,12 +558,15 @@ def test_captions_say_only_what_applies(full, single, broken):
     for results, spread, wide in ((full, True, False), (single, False, False), (broken, True, True)):
         table = tables.networks(results, tables.compare(results))
         text = captions.networks(results, table)
-        assert ("±" in text.split("For a")[0], "two seeds" in text) == (spread, wide), text
+        assert ("±" in text.split("Compared with")[0], "two seeds" in text) == (spread, wide), text
         assert "published" not in text
         assert ("bars" in captions.means(results)) == spread
         shown = shown_tables.comparisons(tables.comparison_table(tables.compare(results)))
         for column in (shown_tables.BCA, shown_tables.SIGN_FLIP, shown_tables.DETECTABLE):
             assert (column.split()[0] in captions.comparisons(shown)) == (column in shown), column
+    two_machines = pd.DataFrame({shown_tables.BCA: ["−0.1 to +0.1"], shown_tables.SUPERIOR: ["none"]})
+    text = captions.comparisons(two_machines)
+    assert "No P(superior) for comparisons whose runs were trained on several machines" in text and "No BCa" not in text
 
 
 def test_finite_set_adds_half_a_point(tmp_path):
