@@ -280,7 +280,7 @@ class Study(Strict):
             for label, network in self.networks.items()
         ]
         labels: dict[str, str] = {}
-        for run in runs:
+        for run in runs[: len(self.networks)]:  # those of one seed
             same = labels.setdefault(run.hash, run.label)
             if same != run.label and "LIMIT_EPOCHS" not in self.make_variables:  # with it, only epochs may differ
                 raise StudyError(

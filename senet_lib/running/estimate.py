@@ -24,8 +24,8 @@ from senet_lib.training.runtime import device_kind
 # NVIDIA's H100 SXM data sheet: dense bf16. SHARE is the fraction of the peak that training reaches. It was not measured
 # on an H100; it is that of a standard ResNet-18 training on an A100 (312 TFLOP/s): 32.3e15 FLOP in 7 minutes
 # (github:KellerJordan/cifar10-airbench, README). Small networks are far from it: each operation takes the host and the
-# GPU some time, whatever its size. At the other end is the slowest network that was trained on an H100 here, which it
-# shared with other runs: ResNet-20, with 43 layers that have parameters, in 97 steps (resnet20_fast, seed 4).
+# GPU some time, whatever its size. LAYER_SECONDS is that of ResNet-20, which has 43 layers with parameters, on an H100
+# that it shared with other runs: in the fastest recorded epoch, of 97 steps (resnet20_fast, seed 4).
 H100_FLOPS = 989e12
 SHARE = 32.3e15 / (7 * 60) / 312e12
 LAYER_SECONDS = 2.42 / 97 / 43

@@ -21,6 +21,7 @@ from senet_lib.files import exclusive, read_json, read_record, remove_temporary_
 from senet_lib.process import SUPERVISED, StopRequest, die_with_parent, leave_ascii
 from senet_lib.project import project_root
 from senet_lib.results import CHECKPOINT_FILES, SPLITS, SUMMARY, altered_files, is_intact, write_summary
+from senet_lib.results.environment import TRAINING_NOTEBOOK
 from senet_lib.running import notebook
 from senet_lib.running.arguments import OneLineParser, data_root_in, resolve_study, study_options, whole_number
 from senet_lib.study import RunConfig, StudyError
@@ -122,7 +123,7 @@ def execute(
     if data_root:
         os.environ["SENET_DATA"] = data_root
     notebook.execute(
-        notebooks / "05_train.ipynb",
+        project_root() / TRAINING_NOTEBOOK,
         run_dir / PARTIAL,
         parameters,
         cwd=str(notebooks),
