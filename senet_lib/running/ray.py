@@ -243,6 +243,7 @@ class RayExecutor(Executor):
             here = self._only_on(ray.get_runtime_context().get_node_id())
             self.mailbox = actor.options(scheduling_strategy=here).remote()
             self.task = ray.remote(ray_node.execute)
+            self.removal = ray.remote(num_cpus=0, max_retries=1)(ray_node.remove_copy)
         run_dir = self.folder / "runs" / run.run_id
         order = ray_node.Order(
             run_id=run.run_id,
@@ -331,9 +332,8 @@ class RayExecutor(Executor):
 
     def _remove_copy(self, result: ray_node.Result) -> None:
         """Let the node delete the files that are stored now. Does not wait; a node that is lost keeps them."""
-        task = self.ray.remote(num_cpus=0, max_retries=1)(ray_node.remove_copy)
-        only_there = self._only_on(result.node_id)
-        self.removals.append(task.options(scheduling_strategy=only_there).remote(result.folder))
+        removal = self.removal.options(scheduling_strategy=self._only_on(result.node_id))
+        self.removals.append(removal.remote(result.folder))
 
     def _store(self, run: RunConfig, result: ray_node.Result) -> list[str]:
         """Put a run's files into the results folder. Returns the files that differ from their recorded digests; then
