@@ -128,7 +128,8 @@ def test_source_a_heads_the_readme_once_it_has_three_seeds(tmp_path):
     shutil.rmtree(tmp_path / "results" / "published")
     publish_made_up(tmp_path, "source_a_narrow", seeds=(0, 1), **known)
     readme = pages.pages(tmp_path)[tmp_path / "README.md"]
-    assert "in percentage points (pp). SE in" in readme and "What of the small one?" not in readme
+    assert "SENet50 to 95.05 % and SKNet50 to 89.81 %" in readme, "source A's own accuracies"
+    assert "in percentage points (pp):\n  - SE in" in readme and "What of the small one?" not in readme
 
     shutil.rmtree(tmp_path / "results" / "published")
     publish_made_up(tmp_path, "source_a_narrow", **known)
@@ -137,6 +138,9 @@ def test_source_a_heads_the_readme_once_it_has_three_seeds(tmp_path):
         said = f"{pair.verdict}, {sentences.change(pair.difference)}"
         assert (said in readme) == ((pair.treatment, pair.baseline) in pages.SOURCE_A_EFFECTS), pair.treatment
     assert "What of the small one?" in readme and "will answer them" not in readme
+    rows = re.findall(r"^\| (\w+) \| \d", readme, flags=re.MULTILINE)
+    expected = [label for label in pages.SOURCE_A_NETWORKS if label in SOURCE_A]
+    assert rows[: len(expected)] == expected and sorted(rows) == sorted(SOURCE_A)
 
 
 def test_tuned_configuration_needs_a_decision(tmp_path, capsys):

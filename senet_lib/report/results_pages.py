@@ -6,6 +6,7 @@ test fails when a page is stale.
 
 import sys
 from collections.abc import Callable, Sequence
+from importlib.resources import files
 from pathlib import Path
 
 import pandas as pd
@@ -26,7 +27,7 @@ SOURCE_A_EFFECTS = {  # what a comparison of these studies shows
     ("se_resnet50", "resnet50"): "SE in ResNet-50",
     ("sknet50", "resnext50_32x4d"): "SK (SKNet-50 against ResNeXt-50)",
     ("sknet50_imagenet_stem", "sknet50"): "The stem for large images in SKNet-50",
-    ("source_a_senet50", "se_resnet50"): "One ReLU less per block, as in source A's SENet-50",
+    ("source_a_senet50", "se_resnet50"): "One ReLU less per block, as in source A's SENet50",
 }
 SOURCE_A_NETWORKS = ("resnet50", "resnext50_32x4d", "se_resnet50", "sknet50")
 DECISIONS = "tuning_decisions.csv"
@@ -55,11 +56,13 @@ def _source_a_questions(answered: bool) -> str:
         else "The studies `source_a_short` (all three) and `source_a_narrow` (the last two, at a quarter of the width)"
         " will answer them. Both were registered before their first run."
     )
+    published = pd.read_csv(files("senet_lib") / "reference" / "published_accuracy.csv").set_index("name")["accuracy"]
+    resnet, senet, sknet = (format.percent(published[f"source_a_{name}50"]) for name in ("resnet", "senet", "sknet"))
     return (
-        "A study note (source A, described in `06_source_notes.ipynb`) asked why its ResNet-50 is better than the"
-        " networks of the ResNet paper, why its SENet-18 is better than its SENet-50, and why its SKNet-50 stays under"
-        " 90 %."
-        f" {answers}"
+        f"A study note (source A, described in `06_source_notes.ipynb`) trained ResNet50 to {resnet} %, SENet50 to"
+        f" {senet} % and SKNet50 to {sknet} %, each once over 200 epochs. It asked why its ResNet50 is better than the"
+        " networks of the ResNet paper, why its SENet18 is better than its SENet50, and why its SKNet50 stays under"
+        f" 90 %. {answers}"
     )
 
 
@@ -104,7 +107,8 @@ def _source_a(results: StudyResults) -> str:
         change = sentences.change(pairs[pair].difference)
         effects += [f"{SOURCE_A_EFFECTS[pair]}: {pairs[pair].verdict}, {change}{_caveat(results, pairs[pair], '; ')}"]
     if effects:
-        return f"Differences between {networks}, in percentage points (pp). {'. '.join(effects)}."
+        listed = "".join(f"\n  - {effect}." for effect in effects)
+        return f"Differences between {networks}, in percentage points (pp):{listed}"
     means = results.done.groupby("label")["test_accuracy"].apply(lambda values: values.astype(float).mean())
     reached = ", ".join(f"{label} {format.percent(means[label])} %" for label in SOURCE_A_NETWORKS if label in means)
     return f"Test accuracies of {networks}: {reached}. No difference between them has a confidence interval yet."
@@ -155,7 +159,8 @@ def headline(studies: dict[str, StudyResults]) -> str:
         f"Differences in {tables.evaluated(results)} accuracy with 95 % confidence intervals (CI) that hold for all"
         f" planned comparisons at once. {adjusted or 'They follow from unrounded accuracies.'}"
     )
-    return f"{asked}\n\n{networks_table(results, comparisons)}\n{picture}{caption if picture else ''}\n"
+    table = networks_table(results, comparisons, first=SOURCE_A_NETWORKS)
+    return f"{asked}\n\n{table}\n{picture}{caption if picture else ''}\n"
 
 
 # --------------------------------------------------------------------------------------------------- results/README.md
@@ -215,8 +220,11 @@ def _section(results: StudyResults, linked: dict[str, str]) -> str:
     )
 
 
-def networks_table(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> str:
+def networks_table(results: StudyResults, comparisons: Sequence[rule.Comparison], first: Sequence[str] = ()) -> str:
+    """The networks with these labels come first, the others in the study's order."""
     numbers, metric = tables.networks(results, comparisons), f"{tables.evaluated(results)} accuracy"
+    places = {label: place for place, label in enumerate(first)}
+    numbers = numbers.sort_values("label", key=lambda labels: labels.map(places).fillna(len(first)), kind="stable")
     return markup.to_markdown(shown_tables.networks(numbers, metric, results.study["baseline"]))
 
 
