@@ -18,7 +18,7 @@ from senet_lib.training.runtime import resolve_precision
 KEPT = Path(__file__).resolve().parent.parent / "results" / "bench_accuracy"
 
 
-def measure(repeats: int) -> list[Table]:
+def measure() -> list[Table]:
     """Takes about 45 minutes on two cores. After an interruption, the next call trains only what is missing."""
     data = load_dataset("cifar10")
     common = {"epochs": 3, "batch_size": BATCH, "lr": 0.1, "schedule": "one_cycle", "warmup_epochs": 0.75}

@@ -212,7 +212,7 @@ def plain_airbench_seconds() -> float:
     return float(subprocess.run(command, check=True, capture_output=True, text=True, cwd=HERE).stdout)
 
 
-def memory(repeats: int) -> list[Table]:
+def memory() -> list[Table]:
     rows = []
     for name in ("resnet20", "se_resnet20", "resnet18"):
         peaks = {}
@@ -299,7 +299,7 @@ def study_of(seeds: int, folder: Path) -> Path:
     return folder
 
 
-def analysis(repeats: int) -> list[Table]:
+def analysis() -> list[Table]:
     rows = []
     for seeds in (1, 10, 100):
         with tempfile.TemporaryDirectory() as folder:
@@ -318,7 +318,7 @@ def analysis(repeats: int) -> list[Table]:
     return [("Rendering the report of a study: three networks, 10,000 predictions per run.", header, rows)]
 
 
-def scale(repeats: int) -> list[Table]:
+def scale() -> list[Table]:
     tables = [large.overheads()]
     with tempfile.TemporaryDirectory() as folder:
         tables.append(large.report(study_of(large.RUNS // 3, Path(folder)), 3 * (large.RUNS // 3)))
@@ -341,6 +341,7 @@ SECTIONS = {
     "scale": scale,
     "accuracy": accuracy.measure,
 }
+ONCE = {"memory": "measured once", "analysis": "measured once", "scale": "measured once", "accuracy": "each seed once"}
 SLOW = "accuracy"  # takes about 45 minutes, so it runs only when named
 GPU = "gpu"  # writes its page row by row within a time limit
 RESULTS = HERE / "results"
@@ -355,7 +356,8 @@ def main(arguments: list[str] | None = None) -> int:
         metavar="SECTION",
         help=f"{', '.join(known)}; default: all except {SLOW}, and {GPU} only where there is a CUDA GPU",
     )
-    parser.add_argument("--repeats", type=int, default=3, help="measurements per value; default: 3")
+    of_repeats = f"measurements per value, not in {', '.join(ONCE)}; default: %(default)s"
+    parser.add_argument("--repeats", type=int, default=3, help=of_repeats)
     parser.add_argument("--minutes", type=float, default=gpu.MINUTES, help=f"time limit of {GPU}; default: %(default)g")
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder of the pages; default: %(default)s")
     parser.add_argument("--tiny", action="store_true", help=f"run {GPU} in small on any device, as a test of its code")
@@ -379,6 +381,8 @@ def main(arguments: list[str] | None = None) -> int:
         started = time.perf_counter()
         if name == GPU:
             states, note = gpu.measure(options.minutes, options.tiny), "."
+        elif name in ONCE:
+            states, note = [SECTIONS[name]()], f"; {ONCE[name]}."
         else:
             states, note = [SECTIONS[name](options.repeats)], f"; {options.repeats} repeats."
         for tables in states:

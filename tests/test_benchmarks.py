@@ -135,3 +135,16 @@ def test_grouped_section_runs_in_small(monkeypatch):
     for _, header, rows in (*shapes, steps):
         assert rows and {len(row) for row in rows} == {len(header)}
     assert [row[0] for row in steps[2]] == list(grouped.NETWORKS)
+
+
+def test_a_page_says_how_often_its_values_were_measured(tmp_path, monkeypatch):
+    bench = importlib.import_module("bench")
+    table = ("Caption.", ["value"], [["1"]])
+    for name, section, note in (
+        ("steps", lambda repeats: [table] * repeats, "; 2 repeats.\n"),
+        ("memory", lambda: [table], "; measured once.\n"),
+        ("accuracy", lambda: [table], "; each seed once.\n"),
+    ):
+        monkeypatch.setitem(bench.SECTIONS, name, section)
+        assert bench.main([name, "--repeats", "2", "--results", str(tmp_path)]) == 0
+        assert (tmp_path / f"{name}.md").read_text(encoding="utf-8").endswith(note)

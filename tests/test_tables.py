@@ -203,7 +203,10 @@ def test_times_are_shown_only_where_they_can_be_compared(tmp_path):
     for later, timed in (({"git_commit": "another"}, True), ({"runs_per_gpu": 2}, False), ({"threads": 1}, False)):
         as_others = different.environments["resnet20-seed0"]["processor"]
         rewrite(tmp_path, "se_resnet20-seed1", environment={"processor": as_others, "resumed_under": [later]})
-        assert load_results(tmp_path).timed == timed, later
+        resumed = load_results(tmp_path)
+        assert resumed.timed == timed, later
+        ((key, value),) = later.items()
+        assert (f"resumed_under / {key}", str(value)) in tables.environment(resumed).itertuples(index=False)
     records = dict(zip(different.environments, itertools.cycle(({"device": "cpu"}, {"device": "cpu", "devices": 2}))))
     assert "different numbers of devices per run (1, 2)" in sentences.incomparable_seconds(
         replace(different, environments=records)

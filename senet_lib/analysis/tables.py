@@ -391,5 +391,9 @@ def _flatten(record: Mapping[str, object], prefix: str = "") -> list[tuple[str, 
     rows = []
     for key, value in record.items():
         name = f"{prefix}{key}"
-        rows += _flatten(value, f"{name} / ") if isinstance(value, Mapping) else [(name, as_text(value))]
+        parts = value if isinstance(value, list) else [value]
+        if parts and all(isinstance(part, Mapping) for part in parts):
+            rows += [row for part in parts for row in _flatten(part, f"{name} / ")]
+        else:
+            rows.append((name, as_text(value)))
     return rows
