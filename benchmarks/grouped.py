@@ -136,7 +136,7 @@ def shape_table(precision: str, repeats: int, device: torch.device, best: dict[S
             print(" | ".join(rows[-1]), flush=True)
     caption = (
         f"Grouped 3x3 convolutions of {' and '.join(NETWORKS)} in {precision}, at two widths of the networks: forward "
-        "and backward in ms, and how many times as fast it is with the library's dilation or with merged groups "
+        "and backward in ms, and how many times as fast PyTorch's own dilated convolution and merged groups are "
         "(forward alone; forward and backward)."
     )
     columns = ["width", "groups x channels", "resolution", "stride", "dilation", "batch", "native, ms", "dilated"]
@@ -185,7 +185,7 @@ def step_table(repeats: int, best: dict[Shape, int]) -> tuple[Table, list[float]
             medians.append(float(speeds[1].split()[0]))
             rows.append([name, f"{width:g}", str(batch), f"{native:,.0f}", *speeds])
     caption = (
-        "Whole steps of `fit`: native, and how many times as fast they are with the library's dilation, and with the "
+        "Whole steps of `fit`: native, and how many times as fast they are with PyTorch's own dilation, and with the "
         "fastest factor for every shape: median (min to max)."
     )
     return (caption, ["network", "width", "batch", "native, ms", "dilated", "merged"], rows), medians

@@ -202,8 +202,8 @@ def caption(results: StudyResults, number: int, drawn: str, compared: bool = Fal
         bars = " Bars: 95 % t CIs over seeds."
     if compared and bars:
         bars = (
-            " Bars: 95 % CIs. Those of planned comparisons hold for all of these at once and are wider for it; each of"
-            " the others holds alone."
+            " Bars: 95 % CIs; those of planned comparisons hold for all of them at once and are therefore wider, the"
+            " others each hold alone."
         )
         bars += f" {adjusted(results)}" if adjusted(results) else ""
     return (

@@ -495,7 +495,7 @@ def test_machines_that_cancel_have_no_caveat(tmp_path):
         rewrite(folder, f"sk_resnet20-seed{seed}", environment={"device": "NVIDIA H100"})
     apart = load_results(folder)
     said = sentences.caveats(apart, tables.compare(apart, [("sk_resnet20", "se_resnet20")]))
-    assert said == {("sk_resnet20", "se_resnet20"): "no machine trained both, so compared by way of other networks"}
+    assert said == {("sk_resnet20", "se_resnet20"): "no machine trained both, so compared only through other networks"}
 
 
 def test_verdict_that_rests_on_another_machine_says_so(tmp_path):
@@ -516,7 +516,8 @@ def test_verdict_that_rests_on_another_machine_says_so(tmp_path):
     kept = changed.runs[~changed.runs["run_id"].isin(["se_resnet20-seed3"])]
     (alone, _) = tables.compare(replace(changed, runs=kept))
     assert elsewhere.without == alone and alone.verdict != pairs[0].verdict
-    assert f"and without them {alone.verdict}: " in sentences.caveats(changed, pairs)["se_resnet20", "resnet20"]
+    caveat = sentences.caveats(changed, pairs)["se_resnet20", "resnet20"]
+    assert f"; the verdict without them: {alone.verdict}, " in caveat
 
 
 def test_many_configurations_are_shown_in_part(tmp_path, full):

@@ -50,6 +50,8 @@ def networks(results: StudyResults, table: pd.DataFrame) -> str:
         parts += [adjusted(results).removesuffix(".")] * (interval != "")
     parts += [finite_set(results).removesuffix("."), "MACs: multiply-adds per image"]
     parts += ["Training time per epoch: median over epochs, mean over seeds"] * results.timed
+    many = "Changes: a model with another name than the network, and the options that not all networks share"
+    parts += [many] * (len(table) > MANY)
     parts += ["The settings of published accuracies are listed below"] * bool(table["published"].notna().any())
     return ". ".join(filter(None, parts)) + "."
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from senet_lib.analysis import rule, stats
+from senet_lib.analysis import contrasts, rule, stats
 from senet_lib.analysis.comparisons import data_of_networks, independent_sd, run_model, runs_elsewhere
 from senet_lib.analysis.format import counted, difference, duration, limit, millions, percent, points, run_seconds, span
 from senet_lib.analysis.markup import escape_markdown
@@ -178,9 +178,9 @@ def caveats(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> di
     for pair, elsewhere in runs_elsewhere(results, comparisons).items():
         found[pair] = f"{elsewhere.others} of {elsewhere.runs} runs on another machine"
         if not elsewhere.linked:
-            found[pair] = "no machine trained both, so compared by way of other networks"
+            found[pair] = "no machine trained both, so compared only through other networks"
         elif (without := elsewhere.without) is not None:
-            found[pair] += f", and without them {without.verdict}: {change(without.difference)}"
+            found[pair] += f"; the verdict without them: {without.verdict}, {change(without.difference)}"
     return found
 
 
@@ -233,21 +233,21 @@ def spread(results: StudyResults) -> str:
     text = f"Standard deviation over seeds, pooled over {networks}: {percent(model.sd)} pp ({freedom} of freedom)."
     if (independent := independent_sd(results)) is not None:
         text += (
-            f" As a check: if the runs of a network misclassified each of the images independently of the other images,"
-            f" it would be {percent(independent)} pp."
+            " For comparison: if a run misclassified every image independently of the other images, the standard"
+            f" deviation would be {percent(independent)} pp."
         )
     if len(model.machines) > 1:
         listed = "; ".join(map(escape_markdown, model.machines))
         text += (
-            f" The runs come from {len(model.machines)} machines ({listed}); a constant difference between the machines"
-            " is removed from the differences, their CIs and p values and from the deviations behind them, not from the"
-            " means ± standard deviations and not from the accuracies within classes."
+            f" The runs come from {len(model.machines)} machines ({listed}). A constant difference between the machines"
+            " is estimated and removed from every difference, its CI and its p value, and from the deviation above."
+            " Means ± standard deviations and accuracies within classes are not adjusted."
         )
     if model.unequal:
         linked = " and of the networks that link its machines" if len(model.machines) > 1 else ""
         text += (
-            f" The standard deviations of the networks differ (Bartlett's test, p = {model.p_equal:.3f}), so each"
-            f" comparison uses those of its own two networks{linked} (Welch), with Bonferroni's correction."
+            f" Bartlett's test finds different deviations (p = {model.p_equal:.3f}, below {contrasts.UNEQUAL_AT}), so"
+            f" each comparison uses those of its own two networks{linked} (Welch), with Bonferroni's correction."
         )
     return text
 

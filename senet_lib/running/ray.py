@@ -1,4 +1,4 @@
-"""Execute runs as tasks of a Ray cluster: that of RAY_ADDRESS, or a Ray of this machine that ends with the command.
+"""Execute runs as tasks of a Ray cluster: that of RAY_ADDRESS, or a local one that ends with the command.
 
 Ray chooses the node, keeps CPUs and GPUs apart, and repeats a task whose worker process or node is lost. The run's lock
 and its checkpoint make that safe. Nodes share the results folder, or (STORAGE=copy) send the files of a run with its
@@ -117,7 +117,7 @@ class RayExecutor(Executor):
         place = f"on the Ray cluster {self.address} ({count} node{'s' if count > 1 else ''})"
         needs = in_words(self.jobs, self.threads, self.gpus_per_run)
         self._check_size()
-        return f"{place if self.address else 'by a Ray of this machine'}, {needs}"
+        return f"{place if self.address else 'by a local Ray cluster'}, {needs}"
 
     def check(self, runs: Sequence[RunConfig]) -> None:
         self._check_size()

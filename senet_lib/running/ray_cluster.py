@@ -62,7 +62,7 @@ def join(address: str) -> ModuleType:
 
 
 def start(node: Node, memory: int, folder: Path) -> ModuleType:
-    """Start a Ray of this machine with these CPUs and GPUs, which ends with this process; return it. memory: bytes of
+    """Start a local Ray cluster with these CPUs and GPUs, which ends with this process; return it. memory: bytes of
     its object store. folder: for its files; a short path, since sockets are below it. Raises UserError."""
     (folder / f"{SLOW}.py").write_text("raise ImportError\n")
     if AUTHENTICATION not in os.environ:  # a token of its own: Ray would write one into the home folder
@@ -135,7 +135,7 @@ def check_answers(address: str) -> None:
         return
     host, _, port = address.rpartition(":")
     if "://" in address or not host or not port.isdigit():
-        said = "HOST:PORT of its head node, such as 10.0.0.1:6379, or empty for a Ray of this machine"
+        said = "HOST:PORT of its head node, such as 10.0.0.1:6379, or empty for a local Ray cluster"
         raise UserError(f"{ADDRESS} is {address[:80]}; allowed: {said}")
     end = time.monotonic() + ANSWER
     while True:
