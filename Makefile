@@ -50,7 +50,8 @@ setup: $(READY)  ## create the virtual environment with the locked versions (oth
 $(VENV)/.ready: requirements.lock pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo 'error: Python 3.11 or newer is needed; make PYTHON=/path/to/python3.11'; exit 2; }
-	test -x $(VENV)/bin/python || $(PYTHON) -m venv $(VENV)
+	@# Without pip: an environment that was left half made
+	$(VENV)/bin/python -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@# Notebooks opened and saved stay unchanged for git: .gitattributes names this filter

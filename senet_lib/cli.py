@@ -230,15 +230,18 @@ def verify(options: argparse.Namespace) -> int:
 
 
 def _verify_runs(folder: Path, stored: set[str]) -> tuple[int, int]:
-    """The number of finished runs in `folder`, and of their altered or missing files. Runs with a `stored` hash, which
-    are published or archived, and perhaps restored from there, may lack their notebook and weights."""
+    """The number of finished runs in `folder`, and of their altered or missing files.
+
+    Weights may be missing, as in runs that come from another machine. So may the notebook of a run with a `stored`
+    hash, which is published or archived, and perhaps restored from there.
+    """
     finished = damaged = 0
     for summary in sorted((folder / "runs").glob("[!.]*/summary.json")):
         finished += 1
         config_hash = (read_record(summary) or {}).get("hash")
         for name in altered_files(summary.parent):
             path = summary.with_name(name)
-            if path.exists() or name not in (NOTEBOOK, WEIGHTS) or config_hash not in stored:
+            if path.exists() or not (name == WEIGHTS or name == NOTEBOOK and config_hash in stored):
                 damaged += 1
                 what = "differs from its recorded digest" if path.exists() else "missing"
                 print(f"{_shown(path)}: {what}", file=sys.stderr)

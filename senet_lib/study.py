@@ -23,6 +23,7 @@ from senet_lib.strict_yaml import StrictLoader
 LONGEST_NAME = 100  # of a label or a study: a file's name has at most 255 bytes, also that of a run that was set aside
 LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
 LATER_KEYS = {"make_variables": {}, "verdicts": True}  # with their defaults, at which study.json omits them, as before
+NOT_IN_THE_FILE = {"name", "make_variables"}  # they follow from the file's name and the command line
 TAKEN = ("archive", "notebooks", "published")  # folders in results/ that belong to no study
 
 
@@ -319,9 +320,9 @@ def load_study(name: str, folder: Path) -> Study:
         raise StudyError(f"unknown study {name!r} ({path} does not exist); {did_you_mean(name, list_studies(folder))}")
     content = _read_yaml(path)
     if not isinstance(content, dict):
-        known = ", ".join(field for field in Study.model_fields if field not in ("name", "make_variables"))
+        known = ", ".join(field for field in Study.model_fields if field not in NOT_IN_THE_FILE)
         raise StudyError(f"{path}: a study file must be a mapping; its keys are {known}")
-    for key in {"name", "make_variables"} & content.keys():
+    for key in NOT_IN_THE_FILE & content.keys():
         raise StudyError(f"{path}: {key} is not allowed here: it follows from the file's name and the command line")
     if isinstance(content.get("recipe"), dict):
         content["recipe"] = _with_base(content["recipe"], path, folder / "recipes")
@@ -376,7 +377,8 @@ def _explain(kind: type[BaseModel], problem: dict) -> str:
     location = ".".join(str(part) for part in problem["loc"])
     if problem["type"] == "extra_forbidden":
         parent = _model_at(kind, problem["loc"][:-1])
-        return f"unknown key {location!r}; {did_you_mean(str(problem['loc'][-1]), parent.model_fields)}"
+        known = [key for key in parent.model_fields if parent is not Study or key not in NOT_IN_THE_FILE]
+        return f"unknown key {location!r}; {did_you_mean(str(problem['loc'][-1]), known)}"
     message = problem["msg"].removeprefix("Value error, ")
     if problem["type"] == "string_type":
         message = f"{problem['input']!r} is not a text; write a text that YAML reads as something else in quotes"

@@ -1,5 +1,6 @@
 """Bundles for a machine without a network: what goes along, what run.sh refuses, and finished runs brought back."""
 
+import errno
 import hashlib
 import importlib.metadata
 import os
@@ -22,6 +23,7 @@ from synthetic import write_study as write_results
 from senet_lib.bundle import needed, packs, there, wheels
 from senet_lib.bundle.__main__ import main
 from senet_lib.bundle.images import restore_cifar, write_sheets
+from senet_lib.bundle.write import parts_of
 from senet_lib.data.cifar import find_cifar
 from senet_lib.data.dataset import Split, build_dataset, canonical
 from senet_lib.files import read_json, write_json
@@ -154,6 +156,40 @@ def test_images_make_the_round_trip(tmp_path):
     assert (back.classes, back.fingerprints) == (data.classes, data.fingerprints)
 
 
+def test_parts_are_joined_in_the_order_of_their_numbers(tmp_path):
+    names = [f"payload.tar.gz.{number:03d}" for number in (1, 2, 100, 999, 1000, 1001)]
+    for name in reversed(names):
+        (tmp_path / name).touch()
+    assert [part.name for part in parts_of(tmp_path)] == names
+
+
+def test_a_failed_packing_does_not_end_the_training(root, tmp_path, monkeypatch, capsys):
+    """As if OUT were full for a while: the next attempt packs."""
+    bundle, out = tmp_path / "bundle", tmp_path / "out"
+    write_json(
+        bundle / "bundle.json",
+        {"study": "s", "name": "s", "data_set": "digits", "data": "", "sent": [], "limit_epochs": None},
+    )
+    for folder in (out, tmp_path / "work"):
+        folder.mkdir()
+    calls = []
+
+    def pack(packer):
+        calls.append(packer)
+        if len(calls) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(there, "LOOK", 0.05)
+    monkeypatch.setattr(there.Packer, "pack", pack)
+    popen = subprocess.Popen
+    monkeypatch.setattr(there.subprocess, "Popen", lambda command, **how: popen(["sleep", "0.4"]))
+    monkeypatch.setattr(there.signal, "signal", lambda *_: None)
+    arguments = ["run", "--bundle", bundle, "--work", tmp_path / "work", "--out", out, "--started", "0", "--jobs", "1"]
+    assert main(list(map(str, arguments))) == 0
+    assert len(calls) > 3
+    assert capsys.readouterr().out.count("not packed yet: [Errno 28]") == 1
+
+
 def packed(tmp_path, monkeypatch):
     """The results of three runs, and each run in a file of its own."""
     folder = write_results(tmp_path / "there" / "s", seeds=(0,), images=400, name="s")
@@ -243,6 +279,13 @@ def test_damaged_files_and_runs_are_refused_by_name(tmp_path, monkeypatch, capsy
     assert (code, done, len(said)) == (1, sorted(runs[1:]), 1)
     assert said[0].startswith(f"refused: s/{runs[0]}: history.csv")
     assert not list(tmp_path.rglob("escaped"))
+
+    # The folder as one file, as a browser may download it
+    with zipfile.ZipFile(tmp_path / "out.zip", "w") as archive:
+        archive.write(files[2], f"out/{files[2].name}")
+    code, _, said = unpack(tmp_path, tmp_path / "out.zip", capsys=capsys)
+    assert code == 1
+    assert said == ["refused: out.zip: it holds no packed runs; name the folder `out`, or its files runs-*.zip"]
 
     # Another run of the same name stays
     other = write_results(tmp_path / "other" / "s", THREE, seeds=(0,), epochs=5, images=400, name="s")

@@ -49,6 +49,22 @@ def test_fewer_and_smaller_images_cost_less():
     assert growing / plain == pytest.approx((50_000 * pixels + 10_000 / 3) / whole)
 
 
+def test_the_rest_of_a_run_is_what_its_checkpoint_leaves(tmp_path):
+    """A run that is almost finished is worth starting where a whole one is not."""
+    pending = run(epochs=10, first_size=16, full_size_from=0.5)
+    known, run_dir = pace.Pace([pending], CIFAR10, 1), tmp_path / pending.run_id
+    assert known.rest(pending, run_dir) is None
+    known.learn(pending, known.start + 100)
+    shares = [size**2 for size in (16, 16, 20, 24, 28, 32, 32, 32, 32, 32)]
+    write_json(run_dir / "config.json", pending.record())
+    (run_dir / "history.csv").write_text("epoch\n" + "1\n" * 8)
+    assert known.rest(pending, run_dir) == known.start + 100, "without a checkpoint it begins again"
+    (run_dir / "checkpoint.pt").touch()
+    assert known.rest(pending, run_dir) == pytest.approx(known.start + 100 * sum(shares[8:]) / sum(shares))
+    other = run(epochs=10, first_size=16, full_size_from=0.5, lr=0.2)
+    assert known.rest(other, run_dir) == known.start + 100, "of another configuration"
+
+
 def test_h100_layers_are_those_of_a_recorded_run():
     """The upper end of the range, for ResNet-20 at the recorded run's batch size, is that run's time per epoch."""
     with zipfile.ZipFile(project_root() / "results" / "archive" / "resnet20_fast.zip") as archive:

@@ -3,6 +3,7 @@ time limit has left it for the next start."""
 
 import itertools
 import os
+import signal
 import sys
 import time
 from argparse import Namespace
@@ -90,7 +91,7 @@ class Known:
     def __init__(self):
         self.finished = {}
 
-    def whole(self, run):
+    def rest(self, run, run_dir):
         return 100.0
 
     def started(self, run):
@@ -151,11 +152,34 @@ def test_a_run_that_does_not_fit_waits_for_the_next_time(executor, monkeypatch):
     """If unfinished runs are lost, a later and shorter run takes the place of one that cannot finish."""
     expected = {"long": 500.0, "short": 2.0, "longer": 600.0, "shorter": 1.0}
     pace = Known()
-    pace.whole = lambda run: expected[run.run_id]
+    pace.rest = lambda run, run_dir: expected[run.run_id]
     executor.pace, executor.limit = pace, TimeLimit(60.0, time.monotonic(), whole_runs=True)
     assert execute(executor, monkeypatch, **dict.fromkeys(expected, "")) == {}
     assert executor.pace.finished == {"short": True, "shorter": True}
     assert executor.left == ["long", "longer"]
+
+
+def test_a_signal_while_a_run_is_started_reaches_it(executor, monkeypatch):
+    """Between the last look at the signals and the entry of the new process in the list of those to be stopped."""
+
+    def variables():
+        executor._interrupted(signal.SIGTERM, None)
+        return {}
+
+    monkeypatch.setattr(executor, "variables", variables)
+    with pytest.raises(SystemExit) as stopped:
+        execute(executor, monkeypatch, slow=UNTIL_STOPPED)
+    assert stopped.value.code == 128 + signal.SIGTERM
+    assert executor.codes == {"slow": -signal.SIGTERM}
+
+
+def test_a_run_gets_at_least_a_gpu_per_device(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "0,1,2,3")
+    for gpus in (1, 0.5):
+        with pytest.raises(UserError, match=f"DEVICES is 2, but GPUS_PER_RUN is {gpus}"):
+            LocalExecutor(options(devices=2, gpus_per_run=gpus), tmp_path)
+    assert LocalExecutor(options(devices=2, gpus_per_run=0), tmp_path).hides_gpus
+    assert LocalExecutor(options(devices=2, gpus_per_run=3), tmp_path).gpus_per_run == 3
 
 
 def test_threads_are_those_that_may_be_used(monkeypatch):
@@ -223,7 +247,7 @@ def test_runs_without_the_machines_gpus_are_expected_on_its_cpu(tmp_path, monkey
 def test_many_runs_write_fewer_checkpoints(executor, monkeypatch):
     assert [checkpoint_seconds(jobs) for jobs in (1, 120, 500, 10_000)] == [60, 60, 250, 600]
     monkeypatch.delenv("SENET_CHECKPOINT_SECONDS", raising=False)
-    executor.jobs = 500
+    executor.jobs = executor.options.jobs = 500
     assert executor.variables()["SENET_CHECKPOINT_SECONDS"] == "250"
     monkeypatch.setenv("SENET_CHECKPOINT_SECONDS", "5")
     assert executor.variables()["SENET_CHECKPOINT_SECONDS"] == "5"

@@ -171,9 +171,21 @@ def test_files_sent_back_are_checked(tmp_path, executor):
     for damage in ({WEIGHTS: b"weighty"}, {"summary.json": b"{}"}):
         assert store(run, ray_node.Result(0, files=files | damage)) == list(damage)
     assert sorted(path.name for path in run_dir.iterdir()) == ["checkpoint.pt", "config.json"]
+    left = run_dir.with_name(".run.replaced")  # by a command that was killed meanwhile
+    left.mkdir()
+    (left / "checkpoint.pt").touch()
     assert store(run, ray_node.Result(0, files=files)) == []
     assert ray_node.read_files(run_dir) == files
     assert sorted(path.name for path in run_dir.parent.iterdir()) == [".run.lock", "run"]
+
+
+def test_a_time_limit_too_short_for_any_run(executor):
+    made = executor([(1,)])
+    made.pace = SimpleNamespace(start=10.0, rest=lambda run, run_dir: 100.0)
+    made.limit = TimeLimit(20.0, time.monotonic())
+    with kept_signal_handlers():
+        assert made.execute([SimpleNamespace(run_id="run")]) == {}
+    assert made.left == ["run"]
 
 
 def test_node_keeps_files_that_cannot_be_stored(tmp_path, executor, monkeypatch):

@@ -16,6 +16,7 @@ from senet_lib.errors import UserError
 from senet_lib.running import slurm, slurm_script, time_limit
 from senet_lib.running.slurm import SlurmExecutor
 from senet_lib.running.time_limit import TimeLimit
+from senet_lib.training.checkpoint import INTERVAL_VARIABLE
 
 STUDY = "tiny"
 
@@ -74,8 +75,25 @@ def test_options_of_the_array(tmp_path):
         lines = slurm_script.array_options("s", tmp_path, 5, 2, 1, 1, given)
         assert f"--signal=B:USR1@{lead}" in lines, time_option
         assert {"--array=0-4%2", "--gres=gpu:1", "--requeue"} <= set(lines)
-    for changes, threads in (({}, 1), ({"slurm_options": "-c 4"}, 4), ({"slurm_options": "-c4", "threads": 2}, 2)):
-        assert SlurmExecutor(options(**changes), tmp_path).threads == threads
+    for changes, threads, cpus in (
+        ({}, 1, 1),
+        ({"slurm_options": "-c 4"}, 4, 4),
+        ({"slurm_options": "-c4", "threads": 2}, 2, 2),
+        ({"slurm_options": "--cpus-per-task=8", "devices": 2}, 4, 8),
+        ({"slurm_options": "-c1", "devices": 2}, 1, 2),
+    ):
+        executor = SlurmExecutor(options(**changes), tmp_path)
+        assert executor.threads == threads, changes
+        assert f"each with {cpus} CPU" in executor.describe(), changes
+
+
+def test_checkpoints_follow_the_runs_at_a_time(tmp_path, monkeypatch):
+    """All runs are submitted at once, but only JOBS of them write."""
+    monkeypatch.delenv(INTERVAL_VARIABLE, raising=False)
+    for jobs, seconds in ((4, "60"), (None, "600")):
+        executor = SlurmExecutor(options(jobs=jobs), tmp_path)
+        executor.jobs = 2000
+        assert executor.variables()[INTERVAL_VARIABLE] == seconds
 
 
 def test_bad_input_is_one_line(tmp_path, commands):
@@ -267,7 +285,7 @@ def test_stop_leaves_the_jobs(tmp_path, monkeypatch, capsys):
 class NothingKnown:
     start = 0.0
 
-    def whole(self, run):
+    def rest(self, run, run_dir):
         return None
 
     def line(self, run, text):

@@ -20,11 +20,10 @@ from senet_lib.running.arguments import OneLineParser, study_options
 
 
 def write(options: argparse.Namespace) -> int:
-    from senet_lib.bundle.write import write_bundle  # imports torch to read the data set
+    from senet_lib.bundle.write import SCRIPT, SUMS, parts_of, write_bundle  # imports torch to read the data set
 
     folder = write_bundle(options)
-    parts = sorted(path for path in folder.iterdir())
-    for path in parts:
+    for path in (folder / SUMS, *parts_of(folder), folder / SCRIPT):
         print(f"  {path.name:<20} {path.stat().st_size / 1e6:6.1f} MB")
     print(f"bundle: {os.path.relpath(folder)}; carry it to the other machine and start `bash run.sh` there")
     return 0

@@ -9,7 +9,6 @@ import io
 import json
 import shlex
 import shutil
-import time
 import zipfile
 import zlib
 from collections.abc import Collection, Iterable
@@ -29,7 +28,7 @@ from senet_lib.results import (
     is_intact,
     read_study,
 )
-from senet_lib.running.run import SUPERSEDED, run_lock
+from senet_lib.running.run import put_in_place, run_lock
 
 MOST = 16 * 2**20  # bytes of a file: what services that lend a machine for minutes bring back
 SPARE = 2**18  # of them, for study.json, examples.npz and the zip file's own table
@@ -146,8 +145,11 @@ def take(sources: Iterable[str], results: Path) -> Taken:
             continue
         try:
             with unpacked(path) as folder:
-                for study in sorted(folder.glob("[!.]*/study.json")):
+                studies = sorted(folder.glob("[!.]*/study.json"))
+                for study in studies:
                     _take_study(study.parent, results / study.parent.name, taken)
+                if not studies:
+                    taken.refused[path.name] = "it holds no packed runs; name the folder `out`, or its files runs-*.zip"
         except DamagedFile as error:
             taken.refused[path.name] = f"it is damaged: {' '.join(str(error.__cause__ or error).split())}"
     return taken
@@ -253,9 +255,5 @@ def _place(source: Path, target: Path, config_hash: str) -> str | None:
     beside.mkdir(parents=True)
     for path in source.iterdir():
         shutil.copyfile(path, beside / path.name)  # the content alone: some file systems refuse permissions
-    if target.exists():
-        place = target.with_name(f".{target.name}{SUPERSEDED}{config_hash}-{time.time_ns()}")
-        target.rename(place)
-        print(f"{target.name}: the unfinished run here is kept in {place.name}")
-    beside.rename(target)
+    put_in_place(beside, target)
     return None

@@ -58,7 +58,10 @@ def run(options: argparse.Namespace) -> int:
         try:
             process.wait(LOOK)
         except subprocess.TimeoutExpired:
-            packer.pack()
+            try:
+                packer.pack()
+            except OSError as error:  # a full OUT, say: the next attempt, or the one at the end, may succeed
+                print(f"not packed yet: {error}", flush=True)
     packer.pack()
     print(packer.summary(), flush=True)
     return process.returncode if process.returncode >= 0 else 128 - process.returncode

@@ -64,14 +64,18 @@ def write_bundle(options: argparse.Namespace) -> Path:
             _write_parts(content, fresh / PAYLOAD, size)
             script = Path(__file__).with_name(SCRIPT).read_text(encoding="utf-8").replace("@PYTHON@", python)
             write_text(fresh / SCRIPT, script)
-            parts = sorted(fresh.glob(f"{PAYLOAD}.*"))
-            write_text(fresh / SUMS, "".join(f"{sha256_of(part)}  {part.name}\n" for part in parts))
+            write_text(fresh / SUMS, "".join(f"{sha256_of(part)}  {part.name}\n" for part in parts_of(fresh)))
             for line in _contents(content):
                 print(line)
             if target.exists():
                 shutil.rmtree(target)
             fresh.rename(target)
     return target
+
+
+def parts_of(folder: Path) -> list[Path]:
+    """The parts of a bundle's payload, in the order in which they are joined: .999 before .1000."""
+    return sorted(folder.glob(f"{PAYLOAD}.*"), key=lambda part: int(part.suffix[1:]))
 
 
 def check_target(folder: Path) -> None:

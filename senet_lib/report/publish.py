@@ -30,7 +30,7 @@ from senet_lib.results import (
     load_results,
     read_study,
 )
-from senet_lib.running.run import relabelled
+from senet_lib.running.run import put_in_place, relabelled, run_lock
 from senet_lib.study import RunConfig, Study, StudyError
 
 REPORT = "report.md"  # the report as a page for a code host and the site
@@ -190,8 +190,9 @@ def stored_folders(name: str) -> Iterator[list[Path]]:
 def restore(study: Study, runs: list[RunConfig], folder: Path) -> list[str]:
     """Copy a study's published and archived runs to its results `folder` as finished runs; returns the ids copied.
 
-    A run is found by its config hash, so also under an earlier label. Runs that already exist there are left unchanged.
-    Raises StudyError if no run of the study is stored.
+    A run is found by its config hash, so also under an earlier label. Runs that are finished there are left unchanged;
+    a folder of the same name that is no intact run of this configuration is renamed. Raises StudyError if no run of the
+    study is stored.
     """
     with stored_folders(study.name) as places:
         stored, damaged = {}, {}
@@ -210,14 +211,21 @@ def restore(study: Study, runs: list[RunConfig], folder: Path) -> list[str]:
         if not stored:
             raise StudyError(f"no finished run of {study.name}, as it is configured now, is published or archived")
         existing = relabelled(runs, folder)
-        there = {run.run_id for run in runs if run.run_id in existing or (folder / "runs" / run.run_id).exists()}
-        new = [run.run_id for run in runs if run.run_id in stored and run.run_id not in there]
-        for run_id in new:
-            beside = folder / "runs" / f".{run_id}.restoring"
-            shutil.rmtree(beside, ignore_errors=True)
-            for name in (*PUBLISHED_RUN_FILES, WEIGHTS):
-                _copy(stored[run_id] / name, beside / name)
-            beside.rename(folder / "runs" / run_id)
+        new = []
+        for run in runs:
+            run_dir = folder / "runs" / run.run_id
+            if run.run_id not in stored or is_intact(existing.get(run.run_id, run_dir), run.hash):
+                continue
+            run_dir.parent.mkdir(parents=True, exist_ok=True)
+            with run_lock(run_dir):
+                if is_intact(run_dir, run.hash):  # by another process
+                    continue
+                beside = run_dir.with_name(f".{run.run_id}.restoring")
+                shutil.rmtree(beside, ignore_errors=True)
+                for name in (*PUBLISHED_RUN_FILES, WEIGHTS):
+                    _copy(stored[run.run_id] / name, beside / name)
+                put_in_place(beside, run_dir)
+            new.append(run.run_id)
         if not (folder / "study.json").exists():  # so that `report` needs no data set
             write_json(folder / "study.json", as_configured(study, places[0]))
         for kept in places:

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from senet_lib.errors import UserError
 from senet_lib.process import RUNS_PER_GPU, SUPERVISED, StopRequest
 from senet_lib.running.arguments import data_root_in
 from senet_lib.running.run import FAILED
@@ -175,7 +176,7 @@ class Executor(ABC):
 
         given = os.environ.get(INTERVAL_VARIABLE)
         return {
-            INTERVAL_VARIABLE: given or f"{checkpoint_seconds(self.jobs):g}",
+            INTERVAL_VARIABLE: given or f"{checkpoint_seconds(min(self.jobs, self.options.jobs or self.jobs)):g}",
             SUPERVISED: "1",
             RUNS_PER_GPU: str(self.runs_per_gpu),
             "OMP_NUM_THREADS": str(self.threads),
@@ -188,7 +189,9 @@ class Executor(ABC):
         return bool(waiting) and self.stopped_by is None and not self.reached_limit
 
     def _is_worth_starting(self, run: RunConfig) -> bool:
-        return self.limit is None or self.limit.leaves_time_for(self.pace.start, self.pace.whole(run))
+        if self.limit is None:
+            return True
+        return self.limit.leaves_time_for(self.pace.start, self.pace.rest(run, self.folder / "runs" / run.run_id))
 
     def _start(self, run: RunConfig) -> None:
         self.in_flight.add(run.run_id)
@@ -255,9 +258,14 @@ def checkpoint_seconds(jobs: int) -> float:
 
 
 def gpus_of_a_run(options: argparse.Namespace, available: bool) -> float:
-    """How many GPUs a run gets, or which part of one: GPUS_PER_RUN, otherwise one per device if there are any."""
-    if options.gpus_per_run is not None:
-        return options.gpus_per_run
+    """How many GPUs a run gets, or which part of one: GPUS_PER_RUN, otherwise one per device if there are any.
+
+    Raises UserError if they are fewer than its devices.
+    """
+    if (given := options.gpus_per_run) is not None:
+        if given and options.devices > max(1, given):
+            raise UserError(f"DEVICES is {options.devices}, but GPUS_PER_RUN is {given:g}: a run needs as many GPUs")
+        return given
     return options.devices if available and options.device != "cpu" else 0
 
 

@@ -68,6 +68,8 @@ class LocalExecutor(Executor):
             self.slots.append(slot)
             raise
         self.processes[run.run_id] = process
+        if self.stopped_by is not None:  # the signal came before this process was known to `stop`
+            process.send_signal(self.stopped_by)
         threading.Thread(target=self._follow, args=(run, slot, process), daemon=True).start()
 
     def events(self, seconds: float) -> Iterable[Event]:

@@ -1,5 +1,6 @@
 """How long the runs of a study take, learned from its finished runs and from the progress of the running ones."""
 
+import contextlib
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -12,7 +13,7 @@ import torch
 from senet_lib.data import Dataset
 from senet_lib.durations import about
 from senet_lib.files import read_record
-from senet_lib.results import SUMMARY, environment_record, part_records
+from senet_lib.results import CHECKPOINT_FILES, SUMMARY, environment_record, part_records
 from senet_lib.running.estimate import count, image_steps
 from senet_lib.study import RunConfig
 from senet_lib.training.progress import EPOCH_LINE, RESUMED_LINE
@@ -131,6 +132,19 @@ class Pace:
             return known[run.label]
         rates = [max(0.0, s - self.start) / self._size(others[label]) for label, s in known.items()]
         return self.start + fmean(rates) * self._size(run) if rates else None
+
+    def rest(self, run: RunConfig, run_dir: Path) -> float | None:
+        """The expected seconds of a run that continues from its checkpoint in `run_dir`, or of a whole run if there is
+        none; None as long as nothing is known."""
+        whole = self.whole(run)
+        if whole is None or (read_record(run_dir / "config.json") or {}).get("hash") != run.hash:
+            return whole
+        if not any((run_dir / name).is_file() for name in CHECKPOINT_FILES):
+            return whole
+        done = 0
+        with contextlib.suppress(OSError):
+            done = max(0, len((run_dir / "history.csv").read_text(encoding="utf-8").splitlines()) - 1)  # a header
+        return self.start + max(0.0, whole - self.start) * sum(_shares(run, self.data)[done:])
 
     def left(self) -> float | None:
         """The expected seconds until all runs are done; None as long as nothing is known."""

@@ -180,9 +180,7 @@ class RayExecutor(Executor):
         ray = self.ray
         question = self._question(runs)
         nodes = {node["NodeID"]: node["NodeManagerHostname"] for node in ray.nodes() if node["Alive"]}
-        able = {
-            node.node_id for node in self.cluster if node.room(self.threads * self.options.devices, self.gpus_per_run)
-        }
+        able = {node.node_id for node in self.cluster if self._fits(node)}
         names = {node_id: name for node_id, name in nodes.items() if node_id in able or not self.address}
         probes = [ray_node.probe_file(self.folder, name) for name in ("driver", *names)]
         ask = ray.remote(num_cpus=0, max_retries=1)(ray_node.problem)
@@ -266,6 +264,8 @@ class RayExecutor(Executor):
         self.stops += 1  # `events` passes it on; this may be called by a signal's handler
 
     def events(self, seconds: float) -> Iterable[Event]:
+        if self.mailbox is None:  # no run was started
+            return
         ray = self.ray
         self._take_back()
         if self.waiting is None:
@@ -350,6 +350,7 @@ class RayExecutor(Executor):
                     return damaged
                 set_aside_other(run_dir, run)
                 old = run_dir.with_name(f".{run.run_id}.replaced")
+                shutil.rmtree(old, ignore_errors=True)  # that of an earlier command which was killed here
                 with contextlib.suppress(FileNotFoundError):
                     run_dir.rename(old)
                 new.rename(run_dir)

@@ -102,6 +102,16 @@ def set_aside_other(run_dir: Path, config: RunConfig) -> None:
         )
 
 
+def put_in_place(new: Path, run_dir: Path) -> None:
+    """Rename the folder of a finished run to `run_dir`; call it with the run's lock. Whatever is there is renamed."""
+    if run_dir.exists():
+        config_hash = (read_record(run_dir / "config.json") or {}).get("hash", "unknown")
+        place = run_dir.with_name(f".{run_dir.name}{SUPERSEDED}{config_hash}-{time.time_ns()}")
+        run_dir.rename(place)
+        print(f"{run_dir.name}: the unfinished, damaged or different run here is kept in {place.name}", flush=True)
+    new.rename(run_dir)
+
+
 def execute(
     config: RunConfig, run_dir: Path, device: str, devices: int, threads: int | None, data_root: str | None
 ) -> None:

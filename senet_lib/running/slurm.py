@@ -20,7 +20,7 @@ from senet_lib.files import read_record, write_text
 from senet_lib.project import project_root
 from senet_lib.results import is_intact
 from senet_lib.running import slurm_script
-from senet_lib.running.executor import STOPPED, Ended, Event, Executor, Line, Started
+from senet_lib.running.executor import STOPPED, Ended, Event, Executor, Line, Started, gpus_of_a_run
 from senet_lib.running.slurm_script import ENDED, RUNS, STARTED
 from senet_lib.study import RunConfig
 
@@ -63,13 +63,11 @@ class SlurmExecutor(Executor):
         super().__init__(options, folder)
         self.given = slurm_script.user_options(options.slurm_options)
         cpus = slurm_script.option_value(self.given, "cpus-per-task") or ""
-        self.threads = options.threads or (int(cpus) if cpus.isdecimal() else 0) or 1
-        gpus = options.gpus_per_run or 0
+        self.threads = options.threads or max(1, (int(cpus) if cpus.isdecimal() else 0) // options.devices)
+        gpus = gpus_of_a_run(options, available=False)
         if gpus != int(gpus):
             raise UserError(f"GPUS_PER_RUN is {gpus:g}; Slurm gives whole GPUs to a run: 0, 1, 2 and so on")
         self.gpus = int(gpus)
-        if self.gpus and self.gpus < options.devices:
-            raise UserError(f"DEVICES is {options.devices}, but GPUS_PER_RUN is {self.gpus}: a run needs as many GPUs")
         self.jobs = options.jobs or 1
         self.collected: list[RunConfig] = []  # the runs that `start` was given, until they are submitted
         self.arrays: list[str] = []  # the numbers of the arrays that are followed

@@ -31,13 +31,13 @@ class TimeLimit:
         report = 0 if self.whole_runs else REPORT * start
         return self.end - min(STOP + report, LARGEST_SHARE * self.seconds)
 
-    def leaves_time_for(self, start: float, whole: float | None) -> bool:
+    def leaves_time_for(self, start: float, rest: float | None) -> bool:
         """Whether to start a run now: if it can finish or, unless only whole runs count, train for a while and leave a
         checkpoint.
 
-        whole: the run's expected seconds; None if unknown.
+        rest: the seconds until it is expected to finish; None if unknown.
         """
         if self.whole_runs:
-            return time.monotonic() + SLACK * (whole or 0) <= self.stop_at(start)
+            return time.monotonic() + SLACK * (rest or 0) <= self.stop_at(start)
         needed = start + USEFUL
-        return time.monotonic() + min(needed, whole or needed) <= self.stop_at(start)
+        return time.monotonic() + min(needed, rest or needed) <= self.stop_at(start)
