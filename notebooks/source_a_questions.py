@@ -80,7 +80,8 @@ def learning_rate(results: StudyResults) -> str:
     """What is known of the learning rate that the networks share; empty if no check of it is planned."""
     name = f"{results.study['name']}_rates"
     if (check := committed_results(name)) is not None:
-        found = learning_rates.in_words(check, learning_rates.by_rate(check), run_model(results).sd)
+        table = learning_rates.by_rate(check)
+        found = learning_rates.in_words(check, table, run_model(results).sd_of(table["network"].unique()))
         return f"**The learning rate** was checked on a validation split (study `{name}`):\n\n{found}"
     if not (project_root() / "studies" / f"{name}.yaml").is_file():
         return ""
@@ -309,8 +310,8 @@ CLAIMS: dict[Pair, dict[str, str]] = {  # comparison -> what its verdict means; 
     OBSERVED: {
         BETTER: "A's observation, SENet18 above A's SENet50, is reproduced",
         WORSE: "The reverse of A's observation is found",
-        EQUIVALENT: "A's observation is not reproduced by the margin or more",
-        NO_GAIN: "A's observation is not reproduced by the margin or more",
+        EQUIVALENT: "SENet18 is not above A's SENet50 by the margin or more, so A's observation is not reproduced",
+        NO_GAIN: "SENet18 is not above A's SENet50 by the margin or more, so A's observation is not reproduced",
         INCONCLUSIVE: "A's observation, SENet18 above A's SENet50",
     },
     RELU: {

@@ -160,7 +160,9 @@ def unpacked(archive: Path) -> Iterator[Path]:
         try:
             with zipfile.ZipFile(archive) as packed:
                 packed.extractall(folder)
-        except BROKEN_ARCHIVE as error:
+        except (*BROKEN_ARCHIVE, OSError) as error:
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):  # those that zipfile causes
+                raise
             raise DamagedFile(archive, error, "restore it from git or a backup") from error
         yield Path(folder)
 

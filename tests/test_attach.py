@@ -96,6 +96,17 @@ def test_options_and_mode_reach_the_blocks():
     assert not first.training and not model.layer1[0].bn2.training
 
 
+def test_positions_within_one_another():
+    """A path means the module that it named before the call, whatever the order."""
+    for where in (["layer1", "layer1.0"], ["layer1.0", "layer1"], ["layer1.0.bn2", "layer1"]):
+        model = attach_se(torchvision.models.resnet18(weights=None).double(), where)
+        layer, block = model.layer1
+        assert isinstance(block, SqueezeExcitation), where
+        inner = layer[0].bn2 if "layer1.0.bn2" in where else layer[0]
+        assert isinstance(inner[1], SqueezeExcitation), where
+        assert model(torch.zeros(1, 3, 64, 64, dtype=torch.float64)).dtype == torch.float64
+
+
 def test_invalid_positions_leave_network_unchanged():
     with torch.device("meta"):
         resnet, mobilenet = torchvision.models.resnet18(weights=None), torchvision.models.mobilenet_v2(weights=None)

@@ -318,6 +318,8 @@ def test_altered_run_is_trained_again(finished):
     for name in ("predictions.npz", "weights.safetensors"):
         assert after[name] == before["se-seed0"][name]
     assert finished.call("verify", "tiny")[0] == 0
+    (finished.run_dir("se-seed0") / "weights.safetensors").unlink()  # as of a run that came back from another machine
+    assert finished.call("verify", "tiny") == (0, "2 finished runs, 0 damaged files\n")
 
 
 def test_plan_and_dry_run(project):

@@ -42,6 +42,13 @@ def test_pooled_interval_by_hand():
     assert found.p == pytest.approx(1)
 
 
+def test_deviation_of_some_networks_by_hand():
+    model = RunModel(study({"a": [1, 2, 3], "b": [1, 3], "c": [9], "d": [0, 100]}), None)
+    assert model.sd_of(["a", "b", "c", "unknown"]) == pytest.approx(np.sqrt((2 + 2) / 3))
+    assert model.sd_of(["a", "b", "c", "d"]) == pytest.approx(model.sd)
+    assert model.sd_of(["c"]) is None
+
+
 def test_many_to_one_equals_dunnett():
     samples = {"plain": SIMILAR["b"], "se": SIMILAR["a"], "sk": SIMILAR["c"], "x": [0.911, 0.9, 0.906, 0.905]}
     found = simultaneous(RunModel(study(samples), None), [difference(label, "plain") for label in ("se", "sk", "x")])

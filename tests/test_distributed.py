@@ -2,10 +2,12 @@
 
 import copy
 import dataclasses
+import signal
 import subprocess
 import sys
 import threading
 import time
+from types import SimpleNamespace
 
 import psutil
 import pytest
@@ -18,8 +20,9 @@ from senet_lib.errors import UserError
 from senet_lib.models import create_model
 from senet_lib.results import read_history
 from senet_lib.study import Recipe
-from senet_lib.training import NonFiniteLoss, TrainingStopped, fit
+from senet_lib.training import NonFiniteLoss, TrainingStopped, distributed, fit, loop
 from senet_lib.training.batch_norm import SynchronisedBatchNorm, synchronise
+from senet_lib.training.distributed import DONE
 
 # So small a rate that rounding does not grow: at 0.05, a change of 1e-7 in the weights changes the third loss by 2e-3,
 # and at 0.001 the losses of an epoch differ by 1e-4 on some processors
@@ -118,6 +121,39 @@ def test_statistics_per_device_and_a_killed_caller(ten_steps, tmp_path):
     assert not alive
     alone = fit(network(), ten_steps, Recipe(epochs=1, **STEADY), **CPU).history[0]["train_loss"]
     assert 1e-4 < abs(read_history(tmp_path)["train_loss"][0] - alone) < 0.1
+
+
+def test_processes_agree_to_stop_in_an_epoch_of_few_steps(monkeypatch):
+    """On GPUs they ask each other only at some steps; the last step of an epoch is one of them."""
+    asked = []
+    monkeypatch.setattr(loop, "agreed", lambda fabric, *flags: asked.append(flags) or list(flags))
+    fabric = SimpleNamespace(world_size=2, device=torch.device("cuda"))
+    stop, seen = SimpleNamespace(received=signal.SIGTERM), []
+    for step in range(1, 8):
+        state = SimpleNamespace(fabric=fabric, step=step, batches=SimpleNamespace(steps=7), save_is_due=lambda: False)
+        seen.append(loop._is_to_save(state, stop))
+    assert seen == [False] * 6 + [True]
+    assert asked == [(True, False)]
+
+
+def test_a_stop_during_the_last_evaluation_loses_no_finished_training(ten_steps, monkeypatch):
+    """The processes have handed over their outcome, although a signal came."""
+    weights = network().state_dict()
+
+    def start(folder, devices, threads):
+        torch.save(("the outcome", weights), folder / DONE)
+
+    def follow(process, stop):
+        stop.received = signal.SIGTERM
+        return 0
+
+    monkeypatch.setattr(distributed, "_start", start)
+    monkeypatch.setattr(distributed, "_follow", follow)
+    model = network()
+    assert distributed.train_on_devices(model, "cpu", 2, 1) == "the outcome"
+    monkeypatch.setattr(distributed, "_start", lambda *_: None)
+    with pytest.raises(TrainingStopped, match="before its processes had started; nothing is saved"):
+        distributed.train_on_devices(model, "cpu", 2, 1)
 
 
 def test_parts_of_a_batch_make_up_the_batch(ten_steps):

@@ -185,7 +185,10 @@ def test_pictures_are_upright_central_squares(tmp_path):
     Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
     assert torch.equal(picture(tmp_path / "turned.png"), found.flip(1, 2))
     (tmp_path / "text.png").write_text("no picture")
-    for name in ("text.png", "missing.png"):
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint16)).save(tmp_path / "sixteen.png")
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue")]
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    for name in ("text.png", "missing.png", "sixteen.png", "moving.gif"):
         with pytest.raises(ValueError, match=name):
             picture(tmp_path / name)
 

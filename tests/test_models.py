@@ -367,6 +367,7 @@ def test_resolved_options_are_complete():
     assert resolve_knobs("sknet50", kernels="3x3+5x5+7x7")["branches"] == 3
     assert resolve_knobs("sknet50", branches=3)["kernels"] == "3x3+3x3d2+3x3d3"
     assert resolve_knobs("sknet50", width=0.25)["groups"] == 8
+    assert repr(resolve_knobs("resnet20", width=2)["width"]) == "2.0", "2 and 2.0 are one configuration"
 
 
 INVALID = [  # network, options, facts in the message

@@ -330,6 +330,8 @@ def test_image_size_per_epoch():
         (18, 0.5, 4, [18, 24, 32, 32]),
         (None, 0.5, 3, [32, 32, 32]),
         (32, 0.9, 3, [32, 32, 32]),
+        (20, 0.95, 4, [20, 20, 24, 32]),  # the last epoch, although 0.95 * 4 > 3
+        (16, 0.5, 1, [32]),
     ):
         recipe = Recipe(epochs=epochs, first_size=first, full_size_from=full_from)
         assert [image_size(recipe, epoch, 32) for epoch in range(epochs)] == sizes, recipe

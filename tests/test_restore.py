@@ -123,6 +123,24 @@ def test_stored_runs_are_not_lost(root, publish):
         archive(study_of("a", lr=0.7), whole)
 
 
+def test_an_unfinished_or_damaged_run_makes_way(root, capsys):
+    """As after an interrupted `make reproduce`: otherwise archiving asks for a restoration that does nothing."""
+    study = study_of("a", "b", "c")
+    publishing.archive(study, study.runs(), write_finished(root / "whole", study))
+    folder = write_finished(root / "own", study)
+    (folder / "runs" / "a-seed0" / results.SUMMARY).unlink()
+    (folder / "runs" / "b-seed0" / "history.csv").write_bytes(b"")
+    before = (folder / "runs" / "c-seed0").stat().st_mtime_ns
+    with pytest.raises(StudyError, match="a-seed0, b-seed0: published or archived, but not in"):
+        archive(study, folder)
+    assert restore(study, folder) == ["a-seed0", "b-seed0"]
+    assert (folder / "runs" / "c-seed0").stat().st_mtime_ns == before
+    assert capsys.readouterr().out.count("is kept in .") == 2
+    assert len(list((folder / "runs").glob(".[ab]-seed0.superseded-*"))) == 2
+    archive(study, folder)
+    assert restore(study, folder) == []
+
+
 def test_restore_needs_no_permissions(root, monkeypatch):
     """Some file systems and network mounts refuse every change of permissions and times."""
 

@@ -1,10 +1,12 @@
 """The run directory and its files: written whole or not at all, and read back exactly."""
 
 import errno
+import io
 import json
 import os
 import subprocess
 import threading
+import zipfile
 
 import numpy as np
 import pytest
@@ -307,6 +309,24 @@ def test_damaged_study_or_archive_is_named(tmp_path):
                 load_results(tmp_path if damaged == path else damaged)
             assert str(error.value).startswith(f"{damaged} is damaged: "), content
             assert "\n" not in str(error.value)
+
+
+def test_any_flipped_bit_of_an_archive_is_found_or_harmless(tmp_path):
+    whole, archive = io.BytesIO(), tmp_path / "a.zip"
+    with zipfile.ZipFile(whole, "w", zipfile.ZIP_DEFLATED) as packed:
+        packed.writestr("a.txt", b"content" * 4)
+    found = 0
+    for bit in range(8 * len(whole.getvalue())):
+        content = bytearray(whole.getvalue())
+        content[bit // 8] ^= 1 << bit % 8
+        archive.write_bytes(content)
+        try:
+            with files.unpacked(archive):
+                pass
+        except DamagedFile as error:
+            assert str(error).startswith(f"{archive} is damaged: ")
+            found += 1
+    assert found > bit / 4
 
 
 def test_inconsistent_study_is_named(tmp_path):

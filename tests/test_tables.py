@@ -12,7 +12,7 @@ import pytest
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from synthetic import THREE, write_study
 
-from senet_lib.analysis import captions, format, markup, rule, sentences, shown_tables, stats, tables
+from senet_lib.analysis import captions, class_sentences, format, markup, rule, sentences, shown_tables, stats, tables
 from senet_lib.analysis.contrasts import Estimate
 from senet_lib.files import read_json, write_json
 from senet_lib.report.results_pages import headline, results_page
@@ -321,7 +321,7 @@ def test_one_seed_says_once_that_there_are_no_intervals(full, single):
     assert list(shown) == ["Comparison", "Verdict", "Difference (pp, no interval)", "n"]
     assert "interval" not in shown.to_string(header=False)
     assert "CI" not in captions.comparisons(shown)
-    assert "CI" not in sentences.class_effects(single, tables.class_accuracies(single))
+    assert "CI" not in class_sentences.class_effects(single, tables.class_accuracies(single))
     assert "CI" not in captions.networks(single, networks)
     for said in (
         captions.differences_figure(single, compared),
@@ -472,12 +472,12 @@ def test_runs_on_another_machine_are_beside_the_verdict(tmp_path, full):
     (said,) = beside.values()
     assert said.startswith("1 of 6 runs on another machine")
     shown = shown_tables.comparisons(tables.comparison_table(pairs), beside)
-    assert shown.columns[:3].tolist() == ["Comparison", "Verdict", "Machines"]
-    assert shown["Machines"].tolist() == [said, "none"]
+    assert shown.columns[:3].tolist() == ["Comparison", "Verdict", "Caveat"]
+    assert shown["Caveat"].tolist() == [said, "none"]
     first, second = sentences.verdict(results, pairs).strip().splitlines()[-2:]
     assert "1 of 6 runs" in first and "runs" not in second
     assert "1 of 6 runs" in captions.differences(results, pairs)
-    assert "Machines" not in shown_tables.comparisons(tables.comparison_table(tables.compare(full)), {})
+    assert "Caveat" not in shown_tables.comparisons(tables.comparison_table(tables.compare(full)), {})
 
 
 def test_machines_that_cancel_have_no_caveat(tmp_path):
@@ -517,7 +517,38 @@ def test_verdict_that_rests_on_another_machine_says_so(tmp_path):
     (alone, _) = tables.compare(replace(changed, runs=kept))
     assert elsewhere.without == alone and alone.verdict != pairs[0].verdict
     caveat = sentences.caveats(changed, pairs)["se_resnet20", "resnet20"]
-    assert f"; the verdict without them: {alone.verdict}, " in caveat
+    assert f"; the verdict without it: {alone.verdict}, " in caveat
+
+
+def test_verdict_that_is_lost_without_another_machine_says_so(tmp_path):
+    """Without the only run from elsewhere a single run is left, so no interval: inconclusive, another verdict."""
+    values = {"resnet20": (0.900, 0.901), "se_resnet20": (0.950, 0.951), "sk_resnet20": (0.900, 0.902)}
+    results = load_results(write_study(tmp_path, seeds=range(2), images=60))
+    accuracy = [values[run.label][run.seed] for run in results.runs.itertuples()]
+    records = {run_id: dict(record) for run_id, record in results.environments.items()}
+    for run_id in ("se_resnet20-seed1", "sk_resnet20-seed1"):
+        records[run_id]["device"] = "NVIDIA H100"
+    changed = replace(results, runs=results.runs.assign(test_accuracy=accuracy), environments=records)
+    pairs = tables.compare(changed)
+    assert pairs[0].verdict == rule.BETTER
+    said = sentences.caveats(changed, pairs)["se_resnet20", "resnet20"]
+    assert said == "1 of 4 runs on another machine; the verdict without it: inconclusive, +4.95 pp (n = 1: no interval)"
+
+
+def test_classes_are_compared_with_each_networks_control(tmp_path):
+    results = load_results(write_study(tmp_path, seeds=(0, 1), images=300))
+    table = tables.class_accuracies(results)
+    assert set(table["control"].dropna()) == {"resnet20"}
+    assert "Difference from resnet20 by class" in class_sentences.class_effects(results, table)
+    results = change_study(tmp_path, comparisons=[["se_resnet20", "resnet20"], ["sk_resnet20", "se_resnet20"]])
+    table = tables.class_accuracies(results).set_index(["label", "class"])
+    ours, theirs = (table.loc[label, "mean"] for label in ("sk_resnet20", "se_resnet20"))
+    np.testing.assert_allclose(table.loc["sk_resnet20", "difference"], ours - theirs, atol=1e-12)
+    assert set(table.loc["sk_resnet20", "control"]) == {"se_resnet20"}
+    table.loc[("sk_resnet20", "cat"), ["difference_low", "difference_high"]] = np.nan  # as of a class of one image
+    said = class_sentences.class_effects(results, table.reset_index())
+    assert "Difference from each network's control by class" in said
+    assert "- sk_resnet20 minus se_resnet20: " in said and " of 9 CIs exclude 0" in said.splitlines()[-1]
 
 
 def test_many_configurations_are_shown_in_part(tmp_path, full):
@@ -570,14 +601,17 @@ def test_captions_say_only_what_applies(full, single, broken):
             assert (column.split()[0] in captions.comparisons(shown)) == (column in shown), column
     two_machines = pd.DataFrame({shown_tables.BCA: ["−0.1 to +0.1"], shown_tables.SUPERIOR: ["none"]})
     text = captions.comparisons(two_machines)
-    assert "No P(superior) for comparisons whose runs were trained on several machines" in text and "No BCa" not in text
+    assert "or whose runs were trained on several machines" in text and "No BCa" not in text
 
 
 def test_finite_set_adds_half_a_point(tmp_path):
     """1.96 * sqrt(0.93 * 0.07 / 10,000) = 0.5 pp; at a hundredth of the images ten times as much."""
     network = {"plain": THREE["resnet20"] | {"accuracy": 0.93}}
     results = load_results(write_study(tmp_path, network, seeds=(0,), images=10_000, spread=0))
-    assert "10,000 test images" in sentences.finite_set(results) and "±0.5 pp" in sentences.finite_set(results)
+    assert "10,000 test images" in sentences.finite_set(results) and "±0.5 pp," in sentences.finite_set(results)
+    worse = network | {"worse": THREE["resnet20"] | {"accuracy": 0.5}}
+    results = load_results(write_study(tmp_path / "two", worse, seeds=(0,), images=10_000, spread=0))
+    assert "a further ±0.5 to ±1.0 pp, depending on the accuracy, since" in sentences.finite_set(results)
 
 
 def test_verdict_shows_every_interval(full, single):

@@ -421,6 +421,24 @@ def test_refused_write_keeps_the_earlier_checkpoint(tmp_path):
     assert checkpoint.load(tmp_path, {})["epoch"] == 1
 
 
+def test_many_refused_writes_keep_the_earlier_checkpoints(tmp_path, monkeypatch):
+    """On a full disk the small list of digests can still be written."""
+    for epoch in (1, 2):
+        checkpoint.save(tmp_path, {"identity": {}, "epoch": epoch})
+
+    def full(path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(path))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint, "replacing", full)
+        for epoch in range(3, 40):
+            with pytest.raises(OSError, match="No space left"):
+                checkpoint.save(tmp_path, {"identity": {}, "epoch": epoch})
+    assert checkpoint.load(tmp_path, {})["epoch"] == 2
+    (tmp_path / checkpoint.NEWEST).unlink()
+    assert checkpoint.load(tmp_path, {})["epoch"] == 1
+
+
 def test_checkpoints_are_written_beside_training(tmp_path, monkeypatch):
     """A slow write stores the state as it was when saved, delays the next one, and is over before `wait` returns."""
     real, go, saved = checkpoint.save, threading.Event(), []
@@ -509,6 +527,32 @@ def test_non_finite_loss_stops_training(tmp_path, every_step):
     newest = torch.load(tmp_path / checkpoint.NEWEST, weights_only=True)
     assert len(newest["history"]) == 1
     assert all(tensor.isfinite().all() for tensor in newest["model"].values())
+
+
+def test_non_finite_evaluation_is_named(tmp_path):
+    """The running statistics, which only an evaluation uses, are not finite; starting again says the same."""
+
+    class Overflowing(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.network = network()
+
+        def forward(self, x):
+            return self.network(x) if self.training else self.network(x) * math.nan
+
+    for _ in range(2):
+        with pytest.raises(NonFiniteLoss, match=r"the test loss is nan after the last epoch \(3\)"):
+            train(Overflowing(), run_dir=tmp_path)
+
+
+@pytest.mark.parametrize("build", [network, real_network])
+def test_an_evaluation_that_changes_the_state_is_not_repeated_on_top_of_itself(tmp_path, build):
+    """Killed between the last checkpoint and the summary: the last evaluation is done again, from the same state."""
+    recipe = with_changes(evaluate_in_training_mode=True)
+    first = train(build(), recipe, run_dir=tmp_path)
+    again = train(build(), recipe, run_dir=tmp_path)
+    assert result(again) == result(first) == result(train(build(), recipe))
+    assert again[1].evaluation.loss == first[1].evaluation.loss == first[1].history[-1]["test_loss"]
 
 
 class AlwaysClass1(nn.Module):

@@ -9,6 +9,7 @@ learning_rates.py     whether the sign of a difference depends on the common lea
 tables.py             a study's results as tables of numbers
 shown_tables.py       those tables as text, with units
 sentences.py          sentences whose wording and numbers follow from the results
+class_sentences.py    those on confusion matrices and classes
 captions.py           captions of what is shown, and alternative texts with the finding
 format.py             single quantities as text: percent, percentage points, seconds, p values
 markup.py             tables of text as escaped HTML and Markdown

@@ -80,7 +80,8 @@ def comparisons(shown: pd.DataFrame) -> str:
         why = "for comparisons of too few seeds, or with a seed whose two runs were trained on different machines"
         parts.append(f"No {' or '.join(both)} {why}")
     if SUPERIOR in left_out:
-        parts.append(f"No {SUPERIOR.split()[0]} for comparisons whose runs were trained on several machines")
+        several = "whose runs were trained on several machines"
+        parts.append(f"No {SUPERIOR.split()[0]} for comparisons with a single run of a network, or {several}")
     detectable = "Detectable: smallest true difference found with 80 % power at this n and standard deviation"
     parts += [detectable] * (DETECTABLE in shown)
     return ". ".join(parts) + "."

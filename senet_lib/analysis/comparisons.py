@@ -51,7 +51,7 @@ class Elsewhere:
     """Of a comparison's `runs`, how many (`others`) were not trained on the machine of most of them.
 
     linked: whether a machine trained runs of both networks; otherwise only other networks link the two. without: the
-    comparison without the runs from elsewhere, if its verdict is another one.
+    comparison without the runs from elsewhere, if its verdict is another one, also if too few runs are left for one.
     """
 
     others: int
@@ -73,8 +73,11 @@ def runs_elsewhere(results: StudyResults, comparisons: Sequence[rule.Comparison]
         usual = Counter(used.values()).most_common(1)[0][0]
         others = {run for run, place in used.items() if place != usual}
         linked = not set(places[pair[0]].values()).isdisjoint(places[pair[1]].values())
+        balanced = rule.on_the_same_machines(places, *pair)
         without = _without(results, others, comparison) if linked else None
-        if without is not None or not rule.on_the_same_machines(places, *pair):
+        if without is not None and not without.difference.exists and (balanced or comparison.verdict == rule.EARLY):
+            without = None
+        if without is not None or not balanced:
             found[pair] = Elsewhere(len(others), len(used), linked, without)
     return found
 
@@ -82,13 +85,13 @@ def runs_elsewhere(results: StudyResults, comparisons: Sequence[rule.Comparison]
 def _without(
     results: StudyResults, left_out: set[tuple[str, int]], comparison: rule.Comparison
 ) -> rule.Comparison | None:
-    """The comparison without some runs (network, seed); None if it has no interval then, or the same verdict."""
+    """The comparison without some runs (network, seed); None if it has the same verdict then, or no run."""
     pair = comparison.treatment, comparison.baseline
     kept = [run not in left_out for run in zip(results.runs["label"], results.runs["seed"], strict=True)]
     unplanned = [pair] if comparison.verdict == rule.UNPLANNED else None
     again = compare(replace(results, runs=results.runs[kept]), unplanned)
     found = next((c for c in again if (c.treatment, c.baseline) == pair), None)
-    return found if found and found.difference.exists and found.verdict != comparison.verdict else None
+    return found if found and found.verdict != comparison.verdict else None
 
 
 def run_model(results: StudyResults) -> RunModel:

@@ -11,7 +11,7 @@ excludes 0. Arrays in, small records out; no file access. Accuracies are fractio
 """
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -114,6 +114,12 @@ class RunModel:
         squares = float((self.residuals**2).sum())
         negligible = 1e-24 * float((self.values**2).sum())  # a spread of the last bits only is rounding
         return float(np.sqrt(squares / self.degrees)) if self.degrees > 0 and squares > negligible else None
+
+    def sd_of(self, labels: Collection[str]) -> float | None:
+        """The standard deviation over seeds, pooled over these networks; None if their runs say nothing about it."""
+        chosen = self.with_spread & np.isin(self.labels, list(labels))
+        squares, freedom = (self.shares * np.nan_to_num(self.variances()))[chosen].sum(), self.shares[chosen].sum()
+        return float(np.sqrt(squares / freedom)) if freedom > NONE_LEFT and squares > 0 else None
 
     @cached_property
     def p_equal(self) -> float | None:

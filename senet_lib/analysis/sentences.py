@@ -1,13 +1,18 @@
 """A study's findings as sentences in Markdown. All numbers come from the results; all external text is escaped."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from senet_lib.analysis import contrasts, rule, stats
-from senet_lib.analysis.comparisons import data_of_networks, independent_sd, run_model, runs_elsewhere
-from senet_lib.analysis.format import counted, difference, duration, limit, millions, percent, points, run_seconds, span
+from senet_lib.analysis.comparisons import (
+    data_of_networks,
+    independent_sd,
+    planned_comparisons,
+    run_model,
+    runs_elsewhere,
+)
+from senet_lib.analysis.format import counted, duration, limit, millions, percent, points, run_seconds, span
 from senet_lib.analysis.markup import escape_markdown
 from senet_lib.analysis.tables import MANY, epochs, evaluated, without_place
 from senet_lib.analysis.tables import runs as run_table
@@ -154,6 +159,7 @@ def _answer(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> st
         return f"{where}, {ranking(results)}. No verdict: the study only checks the pipeline."
     if not comparisons:
         none = "No planned comparison has finished runs of both networks on the same data."
+        none = none if planned_comparisons(results) else "The study plans no comparison."
         return f"{where}, {ranking(results)}. {none}"
     if why := why_no_interval(comparisons):
         return (
@@ -180,7 +186,8 @@ def caveats(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> di
         if not elsewhere.linked:
             found[pair] = "no machine trained both, so compared only through other networks"
         elif (without := elsewhere.without) is not None:
-            found[pair] += f"; the verdict without them: {without.verdict}, {change(without.difference)}"
+            them = "it" if elsewhere.others == 1 else "them"
+            found[pair] += f"; the verdict without {them}: {without.verdict}, {change(without.difference)}"
     return found
 
 
@@ -258,12 +265,14 @@ def finite_set(results: StudyResults) -> str:
         return ""
     run = results.done.iloc[0]["run_id"]
     images = int((results.predictions["run_id"] == run).sum())
-    mean = float(results.done["test_accuracy"].astype(float).mean())
-    half = 1.96 * (mean * (1 - mean) / images) ** 0.5
+    means = results.done["test_accuracy"].astype(float).groupby(results.done["label"]).mean()
+    halves = (196 * (means * (1 - means) / images) ** 0.5).round(1)
+    ends = dict.fromkeys(f"±{half:.1f}" for half in (halves.min(), halves.max()))
+    further = f"{' to '.join(ends)} pp{', depending on the accuracy' if len(ends) > 1 else ''}"
     what = "accuracies and their CIs" if results.done["label"].duplicated().any() else "accuracies"
     return (
         f"The {what} hold for these {images:,} {evaluated(results)} images. Compared with accuracies"
-        f" on other images, allow a further ±{100 * half:.1f} pp, since these images are a sample."
+        f" on other images, allow a further {further}, since these images are a sample."
     )
 
 
@@ -304,50 +313,6 @@ def generalisation(results: StudyResults, history: pd.DataFrame) -> str:
         f" {listed}. Training accuracy is measured on augmented images while the weights change, so it can be the"
         " lower of the two."
     )
-
-
-def most_confused(matrices: Mapping[str, np.ndarray], classes: Sequence[str]) -> str:
-    """Each network's most frequent single confusion; `matrices` from `tables.confusions`."""
-    found = []
-    for label, shares in matrices.items():
-        errors = np.nan_to_num(shares.copy())
-        np.fill_diagonal(errors, 0)
-        true, predicted = np.unravel_index(errors.argmax(), errors.shape)
-        if errors[true, predicted] > 0:
-            found.append(
-                f"{escape_markdown(label)}: {percent(errors[true, predicted])} % of {escape_markdown(classes[true])}"
-                f" misclassified as {escape_markdown(classes[predicted])}"
-            )
-    return f"Most frequent confusion of each network: {'; '.join(found)}." if found else ""
-
-
-def class_effects(results: StudyResults, table: pd.DataFrame) -> str:
-    """Each network's highest and lowest difference from the baseline by class, and how many CIs exclude 0."""
-    changed = table.dropna(subset=["difference"])
-    if changed.empty:
-        return ""
-    found, some = [], changed["difference_low"].notna().any()
-    for label, rows in changed.groupby("label", sort=False):
-        best, worst = rows.loc[rows["difference"].idxmax()], rows.loc[rows["difference"].idxmin()]
-        apart = rows[(rows["difference_low"] > 0) | (rows["difference_high"] < 0)]
-        counted = f"; {len(apart)} of {len(rows)} CIs exclude 0" if rows["difference_low"].notna().any() else ""
-        ends = [_class_difference(row, with_interval=some) for row in (best, worst)]
-        found.append(f"- {escape_markdown(label)}: highest {ends[0]}; lowest {ends[1]}{counted}")
-    classes = len(results.study["classes"])
-    intervals = (
-        f" (Welch 95 % CI over seeds, not corrected for multiple comparisons: about {0.05 * classes:.2g} of {classes}"
-        " would exclude 0 by chance)"
-    )
-    return (
-        f"Difference from {escape_markdown(results.study['baseline'])} by class, in percentage points"
-        f"{intervals if some else ''}:\n\n" + "\n".join(found)
-    )
-
-
-def _class_difference(row: pd.Series, *, with_interval: bool) -> str:
-    ends = (row["difference_low"], row["difference_high"])
-    found = difference(row["difference"], *ends) if with_interval else points(row["difference"])
-    return f"{escape_markdown(row['class'])}, {found}"
 
 
 def cost(table: pd.DataFrame, baseline: str) -> str:

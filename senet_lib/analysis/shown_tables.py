@@ -103,7 +103,7 @@ def comparisons(table: pd.DataFrame, caveats: Mapping[tuple[str, str], str] | No
         {
             "Comparison": _pair_names(table),
             "Verdict": table["verdict"],
-            "Machines": [(caveats or {}).get(pair, "none") for pair in pairs],
+            "Caveat": [(caveats or {}).get(pair, "none") for pair in pairs],
             "Difference (pp, no interval)" if table["low"].isna().all() else "Difference, 95 % CI (pp)": _differences(
                 table, "difference", "low", "high"
             ),

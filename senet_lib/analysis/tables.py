@@ -108,8 +108,8 @@ def networks(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> p
     include it.
     """
     baseline = results.study["baseline"]
-    first = {pair.treatment: pair for pair in reversed(comparisons)}
-    against = first | {pair.treatment: pair for pair in comparisons if pair.baseline == baseline}
+    found = {(pair.treatment, pair.baseline): pair for pair in comparisons}
+    against = {label: found[label, control] for label, control in _controls([*found], baseline).items()}
     rows = []
     for label, network in results.study["networks"].items():
         runs = results.runs[results.runs["label"] == label]
@@ -213,8 +213,9 @@ def confusions(results: StudyResults) -> dict[str, np.ndarray]:
 def class_accuracies(results: StudyResults) -> pd.DataFrame:
     """Accuracy within each class.
 
-    Columns: label, class, n (seeds), mean, sd, low, high; difference, difference_low, difference_high (from the
-    baseline, Welch interval, uncorrected; none if the two networks' data differ).
+    Columns: label, class, n (seeds), mean, sd, low, high, control (as in `networks`; the baseline for a network that is
+    in no planned comparison), difference, difference_low, difference_high (from the control, Welch interval,
+    uncorrected; none if the two networks' data differ).
     """
     classes, baseline, data = results.study["classes"], results.study["baseline"], data_of_networks(results)
     right = results.predictions.assign(right=results.predictions["true"] == results.predictions["predicted"])
@@ -222,27 +223,34 @@ def class_accuracies(results: StudyResults) -> pd.DataFrame:
     samples = {}
     for (label, _, index), value in shares.items():
         samples.setdefault((label, int(index)), []).append(float(value))
-    rows = []
+    rows, controls = [], _controls(planned_comparisons(results), baseline)
     for label in results.labels:
+        control = controls.get(label, baseline)
         for index, name in enumerate(classes):
             values = samples.get((label, index))
             if not values:
                 continue
             row = {"label": label, "class": name, "n": len(values), **_sample_columns(values)}
-            theirs = samples.get((baseline, index))
-            if theirs and label != baseline and len(data_of_pair(data, (label, baseline))) == 1:
+            theirs = samples.get((control, index))
+            if theirs and label != control and len(data_of_pair(data, (label, control))) == 1:
                 interval = stats.welch_difference(values, theirs)
-                row |= {"difference": interval.point}
+                row |= {"control": control, "difference": interval.point}
                 row |= {"difference_low": interval.low, "difference_high": interval.high}
             rows.append(row)
-    names = ["label", "class", "n", "mean", "sd", "low", "high", "difference", "difference_low", "difference_high"]
-    return _numeric(pd.DataFrame(rows, columns=names), except_for=("label", "class"))
+    names = ["label", "class", "n", "mean", "sd", "low", "high"]
+    names += ["control", "difference", "difference_low", "difference_high"]
+    return _numeric(pd.DataFrame(rows, columns=names), except_for=("label", "class", "control"))
+
+
+def _controls(pairs: Sequence[tuple[str, str]], baseline: str) -> dict[str, str]:
+    """network -> the baseline if it is compared with it, else the first network that it is compared with."""
+    return dict(reversed(pairs)) | {label: control for label, control in pairs if control == baseline}
 
 
 def confused_pairs(results: StudyResults, most: int = 8) -> pd.DataFrame:
     """The class pairs most often confused with each other, in either direction; largest mean over networks first.
 
-    Columns: `CLASS_PAIR`, and one per network: the share of the two classes' images misclassified as the other.
+    Columns: `CLASS_PAIR`, and one per network: the mean of the two classes' shares misclassified as the other.
     """
     shares, classes = confusions(results), results.study["classes"]
     rows = []

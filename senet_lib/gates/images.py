@@ -50,6 +50,7 @@ def picture(path: str | os.PathLike, pixels: int = 32) -> Tensor:
     where = repr(os.fspath(path))
     try:
         with Image.open(path, formats=FORMATS) as opened:
+            to_rgb(opened, where)  # what it checks is unknown of a transposed copy
             upright = Image.fromarray(to_rgb(ImageOps.exif_transpose(opened), where))
     except UserError:
         raise

@@ -59,10 +59,10 @@ def attach_se(
         raise UserError(f"where names {', '.join(twice)} more than once: remove the duplicates")
     channels = output_channels(model, paths, input_size)
     blocks = {path: SqueezeExcitation(channels[path], reduction, squeeze, excitation, bias) for path in paths}
-    for path, block in blocks.items():
+    for path, block in sorted(blocks.items(), key=lambda item: -item[0].count(".")):  # before a parent's path changes
         parent, _, name = path.rpartition(".")
         module = model.get_submodule(path)
-        pair = nn.Sequential(module, block.to(next(model.parameters()).device).train(module.training))
+        pair = nn.Sequential(module, block.to(next(model.parameters())).train(module.training))
         pair.training = module.training
         setattr(model.get_submodule(parent), name, pair)
     return model

@@ -105,7 +105,9 @@ def check_knobs(model: str, knobs: Mapping[str, Knob], given: Mapping[str, Any])
             raise UserError(f"{model} has no option {name!r} (given: {value!r}); {did_you_mean(name, knobs)}")
         if not knobs[name].accepts(value):
             raise UserError(f"{model}: {name}={value!r} is not allowed; allowed: {knobs[name].allowed}")
-    return {name: given.get(name, knob.default) for name, knob in knobs.items()}
+    values = {name: given.get(name, knob.default) for name, knob in knobs.items()}
+    # 2 and 2.0 are one network, so one configuration hash
+    return {name: float(value) if isinstance(knobs[name].default, float) else value for name, value in values.items()}
 
 
 def hidden_units(channels: int, reduction: int) -> int:

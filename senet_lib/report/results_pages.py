@@ -28,6 +28,7 @@ SOURCE_A_EFFECTS = {  # what a comparison of these studies shows
     ("sknet50", "resnext50_32x4d"): "SK (SKNet-50 against ResNeXt-50)",
     ("sknet50_imagenet_stem", "sknet50"): "The stem for large images in SKNet-50",
     ("source_a_senet50", "se_resnet50"): "One ReLU less per block, as in source A's SENet50",
+    ("se_resnet18", "source_a_senet50"): "SENet-18 against source A's SENet50",
 }
 SOURCE_A_NETWORKS = ("resnet50", "resnext50_32x4d", "se_resnet50", "sknet50")
 DECISIONS = "tuning_decisions.csv"
@@ -43,15 +44,16 @@ def found(studies: dict[str, StudyResults]) -> str:
     decided = [name for name, results in published.items() if _has_intervals(results)]
     decided.sort(key=lambda name: not _has_enough_seeds(published[name]))  # stable: otherwise as in SAID
     statements = [SAID[name](published[name]) for name in decided]
-    asked = next((index for index, name in enumerate(decided) if name in SOURCE_A_STUDIES), len(decided))
-    statements.insert(asked, _source_a_questions(answered=asked < len(decided)))
+    answered = next((name for name in decided if name in SOURCE_A_STUDIES), "")
+    statements.insert(decided.index(answered) if answered else len(decided), _source_a_questions(answered))
     statements += [SAID[name](published[name]) for name in published if name not in decided]
     return "".join(f"- {statement}\n" for statement in statements)
 
 
-def _source_a_questions(answered: bool) -> str:
+def _source_a_questions(answered: str) -> str:
+    """answered: the study that answers the questions; empty if there is none yet."""
     answers = (
-        "`07_questions.ipynb` says what the following results mean for these questions."
+        f"`07_questions.ipynb` says what the results of `{answered}` below mean for these questions."
         if answered
         else "The studies `source_a_short` (all three) and `source_a_narrow` (the last two, at a quarter of the width)"
         " will answer them. Both were registered before their first run."
@@ -196,7 +198,9 @@ def _section(results: StudyResults, linked: dict[str, str]) -> str:
     """linked: name -> link of every stored study."""
     asked = results.study
     notes = with_study_links(asked["notes"], linked, but=[asked["name"], *results.labels])
-    seeds = f"seed{'s' if len(asked['seeds']) > 1 else ''} {', '.join(map(str, asked['seeds']))}"
+    finished, planned = sorted(map(int, results.done["seed"].unique())), len(asked["seeds"])
+    seeds = f"seed{'s' if len(finished) > 1 else ''} {', '.join(map(str, finished))}"
+    seeds += f" ({planned} planned)" if len(finished) < planned else ""
     comparisons = tables.compare(results)
     decided = [pair for pair in comparisons if pair.difference.exists and results.is_published]
     beside = sentences.caveats(results, decided)

@@ -34,6 +34,7 @@ from senet_lib.models.weights import digest_problem
 from senet_lib.results import CHECKPOINT_FILES, WEIGHTS
 
 INTERVAL = 60.0  # seconds
+MOST_DIGESTS = 1000
 INTERVAL_VARIABLE = "SENET_CHECKPOINT_SECONDS"  # environment variable: another interval; 0 writes after every step
 NEWEST, PREVIOUS, DIGESTS = CHECKPOINT_FILES
 
@@ -61,8 +62,8 @@ def save(folder: Path, state: dict[str, Any]) -> None:
     torch.save(state, content)
     digest = hashlib.sha256(content.getbuffer()).hexdigest()
     newest = folder / NEWEST
-    # Keep more than two digests: each is listed before its file exists, and repeated interruptions may add several
-    write_text(folder / DIGESTS, "".join(f"{line}\n" for line in (digest, *_digests(folder)[:7])))
+    # Keep many digests: each is listed before its file exists, and every attempt on a full disk adds one
+    write_text(folder / DIGESTS, "".join(f"{line}\n" for line in (digest, *_digests(folder)[: MOST_DIGESTS - 1])))
     with replacing(folder / "checkpoint.next.pt") as file:
         file.write(content.getbuffer())
     if newest.exists():

@@ -45,7 +45,11 @@ def start_processes(job: Path, devices: int) -> None:
     request = StopRequest()  # the launcher of a run signals every process, and then the calling process does
 
     def pass_on(number: int, frame: object) -> None:
-        for process in psutil.Process().children() if request.is_new() else ():
+        if not request.is_new():
+            return
+        if not (processes := psutil.Process().children()):  # they have not started yet, or have ended
+            os._exit(128 + number)
+        for process in processes:
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(number)
 

@@ -91,9 +91,9 @@ def train_on_devices(model: nn.Module, device: str, devices: int, threads: int |
             error = torch.load(folder / FAILED, weights_only=False)
             interrupted = isinstance(error, TrainingStopped | KeyboardInterrupt) and stop.received == signal.SIGINT
             raise KeyboardInterrupt(*error.args) if interrupted else error
-        if stop.received:
-            stop.raise_stopped("before it had started", saved=False)
         if not (folder / DONE).exists():
+            if stop.received:
+                stop.raise_stopped("before its processes had started", saved=False)
             raise RuntimeError(f"the processes of the training ended with exit code {code} and without an outcome")
         outcome, weights = torch.load(folder / DONE, weights_only=False)  # a file of our own, in a private folder
     model.load_state_dict(weights)

@@ -5,6 +5,7 @@ The images are stored on the device as uint8 and augmented there in batches. The
 therefore has the weights of an uninterrupted run, bit for bit (given the same versions, hardware and thread count).
 """
 
+import math
 import signal
 import time
 from collections.abc import Iterable
@@ -64,8 +65,8 @@ def fit(
 
     With the recipe's `averaging`, the averaged weights are evaluated, and at the end written and left in `model`; a
     checkpoint has both. SIGTERM and SIGINT stop training after the current step or evaluated batch, with a checkpoint,
-    and raise TrainingStopped and KeyboardInterrupt. A non-finite loss raises NonFiniteLoss; the last checkpoint
-    remains.
+    and raise TrainingStopped and KeyboardInterrupt. A training loss that is not finite, or such a loss of the last
+    evaluation, raises NonFiniteLoss; the last checkpoint remains.
     """
     if devices > 1 and not is_process():
         job = {"data": data, "recipe": recipe, "seed": seed, "run_dir": run_dir, "config_hash": config_hash}
@@ -89,14 +90,18 @@ def fit(
             while state.epoch < recipe.epochs:
                 # Train the current epoch
                 train_epoch(state, stop, report)
-                # Evaluate
+                # Evaluate; if that changes the last state, its checkpoint is the one before
+                unrepeatable = recipe.evaluate_in_training_mode and state.epoch + 1 == recipe.epochs
+                if unrepeatable:
+                    state.save()
                 evaluation = _evaluate(state, stop)
                 # Record the epoch
                 state.history.append(_history_row(state, evaluation))
                 state.start_epoch()
                 state.write_history()
                 # Save a checkpoint at the end, and earlier whenever one is due
-                if state.epoch == recipe.epochs or any(agreed(state.fabric, state.save_is_due())):
+                is_due = state.epoch == recipe.epochs or any(agreed(state.fabric, state.save_is_due()))
+                if is_due and not unrepeatable:
                     state.save()
                 report.epoch(state.history[-1])
         # Keep the final weights
@@ -107,6 +112,12 @@ def fit(
         state.writer.wait()
     if evaluation is None:  # the checkpoint was that of a finished training
         evaluation = _evaluate(state)
+    if not math.isfinite(evaluation.loss):
+        raise NonFiniteLoss(
+            f"the {SPLITS[evaluated_on]} loss is {evaluation.loss} after the last epoch ({recipe.epochs}), but the"
+            " training losses are finite: batch norm's running statistics may lag behind; a lower lr or a larger"
+            " bn_momentum may help"
+        )
     tta = _tta_accuracy(state) if recipe.test_time_augmentation else None
     return Outcome(state.history, evaluation, evaluated_on, state.environment, tta)
 
@@ -143,10 +154,11 @@ def train_epoch(state: TrainingState, stop: StopSignal, report: Reporter) -> Non
 
 def _is_to_save(state: TrainingState, stop: StopSignal) -> bool:
     """Whether a checkpoint is due, or training is to stop. Several processes agree on it, since all take part; on a
-    GPU, which has to be waited for, only every AGREEMENT_STEPS."""
+    GPU, which has to be waited for, only every AGREEMENT_STEPS and at the end of the epoch."""
     if state.fabric.world_size == 1:
         return bool(stop.received) or state.save_is_due()
-    if state.fabric.device.type != "cpu" and state.step % AGREEMENT_STEPS:
+    is_last = state.step == state.batches.steps  # an epoch may have fewer steps than that
+    if state.fabric.device.type != "cpu" and state.step % AGREEMENT_STEPS and not is_last:
         return False
     stopping, saving = agreed(state.fabric, bool(stop.received), state.save_is_due())
     if stopping:
