@@ -1,5 +1,6 @@
 """The analysis notebook and the report built from it: for whole, incomplete and hostile studies."""
 
+import ast
 import io
 import itertools
 import json
@@ -394,8 +395,9 @@ def test_stamp_covers_imported_modules():
     """A module that the notebook imports makes the report stale when it changes. And none imports torch."""
     cells = nbformat.read(ROOT / "notebooks" / "08_analysis.ipynb", as_version=4).cells
     sources = [c.source for c in cells if c.cell_type == "code" and "notebook-only" not in c.metadata.get("tags", [])]
-    lines = [line for line in "\n".join(sources).splitlines() if line.startswith(("import ", "from "))]
-    code = "\n".join([*lines, "import sys, json", "print(json.dumps(list(sys.modules)))"])
+    statements = [statement for source in sources for statement in ast.parse(source).body]
+    imports = [ast.unparse(found) for found in statements if isinstance(found, ast.Import | ast.ImportFrom)]
+    code = "\n".join([*imports, "import sys, json", "print(json.dumps(list(sys.modules)))"])
     found = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
     modules = json.loads(found.stdout)
     assert "torch" not in modules

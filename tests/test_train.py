@@ -866,7 +866,7 @@ def test_only_full_training_batches_are_compiled(tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=count))
     check_compiled(tmp_path, averaging="lookahead", muon_lr=0.02)
-    assert shapes == [(16, 3, size, size) for size in (16, 20)]
+    assert shapes == [(16, 3, size, size) for size in (16, 28)]
     assert layouts == [{"layout_optimization": False}] * 2, "channels_last is left out where oneDNN fails in it"
     shapes.clear()
     model, sizes = CompiledTraining(nn.Conv2d(3, 4, 3), 2, torch.channels_last), range(8, 17)
