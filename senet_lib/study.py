@@ -22,7 +22,7 @@ from senet_lib.strict_yaml import StrictLoader
 
 LONGEST_NAME = 100  # of a label or a study: a file's name has at most 255 bytes, also that of a run that was set aside
 LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
-LATER_KEYS = {"make_variables": {}, "verdicts": True}  # with their defaults, at which study.json omits them, as before
+LATER_KEYS = {"make_variables": {}, "verdicts": True, "twin": ""}  # added later: study.json omits their defaults
 NOT_IN_THE_FILE = {"name", "make_variables"}  # they follow from the file's name and the command line
 TAKEN = ("archive", "notebooks", "published")  # folders in results/ that belong to no study
 
@@ -184,6 +184,7 @@ class Study(Strict):
     networks: Annotated[dict[str, Network], Field(min_length=1)]
     baseline: str = ""  # the network that the others are compared with; empty: the first
     comparisons: tuple[tuple[str, str], ...] = ()  # planned (treatment, baseline) pairs; empty: each with `baseline`
+    twin: str = ""  # a study on other data, in which the planned differences are expected to be smaller or larger
     notes: str = ""  # for the reader: deviations, what was cut
     timed: bool = True  # false: other work shared the machine, so the report omits wall-clock times
     verdicts: bool = True  # false: a check of the pipeline, whose report compares nothing and says so
@@ -230,6 +231,8 @@ class Study(Strict):
                     raise ValueError(f"comparisons: unknown network {label!r}; {did_you_mean(label, self.networks)}")
             if pair[0] == pair[1]:
                 raise ValueError(f"comparisons: {pair[0]!r} is compared with itself")
+        if self.twin and (not LABEL.fullmatch(self.twin) or self.twin == self.name):
+            raise ValueError(f"twin is {self.twin!r}; allowed: the name of another study")
         check_name(self.data)
         return self
 

@@ -39,6 +39,8 @@ WRONG = [
     ({"make_variables": {"STUDY": "other"}}, ["make_variables"]),
     ({"comparisons": [["se", "resnet2"]]}, ["comparisons", "'resnet2'", "'resnet20'"]),
     ({"comparisons": [["se", "se"]]}, ["comparisons", "'se'"]),
+    ({"twin": "../elsewhere"}, ["twin is '../elsewhere'", "the name of another study"]),
+    ({"x": 1}, ["unknown key 'x'", "verdicts", "twin"]),
     ({"networks": {"a": {"model": "resnet20", "recipe": {"lrr": 1}}}}, ["networks.a.recipe", "'lrr'", "lr"]),
     ({"networks": {"a": {"model": "resnet20", "recipe": {"lr": 0}}}}, ["networks.a.recipe", "lr"]),
     ({"networks": {"b": {"model": "resnet21"}}}, ["networks.b", "'resnet21'", "resnet20"]),

@@ -5,6 +5,7 @@ contrasts.py          the linear model of a study's runs and its simultaneous in
 rule.py               the rule that turns an interval into a verdict
 power.py              what a number of seeds can find, and the seeds that a difference needs
 comparisons.py        the planned comparisons, their verdicts and caveats
+interactions.py       whether differences change from one study to its twin, such as on another data set
 learning_rates.py     whether the sign of a difference depends on the common learning rate
 tables.py             a study's results as tables of numbers
 shown_tables.py       those tables as text, with units

@@ -225,6 +225,21 @@ def _welch(model: RunModel, weights: Sequence[np.ndarray], planned: int) -> list
     return found
 
 
+def between(first: Estimate, second: Estimate, planned: int) -> Estimate:
+    """The first estimate minus the second, of studies without common runs, each with its own standard deviation
+    (Satterthwaite 1946); Bonferroni-corrected over `planned` such differences."""
+    point = first.interval.point - second.interval.point
+    for estimate in (first, second):
+        if not estimate.interval.exists:
+            return Estimate(Interval(point, reason=estimate.interval.reason))
+    squares = first.error**2, second.error**2
+    degrees = sum(squares) ** 2 / sum(
+        square**2 / estimate.degrees for square, estimate in zip(squares, (first, second), strict=True)
+    )
+    p_value = functools.partial(_bonferroni, degrees=degrees, planned=planned)
+    return _estimate(point, np.sqrt(sum(squares)), degrees, stats.t.isf(ALPHA / planned / 2, degrees), p_value)
+
+
 def _bonferroni(t: float, degrees: float, planned: int) -> float:
     return float(min(1.0, planned * 2 * stats.t.sf(abs(t), degrees)))
 

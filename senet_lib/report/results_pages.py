@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from senet_lib.analysis import captions, format, markup, rule, sentences, shown_tables, stats, tables
+from senet_lib.analysis import captions, format, interactions, markup, rule, sentences, shown_tables, stats, tables
 from senet_lib.analysis.stats import MARGIN
 from senet_lib.errors import UserError
 from senet_lib.project import project_root
@@ -177,7 +177,7 @@ def results_page(studies: dict[str, StudyResults]) -> str:
         "Archived": [results for results in shown if not results.is_published],
     }
     listed = "\n".join(
-        f"## {title}\n\n{''.join(_section(results, linked) for results in chosen) or 'None.' + chr(10)}"
+        f"## {title}\n\n{''.join(_section(results, linked, studies) for results in chosen) or 'None.' + chr(10)}"
         for title, chosen in sections.items()
     )
     return with_source_links_in_markdown(
@@ -194,8 +194,8 @@ def results_page(studies: dict[str, StudyResults]) -> str:
     )
 
 
-def _section(results: StudyResults, linked: dict[str, str]) -> str:
-    """linked: name -> link of every stored study."""
+def _section(results: StudyResults, linked: dict[str, str], studies: dict[str, StudyResults]) -> str:
+    """linked: name -> link of every one of the stored `studies`."""
     asked = results.study
     notes = with_study_links(asked["notes"], linked, but=[asked["name"], *results.labels])
     finished, planned = sorted(map(int, results.done["seed"].unique())), len(asked["seeds"])
@@ -220,8 +220,17 @@ def _section(results: StudyResults, linked: dict[str, str]) -> str:
     )
     return (
         f"### `{asked['name']}`\n\n*{asked['question']}*\n\n{setting}\n\n{networks_table(results, comparisons)}\n"
-        f"{adjusted + 2 * chr(10) if adjusted else ''}{verdicts + chr(10) if verdicts else ''}{picture}{notes}\n\n"
+        f"{adjusted + 2 * chr(10) if adjusted else ''}{verdicts + chr(10) if verdicts else ''}"
+        f"{_interactions(results, studies)}{picture}{notes}\n\n"
     )
+
+
+def _interactions(results: StudyResults, studies: dict[str, StudyResults]) -> str:
+    twin = studies.get(results.study.get("twin", ""))
+    if twin is None or not (results.is_published and twin.is_published):
+        return ""
+    said = interactions.in_words(results, twin, interactions.interactions(results, twin))
+    return f"{said}\n" if said else ""
 
 
 def networks_table(results: StudyResults, comparisons: Sequence[rule.Comparison], first: Sequence[str] = ()) -> str:
