@@ -184,7 +184,7 @@ class Study(Strict):
     networks: Annotated[dict[str, Network], Field(min_length=1)]
     baseline: str = ""  # the network that the others are compared with; empty: the first
     comparisons: tuple[tuple[str, str], ...] = ()  # planned (treatment, baseline) pairs; empty: each with `baseline`
-    twin: str = ""  # a study on other data, in which the planned differences are expected to be smaller or larger
+    twin: str = ""  # a study of the same networks on other data: do the planned differences change with the data?
     notes: str = ""  # for the reader: deviations, what was cut
     timed: bool = True  # false: other work shared the machine, so the report omits wall-clock times
     verdicts: bool = True  # false: a check of the pipeline, whose report compares nothing and says so

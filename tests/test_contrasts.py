@@ -42,7 +42,7 @@ def test_pooled_interval_by_hand():
     assert found.p == pytest.approx(1)
 
 
-def test_deviation_of_some_networks_by_hand():
+def test_deviation_of_some_networks():
     model = RunModel(study({"a": [1, 2, 3], "b": [1, 3], "c": [9], "d": [0, 100]}), None)
     assert model.sd_of(["a", "b", "c", "unknown"]) == pytest.approx(np.sqrt((2 + 2) / 3))
     assert model.sd_of(["a", "b", "c", "d"]) == pytest.approx(model.sd)

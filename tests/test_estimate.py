@@ -13,6 +13,7 @@ from senet_lib.files import write_json
 from senet_lib.metrics import count_macs
 from senet_lib.models import create_model
 from senet_lib.project import project_root
+from senet_lib.results import HISTORY_COLUMNS, write_history
 from senet_lib.running import estimate, pace
 from senet_lib.running.inputs import outline
 from senet_lib.study import Recipe, RunConfig
@@ -57,10 +58,12 @@ def test_the_rest_of_a_run_is_what_its_checkpoint_leaves(tmp_path):
     known.learn(pending, known.start + 100)
     shares = [size**2 for size in (16, 16, 20, 24, 28, 32, 32, 32, 32, 32)]
     write_json(run_dir / "config.json", pending.record())
-    (run_dir / "history.csv").write_text("epoch\n" + "1\n" * 8)
+    write_history(run_dir, [dict.fromkeys(HISTORY_COLUMNS, epoch) for epoch in range(1, 9)])
     assert known.rest(pending, run_dir) == known.start + 100, "without a checkpoint it begins again"
     (run_dir / "checkpoint.pt").touch()
     assert known.rest(pending, run_dir) == pytest.approx(known.start + 100 * sum(shares[8:]) / sum(shares))
+    (run_dir / "history.csv").write_bytes(b"\xff")
+    assert known.rest(pending, run_dir) == pytest.approx(known.start + 100), "a damaged history stops no launcher"
     other = run(epochs=10, first_size=16, full_size_from=0.5, lr=0.2)
     assert known.rest(other, run_dir) == known.start + 100, "of another configuration"
 

@@ -1,4 +1,4 @@
-"""The test whether a difference changes from one study to its twin, by hand, by simulation, and in words."""
+"""The test whether a difference changes from one study to its twin: a worked case, a simulation, and its sentences."""
 
 import numpy as np
 import pytest
@@ -18,7 +18,7 @@ def estimate(samples):
     return simultaneous(RunModel({name: dict(enumerate(values)) for name, values in samples.items()}, None), [GAIN])[0]
 
 
-def test_between_by_hand():
+def test_between_on_a_worked_case():
     first = estimate({"a": [3, 5, 7], "b": [1, 2, 3]})  # 3, variance (4 + 1) / 2 * 2 / 3
     second = estimate({"a": [2.0, 2.5], "b": [1.5, 1.0]})  # 1, variance 1 / 8 * 2 / 2
     assert (first.error**2, second.error**2) == pytest.approx((5 / 3, 1 / 8))

@@ -35,8 +35,8 @@ def class_effects(results: StudyResults, table: pd.DataFrame) -> str:
     for label, rows in changed.groupby("label", sort=False):
         best, worst = rows.loc[rows["difference"].idxmax()], rows.loc[rows["difference"].idxmin()]
         apart = rows[(rows["difference_low"] > 0) | (rows["difference_high"] < 0)]
-        intervals = rows["difference_low"].notna().sum()
-        counted = f"; {len(apart)} of {intervals} CIs exclude 0" if intervals else ""
+        known = rows["difference_low"].notna().sum()
+        counted = f"; {len(apart)} of {known} CIs exclude 0" if known else ""
         ends = [_class_difference(row, with_interval=some) for row in (best, worst)]
         of = "" if len(controls) == 1 else f" minus {escape_markdown(rows['control'].iloc[0])}"
         found.append(f"- {escape_markdown(label)}{of}: highest {ends[0]}; lowest {ends[1]}{counted}")

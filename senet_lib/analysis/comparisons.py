@@ -51,7 +51,7 @@ class Elsewhere:
     """Of a comparison's `runs`, how many (`others`) were not trained on the machine of most of them.
 
     linked: whether a machine trained runs of both networks; otherwise only other networks link the two. without: the
-    comparison without the runs from elsewhere, if its verdict is another one, also if too few runs are left for one.
+    comparison without the runs from elsewhere, if its verdict is another one: inconclusive if too few runs are left.
     """
 
     others: int
@@ -74,24 +74,26 @@ def runs_elsewhere(results: StudyResults, comparisons: Sequence[rule.Comparison]
         others = {run for run, place in used.items() if place != usual}
         linked = not set(places[pair[0]].values()).isdisjoint(places[pair[1]].values())
         balanced = rule.on_the_same_machines(places, *pair)
-        without = _without(results, others, comparison) if linked else None
-        if without is not None and not without.difference.exists and (balanced or comparison.verdict == rule.EARLY):
-            without = None
+        without = _without(results, others, comparison, needs_interval=balanced) if linked else None
         if without is not None or not balanced:
             found[pair] = Elsewhere(len(others), len(used), linked, without)
     return found
 
 
 def _without(
-    results: StudyResults, left_out: set[tuple[str, int]], comparison: rule.Comparison
+    results: StudyResults, left_out: set[tuple[str, int]], comparison: rule.Comparison, needs_interval: bool
 ) -> rule.Comparison | None:
-    """The comparison without some runs (network, seed); None if it has the same verdict then, or no run."""
+    """The comparison without some runs (network, seed); None if it has the same verdict then, or no run. Without an
+    interval it is inconclusive, which says nothing new of early training, nor if it `needs_interval`."""
     pair = comparison.treatment, comparison.baseline
     kept = [run not in left_out for run in zip(results.runs["label"], results.runs["seed"], strict=True)]
     unplanned = [pair] if comparison.verdict == rule.UNPLANNED else None
     again = compare(replace(results, runs=results.runs[kept]), unplanned)
     found = next((c for c in again if (c.treatment, c.baseline) == pair), None)
-    return found if found and found.verdict != comparison.verdict else None
+    if found is None or found.verdict == comparison.verdict:
+        return None
+    needs_interval = needs_interval or comparison.verdict == rule.EARLY
+    return found if found.difference.exists or not needs_interval else None
 
 
 def run_model(results: StudyResults) -> RunModel:

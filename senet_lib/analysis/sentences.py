@@ -158,9 +158,9 @@ def _answer(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> st
     if not results.study.get("verdicts", True):
         return f"{where}, {ranking(results)}. No verdict: the study only checks the pipeline."
     if not comparisons:
-        none = "No planned comparison has finished runs of both networks on the same data."
-        none = none if planned_comparisons(results) else "The study plans no comparison."
-        return f"{where}, {ranking(results)}. {none}"
+        planned = "No planned comparison has finished runs of both networks on the same data."
+        why = planned if planned_comparisons(results) else "The study plans no comparison."
+        return f"{where}, {ranking(results)}. {why}"
     if why := why_no_interval(comparisons):
         return (
             f"Inconclusive by the rule below, because no comparison has a confidence interval ({why})."

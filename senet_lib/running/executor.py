@@ -175,8 +175,9 @@ class Executor(ABC):
         from senet_lib.training.checkpoint import INTERVAL_VARIABLE  # with torch, only if there is something to train
 
         given = os.environ.get(INTERVAL_VARIABLE)
+        writing = min(self.jobs, self.options.jobs or self.jobs)  # Slurm's `jobs` are all that are submitted
         return {
-            INTERVAL_VARIABLE: given or f"{checkpoint_seconds(min(self.jobs, self.options.jobs or self.jobs)):g}",
+            INTERVAL_VARIABLE: given or f"{checkpoint_seconds(writing):g}",
             SUPERVISED: "1",
             RUNS_PER_GPU: str(self.runs_per_gpu),
             "OMP_NUM_THREADS": str(self.threads),

@@ -12,8 +12,9 @@ import torch
 
 from senet_lib.data import Dataset
 from senet_lib.durations import about
+from senet_lib.errors import DamagedFile
 from senet_lib.files import read_record
-from senet_lib.results import CHECKPOINT_FILES, SUMMARY, environment_record, part_records
+from senet_lib.results import CHECKPOINT_FILES, SUMMARY, environment_record, part_records, read_history
 from senet_lib.running.estimate import count, image_steps
 from senet_lib.study import RunConfig
 from senet_lib.training.progress import EPOCH_LINE, RESUMED_LINE
@@ -142,8 +143,8 @@ class Pace:
         if not any((run_dir / name).is_file() for name in CHECKPOINT_FILES):
             return whole
         done = 0
-        with contextlib.suppress(OSError):
-            done = max(0, len((run_dir / "history.csv").read_text(encoding="utf-8").splitlines()) - 1)  # a header
+        with contextlib.suppress(OSError, DamagedFile):
+            done = len(read_history(run_dir))
         return self.start + max(0.0, whole - self.start) * sum(_shares(run, self.data)[done:])
 
     def left(self) -> float | None:

@@ -34,9 +34,9 @@ from senet_lib.models.weights import digest_problem
 from senet_lib.results import CHECKPOINT_FILES, WEIGHTS
 
 INTERVAL = 60.0  # seconds
-MOST_DIGESTS = 1000
 INTERVAL_VARIABLE = "SENET_CHECKPOINT_SECONDS"  # environment variable: another interval; 0 writes after every step
 NEWEST, PREVIOUS, DIGESTS = CHECKPOINT_FILES
+MOST_DIGESTS = 1000  # lines of DIGESTS, 65 bytes each
 
 
 class CheckpointMismatch(ValueError):
