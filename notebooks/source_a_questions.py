@@ -17,8 +17,17 @@ from senet_lib.analysis.contrasts import simultaneous
 from senet_lib.analysis.format import count, millions, percent, span
 from senet_lib.analysis.markup import escape_markdown
 from senet_lib.analysis.power import MOST_SEEDS, seeds_needed
-from senet_lib.analysis.rule import BETTER, EARLY, EQUIVALENT, INCONCLUSIVE, NO_GAIN, NO_LOSS, WORSE
-from senet_lib.analysis.sentences import caveats, change, last_epoch, names, one_verdict, ruled_out, sample_sizes
+from senet_lib.analysis.rule import BETTER, EARLY, EQUIVALENT, INCONCLUSIVE, NO_GAIN, NO_LOSS, UNPLANNED, WORSE
+from senet_lib.analysis.sentences import (
+    caveats,
+    change,
+    last_epoch,
+    names,
+    one_verdict,
+    ruled_out,
+    sample_sizes,
+    sensitivity,
+)
 from senet_lib.analysis.tables import accuracies, compare, data_of_networks, evaluated, planned_comparisons, run_model
 from senet_lib.files import write_json
 from senet_lib.project import project_root
@@ -195,9 +204,13 @@ def what_would_close(results: StudyResults, found: Sequence[rule.Comparison]) ->
     )
 
 
-def caption(results: StudyResults, number: int, drawn: str, compared: bool = False) -> str:
-    """A figure's caption: what is drawn, with the metric, the epoch and n. compared: whether it is a figure of
-    differences, which has two kinds of intervals."""
+def caption(results: StudyResults, number: int, drawn: str, needed: Sequence[Pair], compared: bool = False) -> str:
+    """A figure's caption: what is drawn, with the metric, the epoch and n. needed: the pairs of networks that it shows.
+    compared: whether it is a figure of differences, which has two kinds of intervals."""
+    values = accuracies(results)
+    shown = [pair for pair in needed if (all if compared else any)(values.get(label) for label in pair)]
+    if not shown:
+        return f"**Figure {number}.** {drawn}: this study has no finished runs for it."
     bars = ""
     if run_model(results).sd is not None:
         bars = " Bars: 95 % t CIs over seeds."
@@ -283,8 +296,8 @@ def answer_size(results: StudyResults, published: pd.DataFrame) -> str:
     else:
         lines.append(f"- {_own_size(results, theirs['params'])}")
         verdict = _different_data(results, [SIZE]) or (
-            "**Open**: the question compares two networks of different size, and this study has no ResNet-56 trained"
-            " under the same recipe as its ResNet50."
+            "**Open**: the question compares ResNet50 and ResNet-56 under one recipe, and this study has no finished"
+            f" run of {names([label for label in SIZE if not accuracies(results).get(label)])}."
         )
     return "\n".join([*lines, "", f"**Verdict.** {verdict}"])
 
@@ -470,4 +483,5 @@ def _with_verdict(
         f"- {by_verdict(CLAIMS[pair], found[pair].verdict)}: {one_verdict(found[pair], beside.get(pair, ''))}."
         for pair in found
     ]
-    return "\n".join([*lines, *more, "", f"**Verdict.** {verdict}"])
+    sensitive = sensitivity(results, [pair for pair in found.values() if pair.verdict != UNPLANNED])
+    return "\n".join([*lines, *more, "", *filter(None, [sensitive]), f"**Verdict.** {verdict}"])

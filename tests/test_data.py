@@ -617,9 +617,9 @@ def test_malicious_pickles_are_not_executed(small_cifar10, tmp_path):
 
 
 def real_cifar10():
-    """Where CIFAR-10 is, or None: in SENET_TEST_DATA, SENET_DATA, data/ or ../shared/data/."""
+    """Where CIFAR-10 is, or None: in SENET_TEST_DATA, SENET_DATA or data/."""
     named = [Path(REAL_DATA)] if REAL_DATA else []
-    for place in (*named, PROJECT / "data", PROJECT.parent / "shared" / "data"):
+    for place in (*named, PROJECT / "data"):
         if place.exists() and cifar_module.find_cifar("cifar10", place):
             return place
     return None

@@ -19,7 +19,7 @@ from senet_lib.files import read_json, write_json
 from senet_lib.gates import figures, measures, sentences
 from senet_lib.gates.explore import gate_menus
 from senet_lib.gates.grad_cam import grad_cam, maps
-from senet_lib.gates.images import coarsened, enlarged, picture
+from senet_lib.gates.images import coarsened, enlarged, picture, sharpness
 from senet_lib.gates.record import (
     NoImages,
     evaluated_data,
@@ -298,7 +298,7 @@ def gates_by_block(*strengths):
 
 
 def test_trend_with_depth_needs_separate_intervals():
-    for early, late, word in ((0, 3, "**more**"), (3, 0, "**less**"), (1, 1, "**inconclusive**")):
+    for early, late, word in ((0, 3, "**larger**"), (3, 0, "**smaller**"), (1, 1, "**inconclusive**")):
         gates, labels = gates_by_block(early, 0.5, late)
         table = measures.gate_table({"se_a": gates}, labels, 4)
         assert word in sentences.shares_by_depth(table)
@@ -321,8 +321,17 @@ def test_kernel_changes_subtract_the_control():
     assert beyond.to_dict() == pytest.approx({"1.1": 0, "2.1": 0.05, "3.1": -0.05})
     text = sentences.kernel_changes(table)
     raised = [part.split(")")[0] for part in text.split(" (")[2:]]  # after the rule's own brackets
-    assert raised == ["1.1, 2.1", "3.1", "2.1", "3.1"]  # rises, falls; raised and lowered by enlargement alone
-    assert "+1.67 pp" in text  # the mean change, and that of the lower resolution
+    assert raised == ["1.1, 2.1", "3.1", "2.1", "3.1"]  # rises, falls; above and below the control
+    assert "+1.67 pp, in the coarser images +1.67 pp; enlarged minus coarser: 0.00 pp, above 0 in 1 of 3 blocks" in text
+
+
+def test_sharpness_is_that_of_neighbouring_pixels():
+    ramp = torch.arange(4, dtype=torch.uint8).repeat(1, 4, 1)[..., None].expand(1, 4, 4, 3)  # 1 per column, 0 per row
+    assert sharpness(ramp) == sharpness(ramp.transpose(1, 2)) == 0.5
+    text = sentences.sharpness(
+        {("enlarged", 2.0): 8.0, ("enlarged", 1.5): 10.0, ("coarser", 2.0): 6.0, ("coarser", 1.5): 9.0}
+    )
+    assert "by 10 % at 1.5x, 25 % at 2x." in text
 
 
 def test_figures_draw_the_given_values():

@@ -1,5 +1,7 @@
 """The test whether a difference changes from one study to its twin: a worked case, a simulation, and its sentences."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -72,12 +74,24 @@ def test_interactions_are_those_that_both_studies_plan(published):
     for one in found:
         assert one.estimate.interval.point == pytest.approx(one.here.difference.point - one.there.difference.point)
     assert found[0].estimate.interval.point == pytest.approx(0.04, abs=0.01)
-    page = results_page({"hundred": hundred, "ten": ten})
-    assert page.count("larger on cifar100 than on cifar10 (study ten)?") == 1
-    assert "- se_resnet20 minus resnet20: **larger on cifar100**. On cifar100 +" in page
-    assert "- sk_resnet20 minus resnet20: **inconclusive**. On cifar100" in page
-    assert "larger on cifar100" not in results_page({"hundred": hundred}), "its twin is not published"
-    assert interactions.in_words(hundred, ten, []) == ""
+    said = interactions.against_twin(hundred)
+    assert said.startswith("Are these differences larger on cifar100 than on cifar10 (study ten)?")
+    assert "\n- se_resnet20 minus resnet20: **larger on cifar100**. On cifar100 +" in said
+    assert "\n- sk_resnet20 minus resnet20: **inconclusive**. On cifar100" in said
+    assert results_page({"hundred": hundred, "ten": ten}).count(said) == 1
+    assert interactions.in_words(hundred, ten, []) == interactions.against_twin(ten) == ""
+
+
+def test_the_twin_is_taken_from_beside_the_study_or_from_the_published_ones(published, tmp_path):
+    hundred = published("hundred", "cifar100", 0.06)
+    assert interactions.against_twin(hundred).endswith("results of the study ten, and there are none here.\n")
+    assert interactions.against_twin(replace(hundred, runs=hundred.runs.iloc[:0])) == "", "nothing to compare"
+    ten = published("ten", "cifar10", 0.02)
+    own = replace(hundred, path=tmp_path / "hundred")
+    assert interactions.against_twin(own) == interactions.against_twin(hundred)
+    ten.path.rename(tmp_path / "ten")
+    assert interactions.against_twin(own).startswith("Are these differences larger")
+    assert interactions.against_twin(hundred).endswith("there are none here.\n")
 
 
 def test_other_networks_or_recipes_are_not_compared(published):

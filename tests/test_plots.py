@@ -245,13 +245,15 @@ def test_confusion_matrices_share_one_scale():
 
 def test_confusion_difference_is_centred_at_zero():
     matrices = {"other": np.array([[0.9, 0.1, 0], [np.nan] * 3, [0, 0, 1]]), "same": np.eye(3)}
-    other, same = plots.confusion_difference(matrices, np.eye(3), CLASSES, "plain")
+    matrices["plain"], controls = np.eye(3), {"other": "plain", "same": "plain"}
+    other, same = plots.confusion_difference(matrices, controls, CLASSES)
     norm = other.images[0].norm
-    assert (norm.vcenter, -norm.vmin) == (0, norm.vmax)
+    assert (norm(0), -norm.vmin) == (0.5, norm.vmax) and norm(norm.vmax / 4) == pytest.approx(0.75)
+    assert other.get_title(loc="left") == "other minus plain"
     assert texts(other) == [f"{MINUS}10", "+10"]
     assert texts(same) == []
     assert not same.images[0].get_array().any()
-    (alone,) = plots.confusion_difference({"same": np.eye(3)}, np.eye(3), CLASSES)
+    (alone,) = plots.confusion_difference(matrices, {"same": "plain"}, CLASSES)
     alone.figure.draw_without_rendering()  # a scale without any difference
 
 
@@ -462,7 +464,7 @@ def test_figures_without_finished_runs():
         plots.network_curves(nothing, "resnet20"),
         plots.network_grid(nothing, MODELS),
         plots.confusion_matrices({}, CLASSES),
-        plots.confusion_difference({}, None, CLASSES),
+        plots.confusion_difference({}, {}, CLASSES),
         plots.per_class_accuracy(recalls, MODELS, baseline="plain"),
         plots.accuracy_against_cost(empty),
         plots.difference_intervals({}, MODELS, margin=0.003),

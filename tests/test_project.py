@@ -129,7 +129,7 @@ def test_source_a_heads_the_readme_once_it_has_three_seeds(tmp_path):
     publish_made_up(tmp_path, "source_a_narrow", seeds=(0, 1), **known)
     readme = pages.pages(tmp_path)[tmp_path / "README.md"]
     assert "SENet50 to 95.05 % and SKNet50 to 89.81 %" in readme, "source A's own accuracies"
-    assert "in percentage points (pp):\n  - SE in" in readme and "What of the small one?" not in readme
+    assert "of that size.\n  - SE in" in readme and "What of the small one?" not in readme
 
     shutil.rmtree(tmp_path / "results" / "published")
     publish_made_up(tmp_path, "source_a_narrow", **known)

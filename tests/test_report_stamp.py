@@ -53,3 +53,19 @@ def test_damaged_stamp_gives_a_new_report_and_removes_nothing(folder):
     build.build_report(folder)
     assert (folder / build.STAMP).read_bytes() == before, "nothing changed, so nothing is built"
     assert (folder / "figures" / "new.svg").read_text() == str(number)
+
+
+def test_new_results_of_the_twin_give_a_new_report(folder):
+    write_json(folder / "study.json", {"name": "small", "runs": [], "twin": "other"})
+
+    def execution():
+        build.build_report(folder)
+        return (folder / "figures" / "new.svg").read_text()
+
+    assert (execution(), execution()) == ("1", "1")
+    twin = folder.parent / "published" / "other"
+    for number, path in enumerate(("study.json", "runs/a-seed0/summary.json", "runs/a-seed1/summary.json"), 2):
+        write_json(twin / path, {})
+        assert (execution(), execution()) == (str(number), str(number)), path
+    twin.rename(folder.parent / "other")
+    assert execution() == "4", "the same results in another place"

@@ -9,10 +9,12 @@ from html.parser import HTMLParser
 import numpy as np
 import pandas as pd
 import pytest
+import scipy.stats
 from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from synthetic import THREE, write_study
 
 from senet_lib.analysis import captions, class_sentences, format, markup, rule, sentences, shown_tables, stats, tables
+from senet_lib.analysis.comparisons import without_uncompared
 from senet_lib.analysis.contrasts import Estimate
 from senet_lib.files import read_json, write_json
 from senet_lib.report.results_pages import headline, results_page
@@ -306,13 +308,41 @@ def test_shown_networks_state_n(full, single, broken):
         shown[name] = table.set_index("Network")
     accuracy, difference = "Accuracy (%)", "Difference from resnet20 (pp)"
     assert re.fullmatch(r"[\d.]+ ± [\d.]+ \(n = 3\)", shown["full"].loc["sk_resnet20", accuracy])
-    assert "95 % CI" in shown["full"] and "95 % CI" not in shown["single"], "one seed: no interval"
+    assert (column := shown_tables.MEAN_CI) in shown["full"] and column not in shown["single"], "one seed: no interval"
     assert "Published (%)" not in shown["full"]
     without = difference.replace("pp", "pp, no interval")
     assert re.fullmatch(r"[+\u2212][\d.]+", shown["single"].loc["se_resnet20", without])
     assert shown["broken"].loc["se_resnet20", accuracy].endswith("(n = 2 of 3)")
     assert shown["broken"].loc["sk_resnet20", accuracy].endswith("(of 3)")
     assert difference not in shown["broken"], "data differ: nothing is compared"
+
+
+def test_verdicts_that_rest_on_networks_in_no_comparison_are_named(tmp_path):
+    write_study(tmp_path, comparisons=[("se_resnet20", "resnet20")])
+    results = load_results(tmp_path)
+
+    def with_spread(of_sk):
+        """The deviations of the compared networks alone do not differ by Bartlett's test."""
+        steps = {"resnet20": (0.8, 0.001), "se_resnet20": (0.8048, 0.0025), "sk_resnet20": (0.81, of_sk)}
+        runs = results.runs.copy()
+        runs["test_accuracy"] = [
+            steps[run.label][0] + (run.seed - 1) * steps[run.label][1] for run in runs.itertuples()
+        ]
+        return replace(results, runs=runs)
+
+    wide, narrow = with_spread(0.05), with_spread(0.001)
+    found = tables.compare(wide)
+    others, changed = without_uncompared(wide, found)
+    assert others == ["sk_resnet20"]
+    assert [pair.verdict for pair in found] == [rule.NO_LOSS] and [pair.verdict for pair in changed] == [rule.BETTER]
+    half = scipy.stats.t.isf(0.025, 4) * np.sqrt((0.001**2 + 0.0025**2) / 3)
+    assert changed[0].difference.low == pytest.approx(0.0048 - half)
+    said = sentences.sensitivity(wide, found)
+    assert ": sk_resnet20. The verdicts above count all runs, as planned." in said
+    assert said.endswith(f"\n\n- {sentences.one_verdict(changed[0])}\n")
+    assert sentences.sensitivity(narrow, tables.compare(narrow)) == "", "the same verdict"
+    everything = replace(wide, study=wide.study | {"comparisons": []})
+    assert without_uncompared(everything, tables.compare(everything)) == ([], [])
 
 
 def test_one_seed_says_once_that_there_are_no_intervals(full, single):

@@ -73,7 +73,7 @@ def comparisons(shown: pd.DataFrame) -> str:
     parts = ["Every planned comparison of two networks with finished runs"]
     parts += ["CI and p: corrected over all of them"] * ("p" in shown)
     parts += [f"{there}; not corrected, and without effect on the verdict"] * bool(there)
-    superior = f"{SUPERIOR}: probability that a run of the first network has a higher accuracy than one of the second"
+    superior = f"{SUPERIOR}: share of all pairs of runs in which the first network's run is better; a tie counts half"
     parts += [superior] * (SUPERIOR in shown)
     left_out = [name for name in (BCA, SIGN_FLIP, SUPERIOR) if name in shown and "none" in [*shown[name]]]
     if both := [name.split()[0] for name in left_out if name != SUPERIOR]:
@@ -143,18 +143,37 @@ def losses(results: StudyResults, history: pd.DataFrame) -> str:
     return f"Loss curves. After {last_epoch(results)} the mean {evaluated(results)} losses are {listed}."
 
 
-def class_changes(differences: Mapping[str, np.ndarray], classes: Sequence[str], baseline: str) -> str:
-    """The class whose accuracy changes most in each network. differences: label -> confusion matrix minus the
-    baseline's, in fractions."""
-    if not differences:
-        return "No network is compared with the baseline."
+def smoothed_loss(results: StudyResults) -> str:
+    """That the training loss includes label smoothing; empty if it has none."""
+    shared = results.study["recipe"]
+    recipes = [shared | (network.get("recipe") or {}) for network in results.study["networks"].values()]
+    values = {recipe.get("label_smoothing", 0) for recipe in recipes}
+    if not any(values):
+        return ""
+    if len(values) > 1:
+        return " Where the recipe has label smoothing, the training loss includes it; the other loss never does."
+    (smoothing,), classes = values, len(results.study["classes"])
+    wrong = smoothing / classes
+    right = 1 - smoothing + wrong
+    lowest = -(right * np.log(right) + (classes - 1) * wrong * np.log(wrong))
+    return (
+        f" The training loss includes label smoothing of {smoothing:g}, so it cannot fall below {lowest:.2f}; the"
+        f" {evaluated(results)} loss does not, so the two cannot be compared."
+    )
+
+
+def class_changes(shares: Mapping[str, np.ndarray], controls: Mapping[str, str], classes: Sequence[str]) -> str:
+    """The class whose accuracy differs most between each network and its control. shares: label -> confusion matrix,
+    in fractions. controls: label -> the control's label."""
+    if not controls:
+        return "No network is compared with another one."
     found = []
-    for label, matrix in differences.items():
-        recall = np.nan_to_num(np.diag(matrix))
+    for label, control in controls.items():
+        recall = np.nan_to_num(np.diag(shares[label] - shares[control]))
         k = int(np.abs(recall).argmax())
-        found.append(f"{escape_markdown(label)}: {escape_markdown(classes[k])} {points(recall[k])} pp")
-    listed = "; ".join(found)
-    return f"Confusion matrices minus that of {escape_markdown(baseline)}. Largest change of a class: {listed}."
+        pair = f"{escape_markdown(label)} minus {escape_markdown(control)}"
+        found.append(f"{pair}: {escape_markdown(classes[k])} {points(recall[k])} pp")
+    return f"Differences of confusion matrices. Largest change of a class: {'; '.join(found)}."
 
 
 def differences(results: StudyResults, compared: Sequence[rule.Comparison]) -> str:

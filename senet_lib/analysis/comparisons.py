@@ -96,6 +96,21 @@ def _without(
     return found if found.difference.exists or not needs_interval else None
 
 
+def without_uncompared(
+    results: StudyResults, comparisons: Sequence[rule.Comparison]
+) -> tuple[list[str], list[rule.Comparison]]:
+    """The trained networks that no planned comparison uses, and the planned ones of `comparisons`, from `compare`, as
+    they are without the runs of these networks. Both empty unless a verdict changes."""
+    compared = {label for pair in planned_comparisons(results) for label in pair}
+    others = [label for label, seeds in _same_data(results).items() if seeds and label not in compared]
+    verdicts = {(pair.treatment, pair.baseline): pair.verdict for pair in comparisons}
+    kept = results.runs[results.runs["label"].isin(compared)]
+    again = compare(replace(results, runs=kept)) if others else []
+    again = [pair for pair in again if verdicts.get((pair.treatment, pair.baseline), rule.UNPLANNED) != rule.UNPLANNED]
+    changes = any(verdicts[pair.treatment, pair.baseline] != pair.verdict for pair in again)
+    return (others, again) if changes else ([], [])
+
+
 def run_model(results: StudyResults) -> RunModel:
     """The linear model on which the study's comparisons rest."""
     return RunModel(_same_data(results), machines(results))

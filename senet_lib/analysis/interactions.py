@@ -10,7 +10,7 @@ from senet_lib.analysis.contrasts import Estimate, between
 from senet_lib.analysis.markup import escape_markdown
 from senet_lib.analysis.sentences import change, ruled_out
 from senet_lib.analysis.tables import without_place
-from senet_lib.results import StudyResults
+from senet_lib.results import StudyResults, load_results, twin_folder
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,20 @@ class Interaction:
     @property
     def is_early(self) -> bool:
         return rule.EARLY in (self.here.verdict, self.there.verdict)
+
+
+def against_twin(results: StudyResults) -> str:
+    """The planned tests of interaction with the study's twin, in Markdown; empty if the study names none."""
+    if not (name := results.study.get("twin", "")) or results.done.empty:
+        return ""
+    folder = twin_folder(results.path, results.study)
+    if folder is None:
+        return (
+            "A test whether these differences change with the data set is planned. It needs results of the study"
+            f" {escape_markdown(name)}, and there are none here.\n"
+        )
+    twin = load_results(folder)
+    return in_words(results, twin, interactions(results, twin))
 
 
 def interactions(results: StudyResults, twin: StudyResults) -> list[Interaction]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import pandas as pd
 
 from senet_lib.analysis import contrasts, rule, stats
@@ -11,6 +12,7 @@ from senet_lib.analysis.comparisons import (
     planned_comparisons,
     run_model,
     runs_elsewhere,
+    without_uncompared,
 )
 from senet_lib.analysis.format import counted, duration, limit, millions, percent, points, run_seconds, span
 from senet_lib.analysis.markup import escape_markdown
@@ -51,6 +53,12 @@ def _mixed_data(results: StudyResults) -> str:
     )
 
 
+PROVISIONAL = (
+    "Intervals and verdicts are provisional: they hold for a number of seeds that was fixed beforehand, and are wrong"
+    " more often for someone who looks after every seed and stops at a verdict."
+)
+
+
 def _incomplete(results: StudyResults) -> str:
     planned = run_table(results)
     left = planned[planned["status"] != "done"]
@@ -60,7 +68,7 @@ def _incomplete(results: StudyResults) -> str:
         seeds = ", ".join(map(str, sorted(set(results.done["seed"]))))
         return (
             f"**This study is incomplete**: all of its networks have finished {results.done['seed'].nunique()} of"
-            f" {planned['seed'].nunique()} planned seeds ({seeds}). Runs of other seeds are not shown."
+            f" {planned['seed'].nunique()} planned seeds ({seeds}). Runs of other seeds are not shown. {PROVISIONAL}"
         )
     counts = "; ".join(
         f"{len(runs)} {word} ({names(runs['run_id'])})" for word, runs in left.groupby("status", sort=False)
@@ -191,6 +199,20 @@ def caveats(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> di
     return found
 
 
+def sensitivity(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> str:
+    """These comparisons without the networks that no planned comparison uses, in Markdown; empty if no verdict
+    changes."""
+    others, again = without_uncompared(results, comparisons)
+    if not again:
+        return ""
+    shift = " and the estimated difference between machines" if len(run_model(results).machines) > 1 else ""
+    return (
+        "**Sensitivity.** These networks are in no planned comparison, but their runs enter the pooled standard"
+        f" deviation, the test of equal deviations{shift}: {names(others)}. The verdicts above count all runs, as"
+        " planned. Without these networks they would be:\n\n" + "".join(f"- {one_verdict(pair)}\n" for pair in again)
+    )
+
+
 def one_verdict(pair: rule.Comparison, caveat: str = "") -> str:
     """'**a** is **better** than b: +0.50 pp (95 % CI +0.20 to +0.80), which rules out a gain below 0.20 pp'; a clause
     for use in a list. It ends with the `caveat`, if there is one."""
@@ -248,7 +270,7 @@ def spread(results: StudyResults) -> str:
         text += (
             f" The runs come from {len(model.machines)} machines ({listed}). A constant difference between the machines"
             " is estimated and removed from every difference, its CI and its p value, and from the deviation above."
-            " Means ± standard deviations and accuracies within classes are not adjusted."
+            f"{_machine_effects(model)} Means ± standard deviations and accuracies within classes are not adjusted."
         )
     if model.unequal:
         linked = " and of the networks that link its machines" if len(model.machines) > 1 else ""
@@ -257,6 +279,16 @@ def spread(results: StudyResults) -> str:
             f" each comparison uses those of its own two networks{linked} (Welch), with Bonferroni's correction."
         )
     return text
+
+
+def _machine_effects(model: contrasts.RunModel) -> str:
+    """What the model adds for each machine but the first; empty if the runs do not determine it."""
+    first, *others = model.machines
+    if np.linalg.matrix_rank(model.design) < model.design.shape[1]:
+        return ""
+    effects = dict(zip(others, model.effects[len(model.labels) :], strict=True))
+    listed = "; ".join(f"{escape_markdown(place)} {points(effect)} pp" for place, effect in effects.items())
+    return f" The estimate, in comparison with {escape_markdown(first)}: {listed}."
 
 
 def finite_set(results: StudyResults) -> str:

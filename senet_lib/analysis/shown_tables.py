@@ -24,6 +24,7 @@ from senet_lib.analysis.tables import CLASS_PAIR, attention_blocks
 # Columns of `comparisons` that a study may lack; its caption explains those that it has
 BCA, SIGN_FLIP, DETECTABLE = "BCa 95 % CI (pp)", "Sign-flip p", "Detectable (pp)"
 SUPERIOR = "P(superior)"
+MEAN_CI = "95 % CI of the accuracy (%)"
 
 
 def networks(
@@ -59,7 +60,7 @@ def networks(
             "Control": "" if one_control else table["control"].fillna(""),
             "Parameters": table["params"].map(count),
             "MACs (M)": table["macs"].map(millions),
-            "95 % CI": [interval(row.low, row.high, row.n) for row in table.itertuples()],
+            MEAN_CI: [interval(row.low, row.high, row.n) for row in table.itertuples()],
             "Training time per epoch (s)": table["seconds_per_epoch"].map(seconds),
             "Published (%)": [
                 "" if pd.isna(row.published) else percent(row.published) + (f", {row.published_source}" * sources)
@@ -69,7 +70,7 @@ def networks(
     )
     if "tta_mean" in table:
         augmented = f"{metric.capitalize()} with test-time augmentation (%)"
-        shown.insert(shown.columns.get_loc("95 % CI") + 1, augmented, [_tta(row) for row in table.itertuples()])
+        shown.insert(shown.columns.get_loc(MEAN_CI) + 1, augmented, [_tta(row) for row in table.itertuples()])
     empty = ("", "none", "not compared", "baseline", ONE_SEED)
     return shown[[name for name in shown if not shown[name].isin(empty).all()]]
 

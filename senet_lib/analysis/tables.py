@@ -3,7 +3,7 @@
 Most functions take `StudyResults` and return a DataFrame; `shown_tables.py` turns it into text.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -240,6 +240,14 @@ def class_accuracies(results: StudyResults) -> pd.DataFrame:
     names = ["label", "class", "n", "mean", "sd", "low", "high"]
     names += ["control", "difference", "difference_low", "difference_high"]
     return _numeric(pd.DataFrame(rows, columns=names), except_for=("label", "class", "control"))
+
+
+def controls(results: StudyResults, labels: Collection[str]) -> dict[str, str]:
+    """network -> its control as in `class_accuracies`, for those of `labels` whose control is another of them."""
+    baseline = results.study["baseline"]
+    known = _controls(planned_comparisons(results), baseline)
+    found = {label: known.get(label, baseline) for label in labels}
+    return {label: control for label, control in found.items() if control != label and control in labels}
 
 
 def _controls(pairs: Sequence[tuple[str, str]], baseline: str) -> dict[str, str]:

@@ -34,9 +34,9 @@ def _trend(first: pd.Series, last: pd.Series) -> str:
     if pd.isna([first["low"], last["low"]]).any():
         return "a trend with depth cannot be assessed without intervals"
     if last["low"] > first["high"]:
-        return "the gates of the last of these blocks depend on the class **more** than those of the first"
+        return "the share is **larger** in the last of these blocks than in the first"
     if last["high"] < first["low"]:
-        return "the gates of the last of these blocks depend on the class **less** than those of the first"
+        return "the share is **smaller** in the last of these blocks than in the first"
     return "the CIs of the first and the last of these blocks overlap: **inconclusive**"
 
 
@@ -110,15 +110,26 @@ def kernel_changes(table: pd.DataFrame) -> str:
         if len(coarser):
             more, less = bigger[bigger["beyond_low"] > 0], bigger[bigger["beyond_high"] < 0]
             text += (
-                f": {points(coarser['change'].mean())} pp from the lower resolution alone and"
-                f" {points(bigger['beyond'].mean())} pp from the enlargement, which raises it in {len(more)} of"
-                f" {len(bigger)} blocks{_listed(more.index)} and lowers it in {len(less)}{_listed(less.index)}"
+                f", in the coarser images {points(coarser['change'].mean())} pp; enlarged minus coarser:"
+                f" {points(bigger['beyond'].mean())} pp, above 0 in {len(more)} of {len(bigger)} blocks"
+                f"{_listed(more.index)} and below 0 in {len(less)}{_listed(less.index)}"
             )
         found.append(f"{text}.")
     if not found:
         return ""
     rule = "A block counts if its paired 95 % CI over images excludes 0 (not corrected for the number of blocks):"
     return f"{rule}\n\n" + "\n".join(found)
+
+
+def sharpness(found: Mapping[tuple[str, float], float]) -> str:
+    """How much less sharp the coarser images are than the enlarged ones; (kind, zoom) -> `images.sharpness`."""
+    lost = {zoom: 1 - found["coarser", zoom] / found["enlarged", zoom] for kind, zoom in found if kind == "enlarged"}
+    listed = ", ".join(f"{100 * share:.0f} % at {zoom:g}x" for zoom, share in sorted(lost.items()))
+    return (
+        "The coarser images are less sharp than the enlarged ones, measured by the mean difference of neighbouring"
+        f" pixels: by {listed}. A difference between the two kinds that is small beside the change in the coarser"
+        " images can come from that, so it is no evidence of a response to the size of the object."
+    )
 
 
 def classes_alike(changes: np.ndarray, blocks: Sequence[str], zoom: float) -> str:

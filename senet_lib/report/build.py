@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 from senet_lib.files import read_json, read_record, sha256_of, write_json, write_text
 from senet_lib.project import project_root
 from senet_lib.report.html_page import TEMPLATE, ReportError, to_page
-from senet_lib.results import ANALYSED_FILES, EXAMPLES
+from senet_lib.results import ANALYSED_FILES, EXAMPLES, twin_folder
 from senet_lib.running.notebook import UnknownParameter, execute, without_execution_record, write_notebook
 
 if TYPE_CHECKING:
@@ -95,9 +95,13 @@ def _digest_of_inputs(results_dir: Path, source: Path) -> str:
     sources += [library / name for name in LIBRARY if name.endswith(".py")]
     paths = {f"senet_lib/{path.relative_to(library).as_posix()}": path for path in sources}
     paths |= {f"template/{path.name}": path for path in TEMPLATE.iterdir()}
-    paths |= {SOURCE: source, **{name: results_dir / name for name in ("study.json", EXAMPLES)}}
-    for run_dir in results_dir.glob("runs/[!.]*"):
-        paths |= {f"{run_dir.name}/{name}": run_dir / name for name in INPUT_FILES}
+    paths |= {SOURCE: source, EXAMPLES: results_dir / EXAMPLES}
+    twin = twin_folder(results_dir, read_record(results_dir / "study.json") or {})
+    for folder in filter(None, (results_dir, twin)):
+        at = "twin/" if folder == twin else ""
+        paths[f"{at}study.json"] = folder / "study.json"
+        for run_dir in folder.glob("runs/[!.]*"):
+            paths |= {f"{at}{run_dir.name}/{name}": run_dir / name for name in INPUT_FILES}
     digest = hashlib.sha256()
     for name in sorted(paths):
         content = sha256_of(paths[name]) if paths[name].is_file() else "none"

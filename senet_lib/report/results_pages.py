@@ -12,6 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from senet_lib.analysis import captions, format, interactions, markup, rule, sentences, shown_tables, stats, tables
+from senet_lib.analysis.comparisons import without_uncompared
 from senet_lib.analysis.stats import MARGIN
 from senet_lib.errors import UserError
 from senet_lib.project import project_root
@@ -26,8 +27,8 @@ SOURCE_A_STUDIES = {"source_a_short": "full width, 20 epochs", "source_a_narrow"
 SOURCE_A_EFFECTS = {  # what a comparison of these studies shows
     ("se_resnet50", "resnet50"): "SE in ResNet-50",
     ("sknet50", "resnext50_32x4d"): "SK (SKNet-50 against ResNeXt-50)",
-    ("sknet50_imagenet_stem", "sknet50"): "The stem for large images in SKNet-50",
-    ("source_a_senet50", "se_resnet50"): "One ReLU less per block, as in source A's SENet50",
+    ("sknet50_imagenet_stem", "sknet50"): "ImageNet stem in SKNet-50",
+    ("source_a_senet50", "se_resnet50"): "One ReLU less per block (source A's SENet50)",
     ("se_resnet18", "source_a_senet50"): "SENet-18 against source A's SENet50",
 }
 SOURCE_A_NETWORKS = ("resnet50", "resnext50_32x4d", "se_resnet50", "sknet50")
@@ -109,11 +110,30 @@ def _source_a(results: StudyResults) -> str:
         change = sentences.change(pairs[pair].difference)
         effects += [f"{SOURCE_A_EFFECTS[pair]}: {pairs[pair].verdict}, {change}{_caveat(results, pairs[pair], '; ')}"]
     if effects:
+        effects += _sensitivity(results, list(pairs.values()))
         listed = "".join(f"\n  - {effect}." for effect in effects)
-        return f"Differences between {networks}, in percentage points (pp):{listed}"
+        margin = f"*No gain (loss) of {100 * MARGIN:g} pp or more*: the interval contains 0, but no gain (loss) of that"
+        return f"Differences between {networks}, in percentage points (pp). {margin} size.{listed}"
     means = results.done.groupby("label")["test_accuracy"].apply(lambda values: values.astype(float).mean())
     reached = ", ".join(f"{label} {format.percent(means[label])} %" for label in SOURCE_A_NETWORKS if label in means)
     return f"Test accuracies of {networks}: {reached}. No difference between them has a confidence interval yet."
+
+
+def _sensitivity(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> list[str]:
+    """One item if verdicts change without the networks that no planned comparison uses; otherwise none."""
+    others, changed = without_uncompared(results, comparisons)
+    if not changed:
+        return []
+    differ = "this verdict" if len(changed) == 1 else "these verdicts"
+    verdicts = (
+        f"{SOURCE_A_EFFECTS[pair.treatment, pair.baseline]}: {pair.verdict}, {sentences.change(pair.difference)}"
+        for pair in changed
+        if (pair.treatment, pair.baseline) in SOURCE_A_EFFECTS
+    )
+    return [
+        f"Sensitivity: without the runs of {', '.join(others)}, which no planned comparison uses, {differ} would be"
+        f" different. {'. '.join(verdicts)}"
+    ]
 
 
 SAID: dict[str, Callable[[StudyResults], str]] = {
@@ -157,12 +177,23 @@ def headline(studies: dict[str, StudyResults]) -> str:
         if (results.path / "figures/differences.svg").is_file()
         else ""
     )
+    own = "The CI of an accuracy is a t interval over the network's own seeds. " if comparisons else ""
     caption = (
-        f"Differences in {tables.evaluated(results)} accuracy with 95 % confidence intervals (CI) that hold for all"
-        f" planned comparisons at once. {adjusted or 'They follow from unrounded accuracies.'}"
+        f"{_unfinished(results)}{own}Differences in {tables.evaluated(results)} accuracy with 95 % confidence intervals"
+        f" (CI) that hold for all planned comparisons at once. {adjusted or 'They follow from unrounded accuracies.'}"
     )
     table = networks_table(results, comparisons, first=SOURCE_A_NETWORKS)
     return f"{asked}\n\n{table}\n{picture}{caption if picture else ''}\n"
+
+
+def _unfinished(results: StudyResults) -> str:
+    """What 'n = 3 of 5' means; empty if all planned seeds are finished."""
+    finished, planned = results.done["seed"].nunique(), len(results.study["seeds"])
+    return (
+        f"n = {finished} of {planned}: of {planned} planned seeds, {finished} are trained. "
+        if finished < planned
+        else ""
+    )
 
 
 # --------------------------------------------------------------------------------------------------- results/README.md
@@ -177,7 +208,7 @@ def results_page(studies: dict[str, StudyResults]) -> str:
         "Archived": [results for results in shown if not results.is_published],
     }
     listed = "\n".join(
-        f"## {title}\n\n{''.join(_section(results, linked, studies) for results in chosen) or 'None.' + chr(10)}"
+        f"## {title}\n\n{''.join(_section(results, linked) for results in chosen) or 'None.' + chr(10)}"
         for title, chosen in sections.items()
     )
     return with_source_links_in_markdown(
@@ -195,8 +226,8 @@ def results_page(studies: dict[str, StudyResults]) -> str:
     )
 
 
-def _section(results: StudyResults, linked: dict[str, str], studies: dict[str, StudyResults]) -> str:
-    """linked: name -> link of every one of the stored `studies`."""
+def _section(results: StudyResults, linked: dict[str, str]) -> str:
+    """linked: name -> link of every stored study."""
     asked = results.study
     notes = with_study_links(asked["notes"], linked, but=[asked["name"], *results.labels])
     finished, planned = sorted(map(int, results.done["seed"].unique())), len(asked["seeds"])
@@ -209,6 +240,7 @@ def _section(results: StudyResults, linked: dict[str, str], studies: dict[str, S
     verdicts = "".join(
         f"- {sentences.one_verdict(pair, beside.get((pair.treatment, pair.baseline), ''))}\n" for pair in decided
     )
+    more = [sentences.sensitivity(results, decided), interactions.against_twin(results)] if decided else []
     place = f"published/{asked['name']}/" if results.is_published else f"archive/{asked['name']}.zip"
     report = f" [Report]({place}{REPORT})." if results.is_published else ""
     data = tables.without_place(asked["data"])
@@ -222,16 +254,8 @@ def _section(results: StudyResults, linked: dict[str, str], studies: dict[str, S
     return (
         f"### `{asked['name']}`\n\n*{asked['question']}*\n\n{setting}\n\n{networks_table(results, comparisons)}\n"
         f"{adjusted + 2 * chr(10) if adjusted else ''}{verdicts + chr(10) if verdicts else ''}"
-        f"{_interactions(results, studies)}{picture}{notes}\n\n"
+        f"{''.join(part + chr(10) for part in more if part)}{picture}{notes}\n\n"
     )
-
-
-def _interactions(results: StudyResults, studies: dict[str, StudyResults]) -> str:
-    twin = studies.get(results.study.get("twin", ""))
-    if twin is None or not (results.is_published and twin.is_published):
-        return ""
-    said = interactions.in_words(results, twin, interactions.interactions(results, twin))
-    return f"{said}\n" if said else ""
 
 
 def networks_table(results: StudyResults, comparisons: Sequence[rule.Comparison], first: Sequence[str] = ()) -> str:

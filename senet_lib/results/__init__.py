@@ -32,6 +32,7 @@ from senet_lib.results.load import (
     read_history,
     read_predictions,
     read_study,
+    twin_folder,
 )
 
 __all__ = [
@@ -58,6 +59,7 @@ __all__ = [
     "read_history",
     "read_predictions",
     "read_study",
+    "twin_folder",
     "write_history",
     "write_predictions",
     "write_summary",

@@ -134,6 +134,13 @@ def read_study(folder: Path) -> dict[str, Any]:
     return study
 
 
+def twin_folder(folder: Path, study: Mapping[str, Any]) -> Path | None:
+    """The results folder of the study's `twin`: beside its own `folder`, or else published. None if there is none."""
+    name = study.get("twin")
+    places = (folder.parent, folder.parent / "published") if name and isinstance(name, str) else ()
+    return next((place / name for place in places if (place / name / "study.json").is_file()), None)
+
+
 def read_history(run_dir: Path) -> pd.DataFrame:
     """Read history.csv: one row per epoch. Floats are exactly those written, which pandas' reader does not ensure.
 

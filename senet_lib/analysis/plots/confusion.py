@@ -31,21 +31,26 @@ def confusion_matrices(matrices: Mapping[str, np.ndarray], classes: Sequence[str
 
 
 def confusion_difference(
-    matrices: Mapping[str, np.ndarray], baseline: np.ndarray, classes: Sequence[str], baseline_label: str = "baseline"
+    matrices: Mapping[str, np.ndarray], controls: Mapping[str, str], classes: Sequence[str]
 ) -> np.ndarray:
-    """Each network's confusion matrix minus the baseline's, in percentage points, centred at 0. Returns the flat axes.
+    """Networks' confusion matrices minus those of their controls, in percentage points. Returns the flat axes.
 
-    Positive is better on the diagonal, negative is better off it.
+    matrices: as for `confusion_matrices`. controls: label -> the control's label, one panel each. Positive is better on
+    the diagonal, negative is better off it. The colour scale is a square root on either side of 0, so that one large
+    difference leaves the small ones visible.
     """
-    axes = _matrix_axes(len(matrices), len(classes), without="no comparison")
-    differences = {label: 100 * (np.asarray(matrix) - baseline) for label, matrix in matrices.items()}
-    largest = max((np.nanmax(np.abs(difference)) for difference in differences.values()), default=0) or 1
-    norm = colors.TwoSlopeNorm(0, -largest, largest)
-    for ax, (label, difference) in zip(axes, differences.items(), strict=False):
-        title = f"{label} minus {baseline_label}"
-        image = _matrix(ax, difference, classes, title, cmap="PuOr_r", norm=norm, signed=True)
-    if matrices:
-        _colour_bar(image, axes, "difference (pp of the true class)")
+    axes = _matrix_axes(len(controls), len(classes), without="no comparison")
+    pairs = {pair: 100 * (np.asarray(matrices[pair[0]]) - matrices[pair[1]]) for pair in controls.items()}
+    largest = max((np.nanmax(np.abs(difference)) for difference in pairs.values()), default=0) or 1
+    norm = colors.FuncNorm(
+        (lambda x: np.sign(x) * np.sqrt(np.abs(x)), lambda x: np.sign(x) * np.square(x)), -largest, largest
+    )
+    for ax, ((label, control), difference) in zip(axes, pairs.items(), strict=False):
+        image = _matrix(ax, difference, classes, f"{label} minus {control}", cmap="PuOr_r", norm=norm, signed=True)
+    if controls:
+        steps = [step for step in (1, 5, 10, 25, 50) if step <= largest]
+        ticks = [*(-step for step in reversed(steps)), 0, *steps]
+        _colour_bar(image, axes, "difference (pp of the true class)", ticks)
     return axes
 
 
