@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from senet_lib.analysis import learning_rates, rule, stats
+from senet_lib.analysis import contrasts, learning_rates, rule, stats
 from senet_lib.analysis.captions import adjusted
 from senet_lib.analysis.contrasts import simultaneous
 from senet_lib.analysis.format import count, millions, percent, span
@@ -187,8 +187,13 @@ def what_would_close(results: StudyResults, found: Sequence[rule.Comparison]) ->
         return ""
     if EARLY in inconclusive:
         return " To close it: more epochs; the order may still change."
+    reasons = {pair.difference.reason for pair in found if not pair.difference.exists}
+    if contrasts.OTHER_MACHINE in reasons:
+        return " To close it: runs of both networks on the same machine."
+    if contrasts.NO_DEGREES in reasons:
+        return " To close it: more seeds per network on the same machine."
     model = run_model(results)
-    if model.sd is None:
+    if stats.ONE_SEED in reasons or model.sd is None:
         return " To close it: at least two seeds per network."
     if model.unequal:
         return (
@@ -196,7 +201,7 @@ def what_would_close(results: StudyResults, found: Sequence[rule.Comparison]) ->
             " networks differ."
         )
     seeds = seeds_needed(stats.MARGIN, model.sd, planned_comparisons(results), len(model.labels))
-    if seeds is not None and seeds <= min(pair.n_treatment for pair in found):
+    if seeds is not None and seeds <= min(n for pair in found for n in (pair.n_treatment, pair.n_baseline)):
         return ""
     return (
         f" To detect a difference of {100 * stats.MARGIN:g} pp with 80 % power, this study needs"

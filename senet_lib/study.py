@@ -8,6 +8,7 @@ Imports no torch, so that typos are reported before any slow import.
 import hashlib
 import json
 import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -170,6 +171,12 @@ class RunConfig(Strict):
         return {"run_id": self.run_id, **self.model_dump(mode="json"), "hash": self.hash}
 
 
+def repeated_pair(comparisons: Sequence[Sequence[str]]) -> tuple[str, str] | None:
+    """Two networks that are compared more than once, in either order; None if there are none."""
+    counts = Counter(tuple(sorted(pair)) for pair in comparisons)
+    return next((pair for pair, count in counts.items() if count > 1), None)
+
+
 class Study(Strict):
     """A question, and every network trained with every seed under one recipe.
 
@@ -231,6 +238,8 @@ class Study(Strict):
                     raise ValueError(f"comparisons: unknown network {label!r}; {did_you_mean(label, self.networks)}")
             if pair[0] == pair[1]:
                 raise ValueError(f"comparisons: {pair[0]!r} is compared with itself")
+        if twice := repeated_pair(self.comparisons):
+            raise ValueError(f"comparisons: {twice[0]!r} and {twice[1]!r} are compared twice")
         if self.twin and (not LABEL.fullmatch(self.twin) or self.twin == self.name):
             raise ValueError(f"twin is {self.twin!r}; allowed: the name of another study")
         check_name(self.data)

@@ -225,7 +225,7 @@ def test_centre_share():
     table = measures.centre_table({"a": shares}, {"a": np.array([True, False, True, True])})
     assert table[["images", "n", "mean"]].to_numpy().tolist() == [["right", 2, 0.625], ["wrong", 1, 0.0]]
     assert np.isnan(table["low"][1])  # one image
-    assert "62.5 %" in sentences.centre(table) and "0.0 %" in sentences.centre(table)
+    assert "62.5 %" in sentences.centre(table) and "0.0 % for 1 misclassified image." in sentences.centre(table)
 
 
 def test_chosen_images_are_the_first():
@@ -284,6 +284,12 @@ def test_kernel_table_pairs_images():
     by_class = measures.class_changes(before, after["enlarged", 1.5], np.array([0, 0, 1]), 3)
     assert by_class.shape == (3, 1)
     assert by_class[:, 0] == pytest.approx([0.04, 0.04, np.nan], nan_ok=True)
+    said = sentences.classes_alike(by_class, ["1.1"], 1.5)
+    assert said.endswith("rises for every class in 1 of 1 blocks (1.1) and falls for every class in 0."), (
+        "of those seen"
+    )
+    mixed = sentences.classes_alike(np.array([[0.1, 0.1], [-0.1, 0.1]]), ["1.1", "1.2"], 1.5)
+    assert mixed.endswith("in 0; in the other blocks the direction depends on the class.")
 
 
 # Sentences and figures

@@ -66,6 +66,12 @@ def test_difference_by_the_seeds_alone(tmp_path):
     )
 
 
+def test_fewest_seeds_decide_how_far_apart_chance_takes_two_networks(tmp_path):
+    results = check(tmp_path, seeds=(100, 101), missing=[f"{label}-seed101" for label in ("b", "b_half", "b_twice")])
+    words = learning_rates.in_words(results, learning_rates.by_rate(results), 0.002)
+    assert "within ±0.55 pp" in words and "One seed per learning rate" in words
+
+
 def test_no_difference_has_no_other_sign(tmp_path):
     results = check(tmp_path, {**ACCURACIES, "b": 0.80004})
     (found,) = learning_rates.signs(results, learning_rates.by_rate(results))

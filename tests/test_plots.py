@@ -415,6 +415,7 @@ def test_names_without_a_font_become_numbers():
         pytest.skip("a font for Linear A is installed")
     assert plots.drawable(names_of_classes) == ["Übermaß", "class 2", "кот"]
     assert plots.replaced(names_of_classes) == {"class 2": linear_a}
+    assert plots.drawable(["class 2", linear_a]) == ["class 2", "class 2'"], "a stand-in is no other class's name"
     plt.rcParams.update(plots.house_style(names_of_classes))
     with warnings.catch_warnings():  # matplotlib warns of a missing character
         warnings.simplefilter("error")

@@ -8,7 +8,7 @@ import subprocess
 
 import nbformat
 import pytest
-from synthetic import SOURCE_A, SOURCE_A_COMPARISONS, write_study
+from synthetic import SOURCE_A, SOURCE_A_COMPARISONS, THREE, write_study
 
 from senet_lib.analysis import sentences, tables
 from senet_lib.project import project_root
@@ -113,6 +113,16 @@ def test_published_study_enters_the_pages(tmp_path):
     assert pages.stale(tmp_path) == []
     publish_made_up(tmp_path, "third")
     assert pages.stale(tmp_path) == [tmp_path / "results" / "README.md"]
+
+
+def test_fast_without_intervals_enters_the_readme(tmp_path):
+    labels = ("fast", "se_fast", "sk_fast", "fast_wide")
+    networks = dict.fromkeys(labels, THREE["resnet20"])
+    comparisons = [("se_fast", "fast"), ("sk_fast", "fast"), ("sk_fast", "fast_wide")]
+    publish_made_up(tmp_path, "fast", networks=networks, comparisons=comparisons, seeds=[0])
+    fast = load_results(tmp_path / "results" / "published" / "fast")
+    said = pages.found({"fast": fast}).splitlines()[-1]
+    assert "SE and SK change the accuracy by these percentage points" in said and "n = 1: no interval" in said
 
 
 def test_source_a_heads_the_readme_once_it_has_three_seeds(tmp_path):

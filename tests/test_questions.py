@@ -18,7 +18,7 @@ import source_a_questions as questions
 from source_a_questions import CLAIMS, DEPTH, EFFECT, OBSERVED, PLAIN_STEM, RELU, RELU_ANSWERS, SELECTIVE, SIZE, SK_STEM
 from synthetic import SOURCE_A, SOURCE_A_COMPARISONS, THREE, write_study
 
-from senet_lib.analysis import learning_rates, plots, power, sentences, stats, tables
+from senet_lib.analysis import contrasts, learning_rates, plots, power, sentences, stats, tables
 from senet_lib.analysis.rule import (
     BETTER,
     EARLY,
@@ -247,6 +247,22 @@ def test_open_questions_say_what_would_close_them(tmp_path):
     apart = replace(results, runs=results.runs.assign(test_accuracy=far))
     assert tables.run_model(apart).unequal
     assert "cannot be computed" in questions.what_would_close(apart, found)
+
+
+def test_differences_without_an_interval_say_what_would_close_them(tmp_path):
+    results = load_results(write_study(tmp_path, SOURCE_A, **OPTIONS))
+    (found, *_) = tables.compare(results)
+    for reason, needed in {
+        contrasts.OTHER_MACHINE: "runs of both networks on the same machine",
+        contrasts.NO_DEGREES: "more seeds per network on the same machine",
+        stats.ONE_SEED: "at least two seeds per network",
+    }.items():
+        open_pair = replace(
+            found, estimate=contrasts.Estimate(stats.Interval(0.01, reason=reason)), verdict=INCONCLUSIVE
+        )
+        assert questions.what_would_close(results, [open_pair]) == f" To close it: {needed}.", reason
+    fewer = replace(found, verdict=INCONCLUSIVE, n_treatment=10_000)
+    assert "seeds per network" in questions.what_would_close(results, [fewer]), "the other network has too few"
 
 
 def test_answered_questions_need_nothing_more(tmp_path, monkeypatch):

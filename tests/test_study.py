@@ -39,6 +39,7 @@ WRONG = [
     ({"make_variables": {"STUDY": "other"}}, ["make_variables"]),
     ({"comparisons": [["se", "resnet2"]]}, ["comparisons", "'resnet2'", "'resnet20'"]),
     ({"comparisons": [["se", "se"]]}, ["comparisons", "'se'"]),
+    ({"comparisons": [["se", "resnet20"], ["resnet20", "se"]]}, ["comparisons", "'resnet20' and 'se'", "twice"]),
     ({"twin": "../elsewhere"}, ["twin is '../elsewhere'", "the name of another study"]),
     ({"x": 1}, ["unknown key 'x'", "verdicts", "twin"]),
     ({"networks": {"a": {"model": "resnet20", "recipe": {"lrr": 1}}}}, ["networks.a.recipe", "'lrr'", "lr"]),

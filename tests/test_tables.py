@@ -16,6 +16,7 @@ from synthetic import THREE, write_study
 from senet_lib.analysis import captions, class_sentences, format, markup, rule, sentences, shown_tables, stats, tables
 from senet_lib.analysis.comparisons import without_uncompared
 from senet_lib.analysis.contrasts import Estimate
+from senet_lib.errors import DamagedFile
 from senet_lib.files import read_json, write_json
 from senet_lib.report.results_pages import headline, results_page
 from senet_lib.results import load_results, write_history, write_predictions, write_summary
@@ -343,6 +344,60 @@ def test_verdicts_that_rest_on_networks_in_no_comparison_are_named(tmp_path):
     assert sentences.sensitivity(narrow, tables.compare(narrow)) == "", "the same verdict"
     everything = replace(wide, study=wide.study | {"comparisons": []})
     assert without_uncompared(everything, tables.compare(everything)) == ([], [])
+
+
+def test_unlinked_machines_are_not_said_to_be_adjusted(tmp_path):
+    folder = write_study(tmp_path, TWO)
+    for seed in range(3):
+        rewrite(folder, f"se_resnet20-seed{seed}", environment={"device": "NVIDIA H100", "precision": "bf16"})
+    results = load_results(folder)
+    assert not tables.run_model(results).linked
+    assert "removed from every difference that has a CI, its CI" in sentences.spread(results)
+    assert "The estimate, in comparison with" not in sentences.spread(results)
+    assert captions.adjusted(results).startswith("Differences that have an interval are adjusted")
+
+
+def test_estimated_difference_between_machines_is_shown(tmp_path):
+    folder = write_study(tmp_path, TWO)
+    for label in TWO:
+        rewrite(folder, f"{label}-seed0", environment={"device": "NVIDIA H100", "precision": "bf16"})
+    results = load_results(folder)
+    accuracy = [0.80 if run.seed == 0 else 0.85 for run in results.runs.itertuples()]
+    accuracy[0] += 0.001  # a spread
+    results = replace(results, runs=results.runs.assign(test_accuracy=accuracy))
+    first, second = tables.run_model(results).machines
+    gap = {"NVIDIA": f"{MINUS}4.95 pp"}.get(second.split()[0], "+4.95 pp")
+    said = f"The estimate, in comparison with {markup.escape_markdown(first)}: {markup.escape_markdown(second)} {gap}."
+    assert said in sentences.spread(results)
+
+
+def test_damaged_study_is_named(tmp_path):
+    folder = write_study(tmp_path, TWO)
+    for change in (
+        {"runs": []},
+        {"comparisons": [["resnet20", "resnet20"]]},
+        {"comparisons": [["resnet20", "se_resnet20"], ["se_resnet20", "resnet20"]]},
+    ):
+        with pytest.raises(DamagedFile, match="study.json"):
+            change_study(folder, **{"comparisons": []} | change)
+
+
+def test_resumed_run_has_a_machine_of_its_own(tmp_path):
+    folder = write_study(tmp_path, TWO)
+    rewrite(folder, "se_resnet20-seed0", environment={"resumed_under": [{"processor": "Another CPU"}]})
+    places = tables.machines(load_results(folder))["se_resnet20"]
+    assert places[0] == f"{places[1]}, then Another CPU in {places[1].split(' in ')[-1]}"
+
+
+def test_networks_with_other_data_have_no_control(tmp_path):
+    folder = write_study(tmp_path, THREE)
+    every = {"se_resnet20": "resnet20", "sk_resnet20": "resnet20"}
+    assert tables.controls(load_results(folder), list(THREE)) == every
+    assert tables.controls(load_results(folder), ["se_resnet20", "sk_resnet20"]) == {}
+    for seed in range(3):
+        data = {"name": "cifar10", "fingerprints": {"train": "other", "test": "other"}}
+        rewrite(folder, f"sk_resnet20-seed{seed}", environment={"data": data})
+    assert tables.controls(load_results(folder), list(THREE)) == {"se_resnet20": "resnet20"}
 
 
 def test_one_seed_says_once_that_there_are_no_intervals(full, single):

@@ -5,6 +5,8 @@ import re
 import sys
 from pathlib import Path
 
+from senet_lib.files import write_text
+
 ROOT = Path(__file__).resolve().parent.parent
 BADGE = re.compile(r"\[!\[Open in Colab\]\([^)]*\)\]\([^)]*\)")
 ADDRESS = re.compile(r'^address = "[^"]*"', re.MULTILINE)
@@ -42,9 +44,9 @@ def main(repo: str, root: Path = ROOT) -> int:
     notebooks = sorted((root / "notebooks").glob("*.ipynb"))
     for path in notebooks:
         content = with_badge(json.loads(path.read_text(encoding="utf-8")), repo, path.name)
-        path.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
     readme = root / "README.md"
-    readme.write_text(with_badges(readme.read_text(encoding="utf-8"), repo, [p.name for p in notebooks]), "utf-8")
+    write_text(readme, with_badges(readme.read_text(encoding="utf-8"), repo, [p.name for p in notebooks]))
     print(f"wrote badges for {repo} into README.md and {len(notebooks)} notebooks")
     return 0
 

@@ -17,6 +17,7 @@ from senet_lib.analysis.markup import to_markdown
 from senet_lib.analysis.power import detectable_by_plan
 from senet_lib.analysis.rule import BETTER, EQUIVALENT, NO_GAIN, NO_LOSS, WORSE, verdict
 from senet_lib.analysis.stats import MARGIN, Interval
+from senet_lib.files import write_text
 from senet_lib.project import project_root
 from senet_lib.report.results_pages import filled_page
 from senet_lib.study import load_study
@@ -182,4 +183,4 @@ def _percent(share: float) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(filled_page(PAGE, {"power": power_table(), "rates": error_table()}), encoding="utf-8")
+    write_text(PAGE, filled_page(PAGE, {"power": power_table(), "rates": error_table()}))

@@ -58,9 +58,11 @@ def networks(results: StudyResults, table: pd.DataFrame) -> str:
 
 def adjusted(results: StudyResults) -> str:
     """Why a difference with an interval need not be that of two means; empty if it is."""
-    if len(run_model(results).machines) < 2:
+    model = run_model(results)
+    if len(model.machines) < 2:
         return ""
-    return "Differences are adjusted for the machine of each run, so they can deviate from the difference of two means."
+    which = "Differences" if model.linked else "Differences that have an interval"
+    return f"{which} are adjusted for the machine of each run, so they can deviate from the difference of two means."
 
 
 def comparisons(shown: pd.DataFrame) -> str:
@@ -70,7 +72,7 @@ def comparisons(shown: pd.DataFrame) -> str:
         SIGN_FLIP: "Sign-flip p: paired permutation test",
     }
     there = "; ".join(text for column, text in paired.items() if column in shown)
-    parts = ["Every planned comparison of two networks with finished runs"]
+    parts = ["Every planned comparison of two networks with finished runs on the same data"]
     parts += ["CI and p: corrected over all of them"] * ("p" in shown)
     parts += [f"{there}; not corrected, and without effect on the verdict"] * bool(there)
     superior = f"{SUPERIOR}: share of all pairs of runs in which the first network's run is better; a tie counts half"

@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -10,7 +10,7 @@ import pandas as pd
 
 from senet_lib.analysis import rule, stats
 from senet_lib.analysis.contrasts import RunModel
-from senet_lib.results import StudyResults
+from senet_lib.results import StudyResults, part_records
 
 BOOTSTRAP_SEED = 0
 
@@ -144,15 +144,38 @@ def data_of_pair(data: Mapping[str, set[str]], pair: tuple[str, str]) -> set[str
     return set.union(*(data.get(label, set()) for label in pair))
 
 
+def controls(results: StudyResults, labels: Collection[str]) -> dict[str, str]:
+    """network -> its control as in `class_accuracies`, for those of `labels` whose control is another of them and has
+    the same data."""
+    baseline = results.study["baseline"]
+    known = first_controls(planned_comparisons(results), baseline)
+    found = {label: known.get(label, baseline) for label in labels}
+    data = data_of_networks(results)
+    return {
+        label: control
+        for label, control in found.items()
+        if control != label and control in labels and len(data_of_pair(data, (label, control))) == 1
+    }
+
+
+def first_controls(pairs: Sequence[tuple[str, str]], baseline: str) -> dict[str, str]:
+    """network -> the baseline if it is compared with it, else the first network that it is compared with."""
+    return dict(reversed(pairs)) | {label: control for label, control in pairs if control == baseline}
+
+
 def machines(results: StudyResults) -> dict[str, dict[int, str]]:
-    """label -> {seed: GPU or, without one, processor, and the precision of the finished run}."""
+    """label -> {seed: GPU or, without one, processor, and the precision of the finished run}. A run that was resumed on
+    another machine has one of its own, named after both."""
     found: dict[str, dict[int, str]] = {label: {} for label in results.labels}
     for run in results.done.itertuples():
-        record = results.environments[run.run_id]
-        device = record.get("device")
-        processor = record.get("processor") if device == "cpu" else device
-        found[run.label][run.seed] = f"{processor} in {record.get('precision')}"
+        parts = part_records(results.environments[run.run_id])
+        found[run.label][run.seed] = ", then ".join(dict.fromkeys(map(_machine, parts)))
     return found
+
+
+def _machine(record: Mapping) -> str:
+    device = record.get("device")
+    return f"{record.get('processor') if device == 'cpu' else device} in {record.get('precision')}"
 
 
 def finished_history(results: StudyResults) -> pd.DataFrame:

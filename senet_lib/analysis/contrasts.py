@@ -75,6 +75,11 @@ class RunModel:
         leverage = (self.design * self._inverse.T).sum(axis=1)  # (runs,)
         self.shares = np.bincount(self.network, 1 - leverage, minlength=len(self.labels))  # (networks,)
 
+    @property
+    def linked(self) -> bool:
+        """Whether the runs tell every network from every machine, since networks share machines, if only in a chain."""
+        return self.degrees == len(self.values) - self.design.shape[1]
+
     @cached_property
     def degrees_within(self) -> np.ndarray:
         """(networks,): the degrees of freedom of each network's variance: n - 1 on one machine. The residuals of two

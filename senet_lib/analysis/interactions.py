@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from senet_lib.analysis import rule
 from senet_lib.analysis.comparisons import compare, planned_comparisons
 from senet_lib.analysis.contrasts import Estimate, between
+from senet_lib.analysis.format import points
 from senet_lib.analysis.markup import escape_markdown
-from senet_lib.analysis.sentences import change, ruled_out
+from senet_lib.analysis.sentences import change
 from senet_lib.analysis.tables import without_place
+from senet_lib.errors import DamagedFile
 from senet_lib.results import StudyResults, load_results, twin_folder
 
 
@@ -28,17 +30,38 @@ class Interaction:
 
 
 def against_twin(results: StudyResults) -> str:
-    """The planned tests of interaction with the study's twin, in Markdown; empty if the study names none."""
-    if not (name := results.study.get("twin", "")) or results.done.empty:
+    """The planned tests of interaction with the study's twin, or why there is none, in Markdown; empty if the study
+    names no twin or has no finished run."""
+    name = results.study.get("twin", "")
+    if not name or results.done.empty:
         return ""
     folder = twin_folder(results.path, results.study)
-    if folder is None:
-        return (
-            "A test whether these differences change with the data set is planned. It needs results of the study"
-            f" {escape_markdown(name)}, and there are none here.\n"
-        )
-    twin = load_results(folder)
-    return in_words(results, twin, interactions(results, twin))
+    try:
+        twin = load_results(folder) if folder else None
+    except DamagedFile:
+        return _no_test(name, "those here are damaged")
+    if twin is None or twin.done.empty:
+        return _no_test(name, "there are none here")
+    if _same_data(results, twin):
+        return _no_test(name, "that study has the same data")
+    found = interactions(results, twin)
+    if not found:
+        return _no_test(name, "no comparison that both plan, under the same recipe, has finished runs in both")
+    return in_words(results, twin, found)
+
+
+def _no_test(name: str, why: str) -> str:
+    return (
+        "A test whether these differences change with the data set is planned. It needs results of the study"
+        f" {escape_markdown(name)}, and {why}.\n"
+    )
+
+
+def _same_data(results: StudyResults, twin: StudyResults) -> bool:
+    """Runs with the same data and seed would not be independent."""
+    first, second = results.study, twin.study
+    prints = first.get("fingerprints")
+    return first["data"] == second["data"] or bool(prints) and prints == second.get("fingerprints")
 
 
 def interactions(results: StudyResults, twin: StudyResults) -> list[Interaction]:
@@ -56,18 +79,16 @@ def interactions(results: StudyResults, twin: StudyResults) -> list[Interaction]
 def _configuration(results: StudyResults, label: str) -> tuple:
     study = results.study
     run = next(run for run in study["runs"] if run["label"] == label)
-    return run["model"], run["knobs"], study["recipe"] | (study["networks"][label].get("recipe") or {})
+    return run["model"], run.get("knobs") or {}, study["recipe"] | (study["networks"][label].get("recipe") or {})
 
 
 def in_words(results: StudyResults, twin: StudyResults, found: Sequence[Interaction]) -> str:
-    """One item per interaction, in Markdown; empty if there is none."""
-    if not found:
-        return ""
+    """One item per interaction, in Markdown."""
     here, there = (escape_markdown(without_place(study.study["data"])) for study in (results, twin))
     name = escape_markdown(twin.study["name"])
     return (
-        f"Are these differences larger on {here} than on {there} (study {name})? The change is the difference on {here}"
-        f" minus that on {there}; its 95 % CI holds for all of these tests at once.\n\n"
+        f"Do these differences change with the data set? The change is the difference on {here} minus that on {there}"
+        f" (study {name}); its 95 % CI holds for all of these tests at once.\n\n"
         + "".join(f"- {_one(each, here, there)}\n" for each in found)
     )
 
@@ -75,11 +96,11 @@ def in_words(results: StudyResults, twin: StudyResults, found: Sequence[Interact
 def _one(found: Interaction, here: str, there: str) -> str:
     pair = f"{escape_markdown(found.here.treatment)} minus {escape_markdown(found.here.baseline)}"
     interval = found.estimate.interval
-    decided = _decided(found, here, there)
-    limits = f", which rules out {ruled_out(interval)}" if interval.exists else ""
+    ends = [f"{points(end)} pp" for end in (interval.low, interval.high)] if interval.exists else []
+    limits = ", which rules out a change below {} or above {}".format(*ends) if ends else ""
     return (
-        f"{pair}: {decided}. On {here} {change(found.here.difference)}, on {there} {change(found.there.difference)};"
-        f" change {change(interval)}{limits}"
+        f"{pair}: {_decided(found, here, there)}. On {here} {change(found.here.difference)}, on {there}"
+        f" {change(found.there.difference)}; change {change(interval)}{limits}"
     )
 
 
@@ -90,7 +111,7 @@ def _decided(found: Interaction, here: str, there: str) -> str:
     if found.is_early:
         return "**early training**, so no verdict"
     if interval.low > 0:
-        return f"**larger on {here}**"
+        return f"the difference is **higher on {here}**"
     if interval.high < 0:
-        return f"**larger on {there}**"
+        return f"the difference is **higher on {there}**"
     return "**inconclusive**"

@@ -115,7 +115,7 @@ def in_words(results: StudyResults, table: pd.DataFrame, sd: float | None = None
                 f"- The best rate of {escape_markdown(network)} ({best:g}) is the {extreme} one tried. A {beyond} one"
                 " may be better."
             )
-    if (n := int(table["n"].max())) == 1:
+    if (n := int(table["n"].min())) == 1:
         lines.append("- One seed per learning rate locates the range but cannot separate adjacent values.")
     if compared:
         lines.append(f"- {_chance(run_model(results).sd if sd is None else sd, n)}")
@@ -132,7 +132,7 @@ def _one_sign(pair: Signs, common: float) -> str:
 
 
 def _chance(sd: float | None, n: int) -> str:
-    """How far apart two means of n runs are by the seeds alone."""
+    """How far apart two means of n runs are by the seeds alone; n: the smallest number of seeds at a rate."""
     if sd is None:
         return (
             "How much such a difference varies between seeds is not known here, so these signs are observations of"

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from senet_lib.analysis import contrasts, rule, stats
@@ -267,9 +266,10 @@ def spread(results: StudyResults) -> str:
         )
     if len(model.machines) > 1:
         listed = "; ".join(map(escape_markdown, model.machines))
+        which = "every difference" if model.linked else "every difference that has a CI"
         text += (
             f" The runs come from {len(model.machines)} machines ({listed}). A constant difference between the machines"
-            " is estimated and removed from every difference, its CI and its p value, and from the deviation above."
+            f" is estimated and removed from {which}, its CI and its p value, and from the deviation above."
             f"{_machine_effects(model)} Means ± standard deviations and accuracies within classes are not adjusted."
         )
     if model.unequal:
@@ -284,7 +284,7 @@ def spread(results: StudyResults) -> str:
 def _machine_effects(model: contrasts.RunModel) -> str:
     """What the model adds for each machine but the first; empty if the runs do not determine it."""
     first, *others = model.machines
-    if np.linalg.matrix_rank(model.design) < model.design.shape[1]:
+    if not model.linked:
         return ""
     effects = dict(zip(others, model.effects[len(model.labels) :], strict=True))
     listed = "; ".join(f"{escape_markdown(place)} {points(effect)} pp" for place, effect in effects.items())
@@ -298,8 +298,9 @@ def finite_set(results: StudyResults) -> str:
     run = results.done.iloc[0]["run_id"]
     images = int((results.predictions["run_id"] == run).sum())
     means = results.done["test_accuracy"].astype(float).groupby(results.done["label"]).mean()
-    halves = (196 * (means * (1 - means) / images) ** 0.5).round(1)
-    ends = dict.fromkeys(f"±{half:.1f}" for half in (halves.min(), halves.max()))
+    wilson = [stats.wilson_interval(round(mean * images), images) for mean in means]
+    halves = [100 * max(found.high - found.point, found.point - found.low) for found in wilson]  # the longer side
+    ends = dict.fromkeys(f"±{half:.1f}" for half in (min(halves), max(halves)))
     further = f"{' to '.join(ends)} pp{', depending on the accuracy' if len(ends) > 1 else ''}"
     what = "accuracies and their CIs" if results.done["label"].duplicated().any() else "accuracies"
     return (

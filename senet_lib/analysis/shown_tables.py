@@ -172,7 +172,7 @@ def cost(table: pd.DataFrame, baseline: str) -> pd.DataFrame:
         for title, (column, format_value) in columns.items()
         if table[column].notna().any()
     }
-    return pd.DataFrame({"Network": table["label"], **shown})
+    return pd.DataFrame({"Network": table["label"], **shown} if shown else {})
 
 
 def time_to(table: pd.DataFrame) -> pd.DataFrame:

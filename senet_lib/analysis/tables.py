@@ -3,7 +3,7 @@
 Most functions take `StudyResults` and return a DataFrame; `shown_tables.py` turns it into text.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import combinations
 
 import numpy as np
@@ -14,9 +14,11 @@ from senet_lib.analysis.comparisons import (  # noqa: F401 (the notebooks and ot
     BOOTSTRAP_SEED,
     accuracies,
     compare,
+    controls,
     data_of_networks,
     data_of_pair,
     finished_history,
+    first_controls,
     independent_sd,
     machines,
     planned_comparisons,
@@ -109,7 +111,7 @@ def networks(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> p
     """
     baseline = results.study["baseline"]
     found = {(pair.treatment, pair.baseline): pair for pair in comparisons}
-    against = {label: found[label, control] for label, control in _controls([*found], baseline).items()}
+    against = {label: found[label, control] for label, control in first_controls([*found], baseline).items()}
     rows = []
     for label, network in results.study["networks"].items():
         runs = results.runs[results.runs["label"] == label]
@@ -223,9 +225,9 @@ def class_accuracies(results: StudyResults) -> pd.DataFrame:
     samples = {}
     for (label, _, index), value in shares.items():
         samples.setdefault((label, int(index)), []).append(float(value))
-    rows, controls = [], _controls(planned_comparisons(results), baseline)
+    rows, known = [], first_controls(planned_comparisons(results), baseline)
     for label in results.labels:
-        control = controls.get(label, baseline)
+        control = known.get(label, baseline)
         for index, name in enumerate(classes):
             values = samples.get((label, index))
             if not values:
@@ -240,19 +242,6 @@ def class_accuracies(results: StudyResults) -> pd.DataFrame:
     names = ["label", "class", "n", "mean", "sd", "low", "high"]
     names += ["control", "difference", "difference_low", "difference_high"]
     return _numeric(pd.DataFrame(rows, columns=names), except_for=("label", "class", "control"))
-
-
-def controls(results: StudyResults, labels: Collection[str]) -> dict[str, str]:
-    """network -> its control as in `class_accuracies`, for those of `labels` whose control is another of them."""
-    baseline = results.study["baseline"]
-    known = _controls(planned_comparisons(results), baseline)
-    found = {label: known.get(label, baseline) for label in labels}
-    return {label: control for label, control in found.items() if control != label and control in labels}
-
-
-def _controls(pairs: Sequence[tuple[str, str]], baseline: str) -> dict[str, str]:
-    """network -> the baseline if it is compared with it, else the first network that it is compared with."""
-    return dict(reversed(pairs)) | {label: control for label, control in pairs if control == baseline}
 
 
 def confused_pairs(results: StudyResults, most: int = 8) -> pd.DataFrame:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from senet_lib.analysis.format import points
+from senet_lib.analysis.format import counted, points
 from senet_lib.analysis.markup import escape_markdown
 from senet_lib.analysis.sentences import names
 from senet_lib.gates.measures import OPEN, ClassMoments, last_blocks
@@ -52,7 +52,7 @@ def spread_within(table: pd.DataFrame) -> str:
         closest = rows.loc[(rows["between"] / rows["within"]).fillna(0).idxmax(), "block"]
         where = f"in {', '.join(larger)}" if len(larger) else f"in no block (closest: {closest})"
         found.append(f"- {escape_markdown(label)}: {listed}; classes differ more than the images of one class {where}.")
-    return "Standard deviation between class means, and within a class:\n\n" + "\n".join(found)
+    return "Standard deviation between class means, and within a class:\n\n" + "\n".join(found) if found else ""
 
 
 def furthest_apart(moments: Mapping[str, Mapping[str, ClassMoments]], classes: Sequence[str]) -> str:
@@ -134,12 +134,14 @@ def sharpness(found: Mapping[tuple[str, float], float]) -> str:
 
 def classes_alike(changes: np.ndarray, blocks: Sequence[str], zoom: float) -> str:
     """In which blocks every class changes in the same direction; `measures.class_changes`."""
-    up = [block for block, column in zip(blocks, changes.T, strict=True) if (column > 0).all()]
-    down = [block for block, column in zip(blocks, changes.T, strict=True) if (column < 0).all()]
+    with_images = changes[~np.isnan(changes).all(axis=1)]  # of the classes
+    up = [block for block, column in zip(blocks, with_images.T, strict=True) if (column > 0).all()]
+    down = [block for block, column in zip(blocks, with_images.T, strict=True) if (column < 0).all()]
+    others = len(blocks) - len(up) - len(down)
     return (
         f"Enlarged {zoom:g}x, the larger kernel's mean weight rises for every class in {len(up)} of {len(blocks)}"
-        f" blocks{_listed(up)} and falls for every class in {len(down)}{_listed(down)}; in the other blocks the"
-        " direction depends on the class."
+        f" blocks{_listed(up)} and falls for every class in {len(down)}{_listed(down)}"
+        f"{'; in the other blocks the direction depends on the class' if others else ''}."
     )
 
 
@@ -148,7 +150,8 @@ def centre(table: pd.DataFrame) -> str:
     found = []
     for label, rows in table.groupby("label", sort=False):
         listed = ", ".join(
-            f"{_centre_share(row)} for {row['n']} {CLASSIFIED[row['images']]} images" for _, row in rows.iterrows()
+            f"{_centre_share(row)} for {counted(row['n'], CLASSIFIED[row['images']] + ' image')}"
+            for _, row in rows.iterrows()
         )
         found.append(f"- {escape_markdown(label)}: {listed}.")
     measure = (

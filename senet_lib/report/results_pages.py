@@ -15,6 +15,7 @@ from senet_lib.analysis import captions, format, interactions, markup, rule, sen
 from senet_lib.analysis.comparisons import without_uncompared
 from senet_lib.analysis.stats import MARGIN
 from senet_lib.errors import UserError
+from senet_lib.files import write_text
 from senet_lib.project import project_root
 from senet_lib.report.links import study_page, with_source_links_in_markdown, with_study_links
 from senet_lib.report.publish import REPORT, committed
@@ -73,7 +74,7 @@ def _fast(results: StudyResults) -> str:
     pairs = {(pair.treatment, pair.baseline): pair for pair in tables.compare(results)}
     se, sk, wide = pairs["se_fast", "fast"], pairs["sk_fast", "fast"], pairs["sk_fast", "fast_wide"]
     accuracy = 100 * results.done.loc[results.done["label"] == "fast", "test_accuracy"].astype(float).mean()
-    both = max(se.difference.high, sk.difference.high) < MARGIN
+    both = all(pair.difference.exists and pair.difference.high < MARGIN for pair in (se, sk))
     none = f"neither SE nor SK gains {100 * MARGIN:g} percentage points (pp) or more"
     gain = none if both else "SE and SK change the accuracy by these percentage points (pp)"
     return (
@@ -341,7 +342,7 @@ def main(root: Path | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 2
     for path, text in written.items():
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     return 0
 
 

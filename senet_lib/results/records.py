@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from senet_lib.study import repeated_pair
+
 Scalar = str | bool | int | float | None
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
@@ -56,7 +58,7 @@ class StudyRecord(Record):
     recipe: dict[str, Scalar | list[Scalar]]
     networks: dict[str, Network]
     baseline: str
-    runs: list[Planned]
+    runs: Annotated[list[Planned], Field(min_length=1)]
     comparisons: list[Annotated[list[str], Field(min_length=2, max_length=2)]] = []
     notes: str | None = None
     timed: bool = True
@@ -66,6 +68,8 @@ class StudyRecord(Record):
 
     @model_validator(mode="after")
     def _consistent(self) -> "StudyRecord":
+        if any(len(set(pair)) < 2 for pair in self.comparisons) or repeated_pair(self.comparisons):
+            raise ValueError("it compares a network with itself, or two networks twice")
         models = {label: network.model for label, network in self.networks.items()}
         named = {self.baseline, *(label for pair in self.comparisons for label in pair)}
         if unknown := sorted(named - models.keys()):

@@ -21,8 +21,13 @@ def undrawable(names: Iterable[str]) -> set[str]:
 
 def drawable(names: Sequence[str], kind: str = "class") -> list[str]:
     """The names as figures can show them: 'class 3' in place of the third one if no installed font has its script."""
-    boxes = undrawable(names)
-    return [f"{kind} {place}" if name in boxes else name for place, name in enumerate(names, start=1)]
+    boxes, shown = undrawable(names), []
+    for place, name in enumerate(names, start=1):
+        stand_in = f"{kind} {place}"
+        while stand_in in names:  # another class has this very name
+            stand_in += "'"
+        shown.append(stand_in if name in boxes else name)
+    return shown
 
 
 def replaced(names: Sequence[str], kind: str = "class") -> dict[str, str]:
