@@ -22,10 +22,11 @@ READY := $(VENV)/.ready
 endif
 
 OPTIONS := "$(STUDY)" $(if $(DATA),--data "$(DATA)") $(if $(LIMIT_EPOCHS),--limit-epochs "$(LIMIT_EPOCHS)")
+yes = $(filter-out 0 no false,$($(1)))
 given = $(if $(filter-out undefined,$(origin $(1))),$(2)="$($(1))")
 OPTIONS += --executor "$(EXECUTOR)" $(call given,JOBS,--jobs) $(call given,THREADS,--threads) \
 	$(call given,DEVICES,--devices) $(call given,GPUS_PER_RUN,--gpus-per-run) $(call given,STORAGE,--storage) \
-	$(call given,SLURM_OPTIONS,--slurm-options) $(if $(NO_WAIT),--no-wait)
+	$(call given,SLURM_OPTIONS,--slurm-options) $(if $(call yes,NO_WAIT),--no-wait)
 # exec: a shell between make and the launcher would die of a signal sent to the process group, and the runs with it
 LAUNCH := exec $(BIN)python -m senet_lib.cli
 NOTEBOOKS := $(wildcard notebooks/*.ipynb)
@@ -91,7 +92,7 @@ bundle: $(READY)  ## write STUDY, its data and the packages of INSTALLED=list th
 	@$(BIN)python -m senet_lib.bundle write "$(STUDY)" $(if $(DATA),--data "$(DATA)") \
 		$(if $(LIMIT_EPOCHS),--limit-epochs "$(LIMIT_EPOCHS)") $(if $(THERE),--python "$(THERE)") \
 		$(if $(INSTALLED),--installed "$(INSTALLED)") $(if $(PART),--part "$(PART)") $(if $(TO),--to "$(TO)") \
-		$(if $(CHECKPOINTS),--checkpoints)
+		$(if $(call yes,CHECKPOINTS),--checkpoints)
 
 unpack: $(READY)  ## take the finished runs in FROM=folder, which come from a bundle's run.sh
 	@$(BIN)python -m senet_lib.bundle unpack $(if $(FROM),"$(FROM)")

@@ -23,6 +23,7 @@ from senet_lib.strict_yaml import StrictLoader
 
 LONGEST_NAME = 100  # of a label or a study: a file's name has at most 255 bytes, also that of a run that was set aside
 LABEL = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{LONGEST_NAME - 1}}}")
+MOST_EPOCHS = 1_000_000
 LATER_KEYS = {"make_variables": {}, "verdicts": True, "twin": ""}  # added later: study.json omits their defaults
 NOT_IN_THE_FILE = {"name", "make_variables"}  # they follow from the file's name and the command line
 TAKEN = ("archive", "notebooks", "published")  # folders in results/ that belong to no study
@@ -52,7 +53,7 @@ class Recipe(Strict):
     The techniques of arXiv:2404.00498 (sections given below) are off by default and work with any network.
     """
 
-    epochs: Annotated[Integer, Field(ge=1)] = 10
+    epochs: Annotated[Integer, Field(ge=1, le=MOST_EPOCHS)] = 10
     batch_size: Annotated[Integer, Field(ge=1)] = 128
     lr: Annotated[Number, Field(gt=0)] = 0.1  # the peak, after warm-up
     momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.9
@@ -240,6 +241,11 @@ class Study(Strict):
                 raise ValueError(f"comparisons: {pair[0]!r} is compared with itself")
         if twice := repeated_pair(self.comparisons):
             raise ValueError(f"comparisons: {twice[0]!r} and {twice[1]!r} are compared twice")
+        if not self.name.isprintable():
+            raise ValueError(f"the study's name {self.name!r} has characters that cannot be printed; rename its file")
+        for key in ("question", "notes"):
+            if (text := getattr(self, key)) and text != text.encode(errors="replace").decode():
+                raise ValueError(f"{key} has a character that is no valid Unicode text")
         if self.twin and (not LABEL.fullmatch(self.twin) or self.twin == self.name):
             raise ValueError(f"twin is {self.twin!r}; allowed: the name of another study")
         check_name(self.data)

@@ -58,3 +58,12 @@ def test_other_runs_are_not_compared(published, tmp_path):
     renamed = {("mine" if label == "resnet20" else label): network for label, network in THREE.items()}
     mine = load_results(write_study(tmp_path / "mine", renamed, images=400))
     assert is_compared(mine, published) == [False, True, True]
+
+
+def test_one_run_of_another_configuration_prevents_the_comparison(published, tmp_path):
+    folder = write_study(tmp_path, images=400)
+    study = read_json(folder / "study.json")
+    (run,) = [run for run in study["runs"] if run["run_id"] == "se_resnet20-seed1"]
+    run["config_hash"] = "another"
+    write_json(folder / "study.json", study)
+    assert is_compared(load_results(folder), published) == [True, False, True]

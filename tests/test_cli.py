@@ -102,6 +102,13 @@ def test_second_reproduce_does_nothing(finished):
     assert "And now?" in (finished.root / "results" / "tiny" / "report.html").read_text(encoding="utf-8")
 
 
+def test_run_of_a_study_that_was_changed_is_refused(project):
+    """As when the file is edited while the launcher trains another run of it."""
+    code, output = project.run("se-seed0", "tiny", "--hash", "0123")
+    assert code == 2 and not project.run_dir("se-seed0").exists()
+    assert output == "error: study 'tiny' was changed after se-seed0 was planned; start the command again\n"
+
+
 def test_bad_input_is_one_line(project):
     """Exit code 2, one line that names what is wrong, and nothing written."""
     project.write_study("bad_network", {"networks": {"resnet21": None}})
@@ -113,6 +120,9 @@ def test_bad_input_is_one_line(project):
     for key, value in (("holdout", 95), ("holdout", 96), ("crop_size", 29), ("first_size", 32), ("cutout", 29)):
         project.write_study(f"{key}{value}", {"recipe": {**TINY["recipe"], key: value}})
     project.write_study("own", {"networks": {"a": {"recipe": {"crop_size": 29}, **TINY["networks"]["se"]}}})
+    huge = {"networks": {"a": {**TINY["networks"]["se"], "knobs": {"width": 1e300}}}}
+    project.write_study("wide", huge)
+    project.write_study("padded", {"recipe": {**TINY["recipe"], "crop_padding": 10**20}})
     project.write_study("fixed", {"networks": {"source_d_senet18": {"knobs": {"width": 0.25}}}})
     for arguments, named in (
         (["reproduce", "tinny"], ["'tinny'", "'tiny'"]),
@@ -120,6 +130,8 @@ def test_bad_input_is_one_line(project):
         (["reproduce", "bad_key"], ["bad_key.yaml", "'recipe.epoch'", "'epochs'"]),
         (["reproduce", "bad_knob"], ["bad_knob", "reduction"]),
         (["reproduce", "no_data"], ["nowhere"]),
+        (["plan", "wide"], ["wide", "networks.a"]),
+        (["plan", "padded"], ["padded", "networks."]),
         (["reproduce", "tiny", "--data", "cifr10"], ["cifr10", "'cifar10'"]),
         (["reproduce", "tiny", "--limit-epochs", "0"], ["LIMIT_EPOCHS"]),
         *((["reproduce", "tiny", "--limit-epochs", epochs], ["LIMIT_EPOCHS", epochs]) for epochs in ("abc", "1.5")),
@@ -130,6 +142,8 @@ def test_bad_input_is_one_line(project):
         (["reproduce", "tiny", "--jobs"], ["JOBS is empty; allowed: 1"]),
         (["plan", "tiny", "--jobs", "abc"], ["JOBS is abc; allowed: 1"]),
         (["plan", "tiny", "--threads", "many"], ["THREADS is many"]),
+        (["plan", "tiny", "--threads", "1000000"], ["THREADS is 1000000; allowed: 1 to 4096"]),
+        (["plan", "tiny", "--jobs", str(10**12)], ["JOBS is 1000000000000; allowed: 1 to"]),
         (["reproduce", "tiny", "--executor", "slrum"], ["EXECUTOR is slrum; did you mean 'slurm'?", "local, ray"]),
         (["plan", "tiny", "--gpus-per-run", "1.5"], ["GPUS_PER_RUN is 1.5", "0.5"]),
         (["reproduce", "tiny", "--storage", "cpoy"], ["STORAGE is cpoy; did you mean 'copy'?"]),

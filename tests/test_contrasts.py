@@ -82,6 +82,10 @@ def test_unfinished_comparisons_count_as_independent():
         assert joint.p(joint.critical()) == pytest.approx(0.05, abs=1e-4)
 
 
+def test_corrected_p_is_never_zero():
+    assert JointT(np.eye(2), 8).p(1e9) == pytest.approx(1 / (contrasts.DRAWS + 1))
+
+
 def test_draws_do_not_depend_on_the_choice_of_eigenvectors(monkeypatch):
     """Those of equal eigenvalues, which are arbitrary, differ between processors."""
     star = np.full((4, 4), 0.5) + np.eye(4) / 2  # four networks against one: three equal eigenvalues
@@ -148,6 +152,77 @@ def test_clearly_unequal_deviations_use_welch():
         ends = means.tconfint_diff(alpha=0.025, usevar="unequal")  # Bonferroni: 0.05 / 2
         assert (estimate.interval.low, estimate.interval.high) == pytest.approx(ends)
         assert estimate.p == pytest.approx(min(1, 2 * means.ttest_ind(usevar="unequal")[1]))
+
+
+def test_welch_degrees_with_unequal_numbers_of_seeds():
+    wide = [0.90, 0.95, 0.92, 0.85, 0.91, 0.94, 0.88, 0.93, 0.96, 0.89, 0.92, 0.90]
+    samples = {"a": wide, "b": [0.91, 0.93, 0.94], "c": [0.900, 0.901, 0.899, 0.902]}
+    model = RunModel(study(samples), None)
+    assert model.unequal
+    for pair in (("a", "b"), ("b", "c"), ("a", "c")):
+        (found,) = simultaneous(model, [difference(*pair)])
+        expected = scipy.stats.ttest_ind(*(samples[label] for label in pair), equal_var=False)
+        ends = expected.confidence_interval()
+        assert found.degrees == pytest.approx(expected.df), pair
+        assert (found.interval.low, found.interval.high) == pytest.approx((ends.low, ends.high)), pair
+
+
+def test_rounding_of_the_weights_does_not_enter_welch(monkeypatch):
+    """A pseudoinverse may have rounding where it should be 0: here a single run gets a weight in the mean of a."""
+
+    def rounded(design):
+        inverse = design.T / design.sum(axis=0)[:, None]
+        inverse[0, -1] = 1e-17
+        return inverse
+
+    values = study(UNEQUAL | {"single": [0.95]})
+    (exact,) = simultaneous(RunModel(values, None), [difference("a", "b")])
+    monkeypatch.setattr(np.linalg, "pinv", rounded)
+    model = RunModel(values, None)
+    assert model.unequal and model.shares[-1] == 0 and model.weights(difference("a", "b"))[-1] != 0
+    (found,) = simultaneous(model, [difference("a", "b")])
+    assert (found.degrees, found.error, found.p) == pytest.approx((exact.degrees, exact.error, exact.p))
+
+
+def test_deviations_differ_below_a_p_of_one_fifth():
+    """Three networks of four seeds; the third one's deviation is a multiple of that of the others."""
+    steps = np.array([-1.5, -0.5, 0.5, 1.5])
+    for multiple, between, unequal in ((2.2, (0.2, 0.4), False), (2.8, (0.1, 0.2), True), (6, (0, 0.05), True)):
+        samples = {"a": 0.91 + 0.002 * steps, "b": 0.90 + 0.002 * steps, "c": 0.90 + multiple * 0.002 * steps}
+        model = RunModel(study(samples), None)
+        assert between[0] < model.p_equal < between[1] and model.unequal == unequal, multiple
+
+
+def test_equal_deviations_are_tested_with_their_degrees_of_freedom_on_several_machines():
+    """Two runs on two machines have one degree of freedom, whatever their share of the residuals is, so the test is
+    that of two independent runs with the same variance."""
+    values = {"a": {0: 0.90, 1: 0.93}, "b": {0: 0.91, 1: 0.92}, "c": {0: 0.90, 1: 0.901}, "d": {0: 0.90, 1: 0.95}}
+    model = RunModel(values, dict.fromkeys(values, {0: "one", 1: "two"}))
+    assert model.shares == pytest.approx([0.75] * 4)
+    alone = [[0, np.sqrt(2 * variance)] for variance in model.variances()]
+    assert model.p_equal == pytest.approx(scipy.stats.bartlett(*alone).pvalue)
+
+
+def test_networks_with_a_small_share_of_the_residuals_are_no_test_of_equal_deviations():
+    """Three networks of two runs link three machines in a circle: one degree of freedom, a third for each."""
+    values = study({"a": [0.90, 0.93], "b": [0.91, 0.92], "c": [0.90, 0.95]})
+    values |= study({"d": [0.90, 0.901, 0.903], "e": [0.90, 0.904, 0.906]})
+    machines = {"a": {0: "1", 1: "2"}, "b": {0: "1", 1: "3"}, "c": {0: "2", 1: "3"}}
+    machines |= {"d": dict.fromkeys(range(3), "1"), "e": dict.fromkeys(range(3), "2")}
+    model = RunModel(values, machines)
+    assert model.shares == pytest.approx([1 / 3] * 3 + [2, 2])
+    assert model.p_equal == pytest.approx(scipy.stats.bartlett(*([*values[label].values()] for label in "de")).pvalue)
+
+
+def test_networks_that_link_the_machines_need_degrees_of_freedom():
+    """Under Welch, c alone tells the machines of a and b apart. It is fitted exactly, so its variance is unknown."""
+    values = study({"a": [0.90, 0.95, 0.92], "b": [0.910, 0.911, 0.9105], "c": [0.90, 0.905]})
+    values |= study({"d": [0.93, 0.9301, 0.93005]})
+    machines = {label: dict.fromkeys(range(3), "two" if label == "b" else "one") for label in "abd"}
+    model = RunModel(values, machines | {"c": {0: "one", 1: "two"}})
+    assert model.unequal and model.shares == pytest.approx([2, 2, 0, 2])
+    linked, direct = simultaneous(model, [difference("a", "b"), difference("a", "d")])
+    assert linked.interval.reason == NO_DEGREES and direct.interval.exists
 
 
 def test_run_alone_on_its_machine_says_nothing_of_the_spread():
@@ -226,6 +301,10 @@ def test_no_interval_without_seeds_or_spread():
         assert found.interval.point == pytest.approx(np.mean(samples["a"]) - np.mean(samples["b"]))
     (found,) = simultaneous(RunModel(study({"a": [0.9, 0.9], "b": [0.8, 0.81]}), None), [difference("a", "b")])
     assert found.interval.exists
+    unequal = {"a": [0.9, 0.9], "b": [0.8, 0.8], "c": [0.9, 0.95, 0.8], "d": [0.9, 0.9001, 0.9]}
+    model = RunModel(study(unequal), None)
+    without, found = simultaneous(model, [difference("a", "b"), difference("a", "c")])
+    assert model.unequal and (without.interval.reason, without.error) == (NO_SPREAD, None) and found.interval.exists
     assert simultaneous(RunModel({"a": {}}, None), []) == []
 
 

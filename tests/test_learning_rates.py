@@ -100,3 +100,10 @@ def test_nothing_is_chosen_on_the_test_set(tmp_path):
     results = check(tmp_path, holdout=0)
     table = learning_rates.by_rate(results)
     assert table.empty and learning_rates.in_words(results, table) == ""
+
+
+def test_nothing_is_chosen_where_one_run_was_evaluated_on_the_test_set(tmp_path):
+    results = check(tmp_path)
+    evaluated = ["test"] + ["holdout"] * (len(results.runs) - 1)
+    mixed = replace(results, runs=results.runs.assign(evaluated_on=evaluated))
+    assert not learning_rates.by_rate(results).empty and learning_rates.by_rate(mixed).empty

@@ -64,9 +64,13 @@ def test_reader_may_leave(executor, monkeypatch):
 
 def test_failures_have_a_reason(executor, monkeypatch):
     silent, killed = "import sys; sys.exit(3)", "import os; os.kill(os.getpid(), 9)"
-    failed = execute(executor, monkeypatch, silent=silent, killed=killed, well="")
-    assert set(failed) == {"silent", "killed"}
-    assert all(failed.values())
+    refused = "import sys; print('error: the study was changed'); sys.exit(2)"
+    failed = execute(executor, monkeypatch, silent=silent, killed=killed, refused=refused, well="")
+    assert failed == {
+        "silent": "the process exited without an error message",
+        "killed": "killed by signal 9, as for too much memory",
+        "refused": "the study was changed",
+    }
 
 
 UNTIL_STOPPED = "import time; time.sleep(60)"

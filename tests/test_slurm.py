@@ -113,13 +113,13 @@ def test_bad_input_is_one_line(tmp_path, commands):
 
 
 def script_of(tmp_path, command, run_ids):
-    """A submission's script whose runs execute a shell command in which $RUN is the run's id."""
+    """A submission's script whose runs execute a shell command in which $RUN is the run's id, $HASH its hash."""
     place = tmp_path / "results of s" / "slurm" / "now"
     place.mkdir(parents=True)
-    (place / "runs.txt").write_text("".join(f"{run_id} 0123\n" for run_id in run_ids))
-    words = ["/bin/bash", "-c", f'RUN="$0"; {command}', run_ids[0]]
+    (place / "runs.txt").write_text("".join(f"{run_id} {number:04x}\n" for number, run_id in enumerate(run_ids)))
+    words = ["/bin/bash", "-c", shlex.quote(f'RUN="$0"; HASH="$1"; {command}'), '"$run"', '"$hash"']
     given = slurm_script.array_options("s", place, len(run_ids), None, 1, 0, ["--comment='two words'"])
-    text = slurm_script.script("s", place, tmp_path, given, words, run_ids[0], {"SENET_X": "a b"})
+    text = slurm_script.script("s", place, tmp_path, given, words, {"SENET_X": "a b"})
     return executable(place / "array.sbatch", text)
 
 
@@ -129,11 +129,11 @@ def start_job(script, index, commands):
 
 
 def test_script_runs_its_line(tmp_path, commands):
-    script = script_of(tmp_path, 'echo "$RUN: $SENET_X in $PWD"; exit 3', ["first-seed0", "second-seed1"])
+    script = script_of(tmp_path, 'echo "$RUN $HASH: $SENET_X in $PWD"; exit 3', ["first-seed0", "second-seed1"])
     assert subprocess.run(["/bin/bash", "-n", script]).returncode == 0
     job = start_job(script, 1, commands)
     output, _ = job.communicate(timeout=20)
-    assert output.splitlines() == ["job 7_1 on node9", f"second-seed1: a b in {tmp_path}", "job 7_1: exit code 3"]
+    assert output.splitlines() == ["job 7_1 on node9", f"second-seed1 0001: a b in {tmp_path}", "job 7_1: exit code 3"]
     assert job.returncode == 3
 
 

@@ -135,6 +135,19 @@ def test_sampled_sign_flips_approach_exact():
     assert stats.sign_flip_p(differences, np.zeros(n), rng(), resamples=20_000) == pytest.approx(exact, abs=0.01)
 
 
+def test_sampled_sign_flip_p_is_never_zero():
+    ones = np.ones(60)  # 99 draws do not contain the observed signs
+    assert stats.sign_flip_p(ones, np.zeros(60), rng(), resamples=99) == 1 / 100
+
+
+def test_sign_flips_that_reach_the_same_sum_count_despite_rounding():
+    """Sums of thousandths are exact as integers; as fractions their last bits depend on the signs."""
+    for thousandths in ([1, 2, 3, 6, 6], [7, -3, 4, 5, 1], [1, 2, 4, -7, 9, 3], [3, 3, -6, 9, 1, 7], [5, 8, -1, 2]):
+        zeros = np.zeros(len(thousandths))
+        exact = stats.sign_flip_p(thousandths, zeros)
+        assert stats.sign_flip_p(np.divide(thousandths, 1000), zeros) == exact, thousandths
+
+
 def test_prediction_interval_by_hand():
     # sd 1; t(0.975; 2) = 4.302653; sqrt(1 / 3 + 1) for a run, sqrt(1 / 3 + 1 / 3) for the mean of three
     for runs, scale in ((1, (4 / 3) ** 0.5), (3, (2 / 3) ** 0.5)):
@@ -159,3 +172,19 @@ def test_mcnemar_exact():
     first, second = np.random.default_rng(2).uniform(size=(2, 500)) < [[0.9], [0.86]]
     table = [[(first & second).sum(), (first & ~second).sum()], [(~first & second).sum(), (~first & ~second).sum()]]
     assert stats.mcnemar_exact(first, second).p == pytest.approx(mcnemar(table, exact=True).pvalue)
+
+
+def test_independent_sd_by_hand():
+    """Two runs differ on two of four images (variance 1/2 each); one of four runs differs on one image (1/4)."""
+    two = [[1, 1, 1, 1], [1, 1, 0, 0]]
+    four = [[1, 1, 1, 1]] * 3 + [[1, 1, 1, 0]]
+    variances = (2 * 1 / 2) / 4 / 4, (1 / 4) / 4 / 4  # of a mean over four images
+    assert stats.independent_sd([two]) == pytest.approx(variances[0] ** 0.5)
+    assert stats.independent_sd([two, four]) == pytest.approx(((variances[0] + 3 * variances[1]) / 4) ** 0.5)
+
+
+def test_independent_sd_needs_two_runs_on_as_many_images():
+    two, one, other = [[1, 1, 1, 1], [1, 1, 0, 0]], [[1, 0, 1, 1]], [[1, 1, 0, 1], [1, 1, 0]]
+    assert stats.independent_sd([two, one, other]) == stats.independent_sd([two])
+    for networks in ([], [one], [other], [one, other]):
+        assert stats.independent_sd(networks) is None, networks

@@ -14,8 +14,8 @@ from nbconvert.filters.markdown_mistune import markdown2html_mistune
 from synthetic import THREE, write_study
 
 from senet_lib.analysis import captions, class_sentences, format, markup, rule, sentences, shown_tables, stats, tables
-from senet_lib.analysis.comparisons import without_uncompared
-from senet_lib.analysis.contrasts import Estimate
+from senet_lib.analysis.comparisons import early_training, without_uncompared
+from senet_lib.analysis.contrasts import Estimate, JointT
 from senet_lib.errors import DamagedFile
 from senet_lib.files import read_json, write_json
 from senet_lib.report.results_pages import headline, results_page
@@ -111,6 +111,12 @@ def rewrite(folder, run_id, *, predictions=None, history=None, environment=None)
 def change_study(folder, **changes):
     write_json(folder / "study.json", read_json(folder / "study.json") | changes)
     return load_results(folder)
+
+
+def with_accuracies(results, values):
+    """`results` with these accuracies; values: network -> accuracy of each seed from 0 on."""
+    accuracy = [values[run.label][run.seed] for run in results.runs.itertuples()]
+    return replace(results, runs=results.runs.assign(test_accuracy=accuracy))
 
 
 def of_network(results, label, column):
@@ -524,6 +530,38 @@ def test_early_training_has_no_verdict(tmp_path):
         assert ("early training" in sentences.verdict(results, [pair])) == early
 
 
+def test_early_training_is_that_of_the_mean_over_seeds(full):
+    """Training accuracies of seeds 0, 1 and 2 in the last two epochs."""
+    for before, last, early in (
+        ((0.48, 0.48, 0.52), (0.48, 0.48, 0.52), True),  # mean 0.493
+        ((0.48, 0.52, 0.52), (0.48, 0.52, 0.52), False),  # mean 0.507
+        ((0.80, 0.80, 0.86), (0.89, 0.88, 0.87), True),  # mean rise of 6 pp
+        ((0.80, 0.86, 0.86), (0.89, 0.87, 0.87), False),  # of 3.7 pp
+    ):
+        history = full.history.copy()
+        for epoch, values in ((9, before), (10, last)):
+            for seed, value in enumerate(values):
+                rows = (history["label"] == "se_resnet20") & (history["seed"] == seed) & (history["epoch"] == epoch)
+                history.loc[rows, "train_accuracy"] = value
+        assert early_training(replace(full, history=history)) == ({"se_resnet20"} if early else set()), (before, last)
+
+
+def test_spread_says_whose_deviations_are_used_if_they_differ(full):
+    values = {"resnet20": (0.90, 0.95, 0.92), "se_resnet20": (0.910, 0.911, 0.912), "sk_resnet20": (0.90, 0.901, 0.899)}
+    unequal = with_accuracies(full, values)
+    p = scipy.stats.bartlett(*values.values()).pvalue
+    said = f"Bartlett's test finds different deviations (p = {p:.3f}, below 0.2), so each comparison uses those of its"
+    assert f"{said} own two networks (Welch), with Bonferroni's correction." in sentences.spread(unequal)
+    equal = with_accuracies(full, dict.fromkeys(THREE, values["resnet20"]))
+    assert "Standard deviation" in sentences.spread(equal) and "Bartlett" not in sentences.spread(equal)
+    records = {
+        run_id: record | ({"device": "NVIDIA H100"} if run_id.endswith("seed2") else {})
+        for run_id, record in full.environments.items()
+    }
+    machines = sentences.spread(replace(unequal, environments=records))
+    assert " own two networks and of the networks that link its machines (Welch), with Bonferroni's" in machines
+
+
 def test_spread_names_machines_and_independent_errors(tmp_path):
     folder = write_study(tmp_path, TWO, seeds=(0, 1), images=300)
     results = load_results(folder)
@@ -605,19 +643,37 @@ def test_verdict_that_rests_on_another_machine_says_so(tmp_path):
     assert f"; the verdict without it: {alone.verdict}, " in caveat
 
 
-def test_verdict_that_is_lost_without_another_machine_says_so(tmp_path):
-    """Without the only run from elsewhere a single run is left, so no interval: inconclusive, another verdict."""
-    values = {"resnet20": (0.900, 0.901), "se_resnet20": (0.950, 0.951), "sk_resnet20": (0.900, 0.902)}
-    results = load_results(write_study(tmp_path, seeds=range(2), images=60))
-    accuracy = [values[run.label][run.seed] for run in results.runs.itertuples()]
-    records = {run_id: dict(record) for run_id, record in results.environments.items()}
-    for run_id in ("se_resnet20-seed1", "sk_resnet20-seed1"):
-        records[run_id]["device"] = "NVIDIA H100"
-    changed = replace(results, runs=results.runs.assign(test_accuracy=accuracy), environments=records)
-    pairs = tables.compare(changed)
+def test_verdict_that_is_lost_without_another_machine_says_so(lost):
+    """Inconclusive is another verdict."""
+    pairs = tables.compare(lost)
     assert pairs[0].verdict == rule.BETTER
-    said = sentences.caveats(changed, pairs)["se_resnet20", "resnet20"]
+    said = sentences.caveats(lost, pairs)["se_resnet20", "resnet20"]
     assert said == "1 of 4 runs on another machine; the verdict without it: inconclusive, +4.95 pp (n = 1: no interval)"
+
+
+@pytest.fixture
+def lost(tmp_path):
+    """Without the only run of SE from elsewhere a single run of it is left, so no interval."""
+    values = {"resnet20": (0.900, 0.901), "se_resnet20": (0.950, 0.951), "sk_resnet20": (0.900, 0.902)}
+    results = with_accuracies(load_results(write_study(tmp_path, seeds=range(2), images=60)), values)
+    records = {
+        run_id: record | ({"device": "NVIDIA H100"} if run_id in ("se_resnet20-seed1", "sk_resnet20-seed1") else {})
+        for run_id, record in results.environments.items()
+    }
+    return replace(results, environments=records)
+
+
+def test_early_training_has_no_verdict_that_another_machine_could_lose(lost):
+    early = replace(lost, history=lost.history.assign(train_accuracy=0.4))
+    (pair, _) = tables.compare(early)
+    assert pair.verdict == rule.EARLY and pair.difference.exists
+    assert sentences.caveats(early, [pair])["se_resnet20", "resnet20"] == "1 of 4 runs on another machine"
+
+
+def test_unplanned_comparisons_have_no_verdict_that_another_machine_could_lose(lost):
+    (pair,) = tables.compare(lost, [("se_resnet20", "resnet20")])
+    assert pair.verdict == rule.UNPLANNED and pair.difference.exists
+    assert sentences.caveats(lost, [pair])["se_resnet20", "resnet20"] == "1 of 4 runs on another machine"
 
 
 def test_classes_are_compared_with_each_networks_control(tmp_path):
@@ -634,6 +690,15 @@ def test_classes_are_compared_with_each_networks_control(tmp_path):
     said = class_sentences.class_effects(results, table.reset_index())
     assert "Difference from each network's control by class" in said
     assert "- sk_resnet20 minus se_resnet20: " in said and " of 9 CIs exclude 0" in said.splitlines()[-1]
+
+
+def test_intervals_of_classes_exclude_0_on_either_side(full):
+    ends = {"cat": (0.01, 0.03), "dog": (-0.03, -0.01), "frog": (-0.01, 0.02), "ship": (-0.05, -0.02)}
+    rows = [("se_resnet20", name, "resnet20", (low + high) / 2, low, high) for name, (low, high) in ends.items()]
+    columns = ["label", "class", "control", "difference", "difference_low", "difference_high"]
+    said = class_sentences.class_effects(full, pd.DataFrame(rows, columns=columns))
+    assert "highest cat, +2.00" in said and f"lowest ship, {MINUS}3.50" in said
+    assert said.endswith("; 3 of 4 CIs exclude 0")
 
 
 def test_many_configurations_are_shown_in_part(tmp_path, full):
@@ -773,6 +838,29 @@ def test_deviations_come_from_the_records(full, broken):
     assert sentences.incomparable_seconds(full) == ""
 
 
+def test_generalisation_is_of_each_networks_own_last_epoch(full):
+    rows = [("resnet20", epoch, 0.5 + epoch / 10, 0.5) for epoch in (1, 2)]  # at the last epoch, +20 pp
+    rows += [("se_resnet20", epoch, 0.9, 0.8 + epoch / 100) for epoch in (1, 2, 3, 4)]  # +6 pp
+    history = pd.DataFrame(rows, columns=["label", "epoch", "train_accuracy", "test_accuracy"])
+    said = sentences.generalisation(full, history.assign(run_id=history["label"] + "-seed0"))
+    assert "in percentage points: resnet20 +20.00, se_resnet20 +6.00." in said
+
+
+def test_deviations_say_how_the_runs_were_evaluated(full, single):
+    def changed(results, **recipe):
+        return replace(results, study=results.study | {"recipe": results.study["recipe"] | recipe})
+
+    evaluated = ["test"] + ["holdout"] * (len(full.runs) - 1)
+    mixed = replace(full, runs=full.runs.assign(evaluated_on=evaluated))
+    for said, results in (
+        ("Evaluated on a validation split of 5,000 training images.", single),
+        ("Evaluated in training mode", changed(full, evaluate_in_training_mode=True)),
+        ("Some runs were evaluated on the test set, others on a validation split", mixed),
+    ):
+        assert any(text.startswith(said) for text in sentences.deviations(results)), said
+        assert not any(text.startswith(said) for text in sentences.deviations(full)), said
+
+
 def test_validation_is_never_called_test(single, tmp_path):
     missing = [f"{label}-seed0" for label in THREE]
     unfinished = load_results(write_study(tmp_path, seeds=(0,), holdout=5000, missing=missing))
@@ -810,6 +898,26 @@ def test_runs_on_different_data_are_not_compared(tmp_path):
     assert "different data" in sentences.notice(results)
     assert "sk_resnet20" in sentences.notice(results)
     assert any("other data" in text for text in sentences.deviations(results))
+
+
+@pytest.fixture(scope="module")
+def mixed_data(tmp_path_factory):
+    """The planned comparison of SK has no common data, as the data changed between the two runs of SK."""
+    folder = write_study(tmp_path_factory.mktemp("mixed_data"), seeds=(0, 1), images=60)
+    rewrite(folder, "sk_resnet20-seed1", environment={"data": {"fingerprints": {"train": "0", "test": "1"}}})
+    values = {"resnet20": (0.900, 0.903), "se_resnet20": (0.910, 0.914), "sk_resnet20": (0.910, 0.915)}
+    return with_accuracies(load_results(folder), values)
+
+
+def test_planned_comparisons_without_common_data_count_in_the_correction(mixed_data):
+    (found,) = tables.compare(mixed_data)
+    assert found.estimate.critical == pytest.approx(JointT(np.ones((1, 1)), 2, planned=2).critical())
+
+
+def test_networks_of_mixed_data_do_not_enter_the_pooled_deviation(mixed_data):
+    (found,) = tables.compare(mixed_data)
+    assert found.estimate.degrees == 2
+    assert found.estimate.error == pytest.approx(np.sqrt((0.003**2 + 0.004**2) / 2 / 2))  # of means of two runs
 
 
 # Names from outside

@@ -109,7 +109,7 @@ def family_name(model: str) -> str:
     return family.name if family else "other"
 
 
-def resolve_knobs(name: str, **given) -> dict:
+def resolve_knobs(name: str, /, **given) -> dict:
     """Every option of the network with its value, including defaults, as plain numbers and text.
 
     Performs every check that does not require building the network. Raises ValueError naming the option, the value and
@@ -166,7 +166,7 @@ def resolve_branches(name: str, knobs: dict, branches_given: bool) -> dict:
     return {"branches": branches}
 
 
-def create_model(name: str, *, num_classes: int | None = None, weights: str | None = None, **knobs):
+def create_model(name: str, /, *, num_classes: int | None = None, weights: str | None = None, **knobs):
     """Create the network `name`: an nn.Module in training mode, (N, 3, H, W) -> logits (N, num_classes).
 
     Every family has the options stem ("cifar" or "imagenet"), width (1.0), shortcut and init; `resolve_knobs(name)`

@@ -46,6 +46,8 @@ LIBRARY = (
     "menus.py",
     "metrics.py",
     "project.py",
+    "strict_yaml.py",
+    "study.py",
 )
 CELL_SECONDS = 600
 

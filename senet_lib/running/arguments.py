@@ -9,7 +9,7 @@ from senet_lib import durations
 from senet_lib.data.catalog import DATASETS, FOLDER
 from senet_lib.errors import did_you_mean
 from senet_lib.project import project_root
-from senet_lib.study import RunConfig, Study, StudyError, load_study
+from senet_lib.study import MOST_EPOCHS, RunConfig, Study, StudyError, load_study
 
 
 class OneLineParser(argparse.ArgumentParser):
@@ -17,6 +17,10 @@ class OneLineParser(argparse.ArgumentParser):
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}\n")
+
+
+# More than any machine has: a typing error then gives one line in place of a failure in every run
+MOST_JOBS, MOST_THREADS, MOST_DEVICES = 100_000, 4096, 256
 
 
 def study_options(parser: argparse.ArgumentParser) -> None:
@@ -46,7 +50,8 @@ def executor_options(parser: argparse.ArgumentParser) -> None:
 
 def read_executor_options(options: argparse.Namespace) -> None:
     """Replace the texts of the executor's options by their values. Raises StudyError."""
-    options.jobs, options.threads = whole_number("JOBS", options.jobs), whole_number("THREADS", options.threads)
+    options.jobs = whole_number("JOBS", options.jobs, MOST_JOBS)
+    options.threads = whole_number("THREADS", options.threads, MOST_THREADS)
     options.gpus_per_run = gpu_share(options.gpus_per_run)
     if options.storage not in (allowed := ("shared", "copy")):
         raise StudyError(f"STORAGE is {options.storage[:40] or 'empty'}; {did_you_mean(options.storage, allowed)}")
@@ -76,23 +81,23 @@ def gpu_share(value: str | None) -> float | None:
 def resolve_study(options: argparse.Namespace) -> tuple[Study, list[RunConfig], Path]:
     """The study with its overrides applied, its runs, and its results folder. Raises StudyError."""
     study = load_study(options.study, project_root() / "studies")
-    limit_epochs = whole_number("LIMIT_EPOCHS", options.limit_epochs)
-    options.devices = whole_number("DEVICES", options.devices)
+    limit_epochs = whole_number("LIMIT_EPOCHS", options.limit_epochs, MOST_EPOCHS)
+    options.devices = whole_number("DEVICES", options.devices, MOST_DEVICES)
     study = study.override(data=data_set_in(options.data), limit_epochs=limit_epochs)
     folder = (options.results or project_root() / "results").resolve() / study.name
     return study, study.runs(), folder
 
 
-def whole_number(name: str, value: str | int | None) -> int | None:
-    """The number from 1 up that was given for `name`; None if none was given. Raises StudyError."""
+def whole_number(name: str, value: str | int | None, most: int) -> int | None:
+    """The number from 1 to `most` that was given for `name`; None if none was given. Raises StudyError."""
     if value is None:
         return None
     try:
         number = int(value)
     except ValueError:  # text, a fraction, or nothing
         number = 0
-    if number < 1:
-        raise StudyError(f"{name} is {str(value)[:40] or 'empty'}; allowed: 1 and more")
+    if not 1 <= number <= most:
+        raise StudyError(f"{name} is {str(value)[:40] or 'empty'}; allowed: 1 to {most}")
     return number
 
 

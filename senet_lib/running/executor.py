@@ -81,6 +81,7 @@ class Executor(ABC):
         self.names: dict[str, str] = {}  # run_id -> '2/6 resnet20-seed0'
         self.nodes: dict[str, str] = {}  # run_id -> ' node3', or empty on this machine
         self.reasons: dict[str, str] = {}  # run_id -> the failure message that the run printed
+        self.errors: dict[str, str] = {}  # run_id -> the last error that its command printed
         self.codes: dict[str, int | None] = {}  # run_id -> exit code of a run that has ended
         self.in_flight: set[str] = set()  # the runs that were started and have not ended
         self.left: list[str] = []  # the runs that were stopped or not started because of the time limit
@@ -163,7 +164,7 @@ class Executor(ABC):
         study = options.study
         if study.endswith((".yaml", ".yml")):  # a file, whose path may be relative to this process's folder
             study = str(Path(study).resolve())
-        command = [python, "-m", "senet_lib.running.run", study, run.run_id]
+        command = [python, "-m", "senet_lib.running.run", study, run.run_id, "--hash", run.hash]
         command += ["--results", str(results or self.folder.parent)]
         command += ["--device", options.device, "--threads", str(self.threads)]
         command += ["--devices", str(options.devices)] if options.devices != 1 else []
@@ -213,13 +214,22 @@ class Executor(ABC):
                 self._print(f"[{self.names[run.run_id]}{self.nodes.get(run.run_id, '')}] {event.text}{time_left}")
                 if event.text.startswith(failed := f"{run.run_id}{FAILED}"):
                     self.reasons.setdefault(run.run_id, event.text.removeprefix(failed))
+                elif event.text.startswith("error: "):
+                    self.errors[run.run_id] = event.text.removeprefix("error: ")
             case Ended():
                 self.in_flight.discard(run.run_id)
                 self.codes[run.run_id] = event.code
-                if event.reason:
-                    self.reasons.setdefault(run.run_id, event.reason)
+                if reason := event.reason or self._why(run, event.code):
+                    self.reasons.setdefault(run.run_id, reason)
                 if self.pace:
                     self.pace.ended(run, finished=event.code == 0)
+
+    def _why(self, run: RunConfig, code: int | None) -> str:
+        """The reason for an exit code for which the run itself does not print that it failed; empty if unknown."""
+        if code == 2:
+            return self.errors.get(run.run_id, "")
+        killed = -code if code is not None and code < 0 else (code or 0) - 128
+        return f"killed by signal {killed}, as for too much memory" if killed > 0 and code not in STOPPED else ""
 
     def _print(self, text: str) -> None:
         # The reader may have gone (as in `| head`) or lack a character; the runs continue and must be followed

@@ -15,6 +15,8 @@ from senet_lib.training.resizing import image_size
 from senet_lib.training.runtime import resolve_precision
 from senet_lib.training.whitening import whiten_stem
 
+UNUSABLE = (ValueError, RuntimeError, TypeError, OverflowError)  # raised for sizes that torch cannot use
+
 
 def outline(name: str, root: str | None = None) -> Dataset:
     """A data set in size and shape alone, from black images that take no memory, if these are known; else the data set
@@ -44,7 +46,7 @@ def check_inputs(runs: Iterable[RunConfig], data: Dataset) -> None:
     for run in {run.label: run for run in runs}.values():
         try:
             _check(run, data)
-        except (ValueError, RuntimeError) as error:
+        except UNUSABLE as error:
             said = str(error).partition("\n")[0]
             raise UserError(f"study {run.study!r}: networks.{run.label}: {said}") from error
 
@@ -78,7 +80,7 @@ def _check(run: RunConfig, data: Dataset) -> None:
     for size in {(height, width), crop, (smallest, round(crop[1] * smallest / crop[0]))}:
         try:
             run_on_meta(network, (3, *size))
-        except (ValueError, RuntimeError) as error:
+        except UNUSABLE as error:
             raise UserError(
                 f"the network cannot process images of {size[0]}x{size[1]} pixels ({error}); change the recipe's "
                 "sizes or the network's options"

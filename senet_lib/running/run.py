@@ -23,7 +23,14 @@ from senet_lib.project import project_root
 from senet_lib.results import CHECKPOINT_FILES, SPLITS, SUMMARY, altered_files, is_intact, write_summary
 from senet_lib.results.environment import TRAINING_NOTEBOOK
 from senet_lib.running import notebook
-from senet_lib.running.arguments import OneLineParser, data_root_in, resolve_study, study_options, whole_number
+from senet_lib.running.arguments import (
+    MOST_THREADS,
+    OneLineParser,
+    data_root_in,
+    resolve_study,
+    study_options,
+    whole_number,
+)
 from senet_lib.study import RunConfig, StudyError
 
 PARTIAL = "notebook.partial.ipynb"
@@ -192,14 +199,19 @@ def main(arguments: list[str] | None = None) -> int:
     study_options(parser)
     parser.add_argument("run_id", help="a run of the study, for example resnet20-seed0")
     parser.add_argument("--threads", help="CPU threads; default: all cores")
+    parser.add_argument("--hash", help="of the run's configuration when it was planned; another one is refused")
     options = parser.parse_args(arguments)
     try:
-        threads = whole_number("--threads", options.threads)
+        threads = whole_number("--threads", options.threads, MOST_THREADS)
         study, runs, folder = resolve_study(options)
         config = {run.run_id: run for run in runs}.get(options.run_id)
         if config is None:
             known = did_you_mean(options.run_id, [run.run_id for run in runs])
             raise StudyError(f"study {study.name!r} has no run {options.run_id!r}; {known}")
+        if options.hash not in (None, config.hash):
+            raise StudyError(
+                f"study {study.name!r} was changed after {config.run_id} was planned; start the command again"
+            )
         data_root = data_root_in(options.data)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -7,6 +7,7 @@ in the queue by the path of their script.
 
 import argparse
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -182,9 +183,11 @@ class SlurmExecutor(Executor):
             self.given,
         )
         variables = {name: value for name, value in os.environ.items() if name.startswith("SENET_")}
-        command, run_id = self.command(runs[0]), runs[0].run_id
+        first = runs[0]
+        of_run = {first.run_id: '"$run"', first.hash: '"$hash"'}
+        words = [of_run.get(word) or shlex.quote(word) for word in self.command(first)]
         return slurm_script.script(
-            self.folder.name, place, project_root(), options, command, run_id, variables | self.variables()
+            self.folder.name, place, project_root(), options, words, variables | self.variables()
         )
 
     def _follow(self, array: str, place: Path, runs: Iterable[RunConfig]) -> None:
@@ -251,7 +254,7 @@ class SlurmExecutor(Executor):
                 opened += 1
                 yield from self._read(job)
             if job.code is not None and (job.code not in STOPPED or self.reached_limit):
-                yield Ended(job.run, job.code, self._why(job, job.code))
+                yield Ended(job.run, job.code, self._reason(job))
             elif asked:
                 # Twice, since a log may reach this machine later than Slurm's answer
                 job.seen_over = job.seen_over + 1 if state in OVER else 0
@@ -302,11 +305,9 @@ class SlurmExecutor(Executor):
         why = f"its job {job.number} ended ({state or 'no state known'}) without the log {log}"
         return Ended(job.run, None, f"{why}; {host} must see this folder and be allowed to write there")
 
-    def _why(self, job: Job, code: int) -> str:
-        """The reason for an exit code for which the run itself prints none."""
-        if code <= 128:
-            return ""
-        return f"killed by signal {code - 128}, as for too much memory; log: {os.path.relpath(job.log)}"
+    def _reason(self, job: Job) -> str:
+        why = self._why(job.run, job.code)
+        return f"{why}; log: {os.path.relpath(job.log)}" if why else ""
 
     def _cancel(self) -> Iterator[Event]:
         """Stop the jobs as the time limit asks: first those that run save their state; then all are killed."""

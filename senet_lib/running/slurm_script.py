@@ -25,7 +25,9 @@ node=${{SLURMD_NODENAME:-$(hostname)}}
 job=${{SLURM_ARRAY_JOB_ID}}_${{SLURM_ARRAY_TASK_ID}}
 echo "job $job on $node"
 end() {{ echo "job $job: exit code $1"; exit "$1"; }}
-run=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))s/ .*//p" {runs_file})
+line=$(sed -n "$((SLURM_ARRAY_TASK_ID + 1))p" {runs_file})
+run=${{line% *}}
+hash=${{line##* }}
 fail() {{ echo "$run: failed: $1"; end 1; }}
 cd {root} || fail "the project folder "{root}" is not on $node; all nodes must have it at this place"
 test -x {python} || fail "the interpreter "{python}" is not on $node; all nodes must have it at this place"
@@ -147,13 +149,11 @@ def script(
     place: Path,
     root: Path,
     options: Sequence[str],
-    command: Sequence[str],
-    run_id: str,
+    words: Sequence[str],
     variables: Mapping[str, str],
 ) -> str:
-    """The text of the script. command: that of the run `run_id`; every job replaces this word by its own run's id.
-    place: its folder, in `<results>/<study>/slurm/`."""
-    words = ['"$run"' if word == run_id else shlex.quote(word) for word in command]
+    """The text of the script. words: those of a run's command, the interpreter first, quoted for the shell; every job
+    has the variables $run and $hash for its own run. place: its folder, in `<results>/<study>/slurm/`."""
     return TEMPLATE.format(
         study=study,
         options="\n".join(f"#SBATCH {option}" for option in options),
@@ -163,7 +163,7 @@ def script(
         root=shlex.quote(str(root)),
         log=shlex.quote(f"{place}/"),
         attempts=ATTEMPTS - 1,
-        python=shlex.quote(command[0]),
+        python=words[0],
         variables="\n".join(f"export {name}={shlex.quote(value)}" for name, value in sorted(variables.items())),
         command=" ".join(words),
     )
