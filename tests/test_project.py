@@ -11,6 +11,7 @@ import pytest
 from synthetic import SOURCE_A, SOURCE_A_COMPARISONS, THREE, write_study
 
 from senet_lib.analysis import sentences, tables
+from senet_lib.analysis.comparisons import without_uncompared
 from senet_lib.project import project_root
 from senet_lib.report import results_pages as pages
 from senet_lib.results import load_results
@@ -151,6 +152,17 @@ def test_source_a_heads_the_readme_once_it_has_three_seeds(tmp_path):
     rows = re.findall(r"^\| (\w+) \| \d", readme, flags=re.MULTILINE)
     expected = [label for label in pages.SOURCE_A_NETWORKS if label in SOURCE_A]
     assert rows[: len(expected)] == expected and sorted(rows) == sorted(SOURCE_A)
+
+
+def test_readme_names_the_verdicts_that_rest_on_networks_in_no_comparison():
+    results = load_results(ROOT / "results" / "published" / "source_a_narrow")
+    found = tables.compare(results)
+    _, again = without_uncompared(results, found)
+    assert again, "otherwise this test needs another study"
+    (said,) = [line for line in pages.found({"source_a_narrow": results}).splitlines() if "Sensitivity: " in line]
+    for before, after in zip(found, again, strict=True):
+        named = f"{after.verdict}, {sentences.change(after.difference)}" in said
+        assert named == (before.verdict != after.verdict), after.treatment
 
 
 def test_tuned_configuration_needs_a_decision(tmp_path, capsys):

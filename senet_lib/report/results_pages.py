@@ -121,19 +121,21 @@ def _source_a(results: StudyResults) -> str:
 
 
 def _sensitivity(results: StudyResults, comparisons: Sequence[rule.Comparison]) -> list[str]:
-    """One item if verdicts change without the networks that no planned comparison uses; otherwise none."""
-    others, changed = without_uncompared(results, comparisons)
+    """One item on the verdicts that change without the networks that no planned comparison uses; none if none does."""
+    others, again = without_uncompared(results, comparisons)
+    verdicts = {(pair.treatment, pair.baseline): pair.verdict for pair in comparisons}
+    changed = [
+        f"{SOURCE_A_EFFECTS[pair.treatment, pair.baseline]}: {pair.verdict}, {sentences.change(pair.difference)}"
+        for pair in again
+        if (pair.treatment, pair.baseline) in SOURCE_A_EFFECTS
+        and pair.verdict != verdicts[pair.treatment, pair.baseline]
+    ]
     if not changed:
         return []
     differ = "this verdict" if len(changed) == 1 else "these verdicts"
-    verdicts = (
-        f"{SOURCE_A_EFFECTS[pair.treatment, pair.baseline]}: {pair.verdict}, {sentences.change(pair.difference)}"
-        for pair in changed
-        if (pair.treatment, pair.baseline) in SOURCE_A_EFFECTS
-    )
     return [
-        f"Sensitivity: without the runs of {', '.join(others)}, which no planned comparison uses, {differ} would be"
-        f" different. {'. '.join(verdicts)}"
+        f"Sensitivity: without the runs of {' and '.join(others)}, which no planned comparison uses, {differ} would be"
+        f" different. {'. '.join(changed)}"
     ]
 
 
