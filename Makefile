@@ -22,6 +22,7 @@ READY := $(VENV)/.ready
 endif
 
 OPTIONS := "$(STUDY)" $(if $(DATA),--data "$(DATA)") $(if $(LIMIT_EPOCHS),--limit-epochs "$(LIMIT_EPOCHS)")
+# Empty for a variable that says no
 yes = $(filter-out 0 no false,$($(1)))
 given = $(if $(filter-out undefined,$(origin $(1))),$(2)="$($(1))")
 OPTIONS += --executor "$(EXECUTOR)" $(call given,JOBS,--jobs) $(call given,THREADS,--threads) \

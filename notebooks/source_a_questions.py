@@ -17,7 +17,7 @@ from senet_lib.analysis.contrasts import simultaneous
 from senet_lib.analysis.format import count, millions, percent, span
 from senet_lib.analysis.markup import escape_markdown
 from senet_lib.analysis.power import MOST_SEEDS, seeds_needed
-from senet_lib.analysis.rule import BETTER, EARLY, EQUIVALENT, INCONCLUSIVE, NO_GAIN, NO_LOSS, UNPLANNED, WORSE
+from senet_lib.analysis.rule import BETTER, EARLY, EQUIVALENT, INCONCLUSIVE, NO_GAIN, NO_LOSS, WORSE
 from senet_lib.analysis.sentences import (
     caveats,
     change,
@@ -488,5 +488,5 @@ def _with_verdict(
         f"- {by_verdict(CLAIMS[pair], found[pair].verdict)}: {one_verdict(found[pair], beside.get(pair, ''))}."
         for pair in found
     ]
-    sensitive = sensitivity(results, [pair for pair in found.values() if pair.verdict != UNPLANNED])
+    sensitive = sensitivity(results, [*found.values()])
     return "\n".join([*lines, *more, "", *filter(None, [sensitive]), f"**Verdict.** {verdict}"])

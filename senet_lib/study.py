@@ -241,7 +241,7 @@ class Study(Strict):
                 raise ValueError(f"comparisons: {pair[0]!r} is compared with itself")
         if twice := repeated_pair(self.comparisons):
             raise ValueError(f"comparisons: {twice[0]!r} and {twice[1]!r} are compared twice")
-        if not self.name.isprintable():
+        if not self.name.isprintable():  # it becomes part of paths and of a Slurm script
             raise ValueError(f"the study's name {self.name!r} has characters that cannot be printed; rename its file")
         for key in ("question", "notes"):
             if (text := getattr(self, key)) and text != text.encode(errors="replace").decode():

@@ -192,6 +192,17 @@ def test_tuned_configuration_needs_a_decision(tmp_path, capsys):
     assert capsys.readouterr().err.startswith("error: tuning_decisions.csv has no row for a_tuning / resnet20")
 
 
+def test_make_variables_that_say_no_mean_no():
+    for said, given in (("", False), ("0", False), ("no", False), ("false", False), ("1", True), ("yes", True)):
+        for target, variable, option in (
+            ("reproduce", "NO_WAIT", "--no-wait"),
+            ("bundle", "CHECKPOINTS", "--checkpoints"),
+        ):
+            command = ["make", "--dry-run", target, "VENV=", f"{variable}={said}"]
+            printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+            assert (option in printed) == given, (variable, said)
+
+
 def test_badges_are_replaced_and_nothing_else(tmp_path, capsys):
     shutil.copytree(ROOT / "notebooks", tmp_path / "notebooks")
     shutil.copyfile(ROOT / "README.md", tmp_path / "README.md")

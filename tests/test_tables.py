@@ -331,11 +331,7 @@ def test_verdicts_that_rest_on_networks_in_no_comparison_are_named(tmp_path):
     def with_spread(of_sk):
         """The deviations of the compared networks alone do not differ by Bartlett's test."""
         steps = {"resnet20": (0.8, 0.001), "se_resnet20": (0.8048, 0.0025), "sk_resnet20": (0.81, of_sk)}
-        runs = results.runs.copy()
-        runs["test_accuracy"] = [
-            steps[run.label][0] + (run.seed - 1) * steps[run.label][1] for run in runs.itertuples()
-        ]
-        return replace(results, runs=runs)
+        return with_accuracies(results, {label: (a - s, a, a + s) for label, (a, s) in steps.items()})
 
     wide, narrow = with_spread(0.05), with_spread(0.001)
     found = tables.compare(wide)
@@ -367,12 +363,10 @@ def test_estimated_difference_between_machines_is_shown(tmp_path):
     folder = write_study(tmp_path, TWO)
     for label in TWO:
         rewrite(folder, f"{label}-seed0", environment={"device": "NVIDIA H100", "precision": "bf16"})
-    results = load_results(folder)
-    accuracy = [0.80 if run.seed == 0 else 0.85 for run in results.runs.itertuples()]
-    accuracy[0] += 0.001  # a spread
-    results = replace(results, runs=results.runs.assign(test_accuracy=accuracy))
+    values = {"resnet20": (0.801, 0.85, 0.85), "se_resnet20": (0.80, 0.85, 0.85)}  # seed 0 on the H100
+    results = with_accuracies(load_results(folder), values)
     first, second = tables.run_model(results).machines
-    gap = {"NVIDIA": f"{MINUS}4.95 pp"}.get(second.split()[0], "+4.95 pp")
+    gap = f"{MINUS}4.95 pp" if second.startswith("NVIDIA") else "+4.95 pp"
     said = f"The estimate, in comparison with {markup.escape_markdown(first)}: {markup.escape_markdown(second)} {gap}."
     assert said in sentences.spread(results)
 

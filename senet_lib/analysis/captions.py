@@ -133,20 +133,8 @@ def renamed(shown: Mapping[str, str]) -> str:
     )
 
 
-# --------------------------------------------------------------------------------------------------- alternative texts
-
-
-def losses(results: StudyResults, history: pd.DataFrame) -> str:
-    """The mean loss of each network at its last epoch, lowest first."""
-    last = history[history["epoch"] == history.groupby("run_id")["epoch"].transform("max")]
-    found = last.groupby("label")["test_loss"].apply(lambda values: values.astype(float).mean())
-    found = found.sort_values(kind="stable")
-    listed = ", ".join(f"{escape_markdown(label)} {loss:.3f}" for label, loss in found.items())
-    return f"Loss curves. After {last_epoch(results)} the mean {evaluated(results)} losses are {listed}."
-
-
 def smoothed_loss(results: StudyResults) -> str:
-    """That the training loss includes label smoothing; empty if it has none."""
+    """That the training loss includes label smoothing, after a space: the end of a caption; empty if it has none."""
     shared = results.study["recipe"]
     recipes = [shared | (network.get("recipe") or {}) for network in results.study["networks"].values()]
     values = {recipe.get("label_smoothing", 0) for recipe in recipes}
@@ -162,6 +150,18 @@ def smoothed_loss(results: StudyResults) -> str:
         f" The training loss includes label smoothing of {smoothing:g}, so it cannot fall below {lowest:.2f}; the"
         f" {evaluated(results)} loss does not, so the two cannot be compared."
     )
+
+
+# --------------------------------------------------------------------------------------------------- alternative texts
+
+
+def losses(results: StudyResults, history: pd.DataFrame) -> str:
+    """The mean loss of each network at its last epoch, lowest first."""
+    last = history[history["epoch"] == history.groupby("run_id")["epoch"].transform("max")]
+    found = last.groupby("label")["test_loss"].apply(lambda values: values.astype(float).mean())
+    found = found.sort_values(kind="stable")
+    listed = ", ".join(f"{escape_markdown(label)} {loss:.3f}" for label, loss in found.items())
+    return f"Loss curves. After {last_epoch(results)} the mean {evaluated(results)} losses are {listed}."
 
 
 def class_changes(shares: Mapping[str, np.ndarray], controls: Mapping[str, str], classes: Sequence[str]) -> str:

@@ -145,8 +145,8 @@ def data_of_pair(data: Mapping[str, set[str]], pair: tuple[str, str]) -> set[str
 
 
 def controls(results: StudyResults, labels: Collection[str]) -> dict[str, str]:
-    """network -> its control as in `class_accuracies`, for those of `labels` whose control is another of them and has
-    the same data."""
+    """network -> its control: as in `first_controls`, or the baseline for a network that is in no planned comparison.
+    Only of `labels` whose control is another of them and has the same data."""
     baseline = results.study["baseline"]
     known = first_controls(planned_comparisons(results), baseline)
     found = {label: known.get(label, baseline) for label in labels}

@@ -63,22 +63,22 @@ class RunModel:
         self.network = np.array([self.labels.index(label) for label, _ in runs], dtype=int)  # (runs,)
         columns = [self.network == index for index in range(len(self.labels))]
         columns += [np.array([place == machine for place in places]) for machine in self.machines[1:]]
-        self.design = np.array(columns, dtype=float).reshape(len(columns), len(runs)).T  # (runs, networks + machines)
-        self._inverse = np.linalg.pinv(self.design)
+        self._design = np.array(columns, dtype=float).reshape(len(columns), len(runs)).T  # (runs, networks + machines)
+        self._inverse = np.linalg.pinv(self._design)
         self.effects = self._inverse @ self.values
-        self.residuals = self.values - self.design @ self.effects
-        rank = np.linalg.matrix_rank(self.design) if runs else 0
+        self.residuals = self.values - self._design @ self.effects
+        rank = np.linalg.matrix_rank(self._design) if runs else 0
         self.degrees = len(runs) - int(rank)
         self.counts = np.bincount(self.network, minlength=len(self.labels))  # (networks,)
         # The expected sum of each network's squared residuals, in variances of the error: n - 1 on one machine. A run
         # that is alone on its machine is fitted exactly, so it says nothing about the spread.
-        leverage = (self.design * self._inverse.T).sum(axis=1)  # (runs,)
+        leverage = (self._design * self._inverse.T).sum(axis=1)  # (runs,)
         self.shares = np.bincount(self.network, 1 - leverage, minlength=len(self.labels))  # (networks,)
 
     @property
     def linked(self) -> bool:
         """Whether the runs tell every network from every machine, since networks share machines, if only in a chain."""
-        return self.degrees == len(self.values) - self.design.shape[1]
+        return self.degrees == len(self.values) - self._design.shape[1]
 
     @cached_property
     def degrees_within(self) -> np.ndarray:
@@ -103,7 +103,7 @@ class RunModel:
                 (parts @ variances) ** 2 / ((parts * variances)[parts > 0] ** 2 / self.shares[parts > 0]).sum()
             )
         factors = np.divide(parts, self.shares, out=np.zeros(len(parts)), where=self.with_spread)
-        to_residuals = np.eye(len(self.values)) - self.design @ self._inverse  # (runs, runs)
+        to_residuals = np.eye(len(self.values)) - self._design @ self._inverse  # (runs, runs)
         standard = to_residuals * np.sqrt(variances)[self.network]  # for errors with variance 1
         form = standard.T @ (factors[self.network][:, None] * standard)
         return float(np.trace(form) ** 2 / (form**2).sum())
@@ -148,11 +148,11 @@ class RunModel:
 
     def weights(self, contrast: Coefficients) -> np.ndarray | None:
         """(runs,): the contrast's estimate is weights @ values. None if the runs cannot tell it from the machines."""
-        wanted = np.zeros(self.design.shape[1])
+        wanted = np.zeros(self._design.shape[1])
         for label, coefficient in contrast.items():
             wanted[self.labels.index(label)] += coefficient
         weights = self._inverse.T @ wanted
-        return weights if np.allclose(self.design.T @ weights, wanted, atol=1e-8) else None
+        return weights if np.allclose(self._design.T @ weights, wanted, atol=1e-8) else None
 
     def variances(self) -> np.ndarray:
         """(networks,): the variance over seeds within each network; NaN where the residuals have no degree of

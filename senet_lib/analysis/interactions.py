@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from senet_lib.analysis import rule
 from senet_lib.analysis.comparisons import compare, planned_comparisons
 from senet_lib.analysis.contrasts import Estimate, between
-from senet_lib.analysis.format import points
+from senet_lib.analysis.format import limit
 from senet_lib.analysis.markup import escape_markdown
 from senet_lib.analysis.sentences import change
 from senet_lib.analysis.tables import without_place
@@ -58,7 +58,7 @@ def _no_test(name: str, why: str) -> str:
 
 
 def _same_data(results: StudyResults, twin: StudyResults) -> bool:
-    """Runs with the same data and seed would not be independent."""
+    """Whether both studies have the same data: their runs with the same seed would not be independent."""
     first, second = results.study, twin.study
     prints = first.get("fingerprints")
     return first["data"] == second["data"] or bool(prints) and prints == second.get("fingerprints")
@@ -96,8 +96,11 @@ def in_words(results: StudyResults, twin: StudyResults, found: Sequence[Interact
 def _one(found: Interaction, here: str, there: str) -> str:
     pair = f"{escape_markdown(found.here.treatment)} minus {escape_markdown(found.here.baseline)}"
     interval = found.estimate.interval
-    ends = [f"{points(end)} pp" for end in (interval.low, interval.high)] if interval.exists else []
-    limits = ", which rules out a change below {} or above {}".format(*ends) if ends else ""
+    limits = (
+        f", which rules out a change below {limit(interval.low)} pp or above {limit(interval.high)} pp"
+        if interval.exists
+        else ""
+    )
     return (
         f"{pair}: {_decided(found, here, there)}. On {here} {change(found.here.difference)}, on {there}"
         f" {change(found.there.difference)}; change {change(interval)}{limits}"

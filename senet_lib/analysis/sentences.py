@@ -52,12 +52,6 @@ def _mixed_data(results: StudyResults) -> str:
     )
 
 
-PROVISIONAL = (
-    "Intervals and verdicts are provisional: they hold for a number of seeds that was fixed beforehand, and are wrong"
-    " more often for someone who looks after every seed and stops at a verdict."
-)
-
-
 def _incomplete(results: StudyResults) -> str:
     planned = run_table(results)
     left = planned[planned["status"] != "done"]
@@ -67,7 +61,9 @@ def _incomplete(results: StudyResults) -> str:
         seeds = ", ".join(map(str, sorted(set(results.done["seed"]))))
         return (
             f"**This study is incomplete**: all of its networks have finished {results.done['seed'].nunique()} of"
-            f" {planned['seed'].nunique()} planned seeds ({seeds}). Runs of other seeds are not shown. {PROVISIONAL}"
+            f" {planned['seed'].nunique()} planned seeds ({seeds}). Runs of other seeds are not shown."
+            " Intervals and verdicts are provisional: they hold for a number of seeds that was fixed beforehand, and"
+            " are wrong more often for someone who looks after every seed and stops at a verdict."
         )
     counts = "; ".join(
         f"{len(runs)} {word} ({names(runs['run_id'])})" for word, runs in left.groupby("status", sort=False)
@@ -282,10 +278,10 @@ def spread(results: StudyResults) -> str:
 
 
 def _machine_effects(model: contrasts.RunModel) -> str:
-    """What the model adds for each machine but the first; empty if the runs do not determine it."""
-    first, *others = model.machines
+    """What the model adds for each machine but the first, after a space; empty if the runs do not determine it."""
     if not model.linked:
         return ""
+    first, *others = model.machines
     effects = dict(zip(others, model.effects[len(model.labels) :], strict=True))
     listed = "; ".join(f"{escape_markdown(place)} {points(effect)} pp" for place, effect in effects.items())
     return f" The estimate, in comparison with {escape_markdown(first)}: {listed}."

@@ -219,22 +219,22 @@ def class_accuracies(results: StudyResults) -> pd.DataFrame:
     in no planned comparison), difference, difference_low, difference_high (from the control, Welch interval,
     uncorrected; none if the two networks' data differ).
     """
-    classes, baseline, data = results.study["classes"], results.study["baseline"], data_of_networks(results)
+    classes, known = results.study["classes"], controls(results, results.labels)
     right = results.predictions.assign(right=results.predictions["true"] == results.predictions["predicted"])
     shares = right.groupby(["label", "seed", "true"])["right"].mean() if len(right) else pd.Series(dtype=float)
     samples = {}
     for (label, _, index), value in shares.items():
         samples.setdefault((label, int(index)), []).append(float(value))
-    rows, known = [], first_controls(planned_comparisons(results), baseline)
+    rows = []
     for label in results.labels:
-        control = known.get(label, baseline)
+        control = known.get(label)
         for index, name in enumerate(classes):
             values = samples.get((label, index))
             if not values:
                 continue
             row = {"label": label, "class": name, "n": len(values), **_sample_columns(values)}
             theirs = samples.get((control, index))
-            if theirs and label != control and len(data_of_pair(data, (label, control))) == 1:
+            if theirs:
                 interval = stats.welch_difference(values, theirs)
                 row |= {"control": control, "difference": interval.point}
                 row |= {"difference_low": interval.low, "difference_high": interval.high}

@@ -113,8 +113,10 @@ def _source_a(results: StudyResults) -> str:
     if effects:
         effects += _sensitivity(results, list(pairs.values()))
         listed = "".join(f"\n  - {effect}." for effect in effects)
-        margin = f"*No gain (loss) of {100 * MARGIN:g} pp or more*: the interval contains 0, but no gain (loss) of that"
-        return f"Differences between {networks}, in percentage points (pp). {margin} size.{listed}"
+        return (
+            f"Differences between {networks}, in percentage points (pp). *No gain (loss) of {100 * MARGIN:g} pp or"
+            f" more*: the interval contains 0, but no gain (loss) of that size.{listed}"
+        )
     means = results.done.groupby("label")["test_accuracy"].apply(lambda values: values.astype(float).mean())
     reached = ", ".join(f"{label} {format.percent(means[label])} %" for label in SOURCE_A_NETWORKS if label in means)
     return f"Test accuracies of {networks}: {reached}. No difference between them has a confidence interval yet."

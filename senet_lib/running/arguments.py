@@ -11,16 +11,15 @@ from senet_lib.errors import did_you_mean
 from senet_lib.project import project_root
 from senet_lib.study import MOST_EPOCHS, RunConfig, Study, StudyError, load_study
 
+# More than any machine has: a typing error then gives one line in place of a failure in every run
+MOST_JOBS, MOST_THREADS, MOST_DEVICES = 100_000, 4096, 256
+
 
 class OneLineParser(argparse.ArgumentParser):
     """A parser whose errors are one line, without the list of all options."""
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, f"error: {message}\n")
-
-
-# More than any machine has: a typing error then gives one line in place of a failure in every run
-MOST_JOBS, MOST_THREADS, MOST_DEVICES = 100_000, 4096, 256
 
 
 def study_options(parser: argparse.ArgumentParser) -> None:

@@ -228,8 +228,10 @@ class Executor(ABC):
         """The reason for an exit code for which the run itself does not print that it failed; empty if unknown."""
         if code == 2:
             return self.errors.get(run.run_id, "")
-        killed = -code if code is not None and code < 0 else (code or 0) - 128
-        return f"killed by signal {killed}, as for too much memory" if killed > 0 and code not in STOPPED else ""
+        if code is None or code in STOPPED or 0 <= code <= 128:
+            return ""
+        number = -code if code < 0 else code - 128  # without a shell in between, with one
+        return f"killed by signal {number}, as for too much memory"
 
     def _print(self, text: str) -> None:
         # The reader may have gone (as in `| head`) or lack a character; the runs continue and must be followed
